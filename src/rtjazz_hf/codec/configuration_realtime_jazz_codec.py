@@ -1,0 +1,149 @@
+"""Configuration of the codec."""
+
+from __future__ import annotations
+
+import math
+
+from transformers.configuration_utils import PreTrainedConfig
+
+BACKBONES = ("lapped", "seanet")
+PHASES = ("free", "kept")
+
+
+class RealTimeJazzCodecConfig(PreTrainedConfig):
+    """Configuration of a [`RealTimeJazzCodec`]: 48 kHz stereo <-> latents (75 Hz) <-> residual codes.
+
+    Args:
+        latent_dim (`int`): channels of the latents.
+        codebook_size (`int`), num_codebooks (`int`): entries of a level and levels of the residual quantiser;
+            4 levels of 2,048 entries are 44 bits a frame, 3.3 kbit/s.
+        codebook_dim (`int` or `None`): code dimension of a level; `None` quantises the latents as they are.
+        backbone (`str`): `"lapped"` starts from a lapped transform; `"seanet"` is EnCodec's convolutions.
+        phase (`str`): of the lapped backbone. `"free"`: latents hold the energy of every semitone and band,
+            and the decoder keeps the phases (a bank of running tones and a noise table whose position is in the
+            state). `"kept"`: latents are principal components of signed MDCT coefficients.
+        overlap (`int`): samples that neighbouring frames share; latency is `hop_length + overlap` samples.
+        analysis_length (`int`): samples of past that the encoder's longest window sees.
+        lowest_note, num_notes (`int`): MIDI number of the lowest tone of the bank and how many follow it.
+        num_bands, num_pan_bands (`int`): bands, equally spaced in ERB, of the noise and of the pan.
+        noise_frames (`int`): length of the noise table in frames; after it the noise repeats.
+        encoder_hidden_size, encoder_layers, decoder_hidden_size, decoder_layers, kernel_size, expansion:
+            the residual ConvNeXt blocks on both sides.
+        seanet_filters, seanet_strides, seanet_lstm, seanet_weight_norm: the SEANet backbone.
+        latents_mean, latents_std (`tuple` of `latent_dim` floats or `None`): statistics that normalise the
+            latents; `None` leaves them as they are.
+    """
+
+    model_type = "realtime_jazz_codec"
+
+    def __init__(
+        self,
+        sampling_rate: int = 48000,
+        audio_channels: int = 2,
+        hop_length: int = 640,
+        latent_dim: int = 64,
+        codebook_size: int = 2048,
+        codebook_dim: int | None = None,
+        num_codebooks: int = 4,
+        backbone: str = "lapped",
+        phase: str = "free",
+        overlap: int = 256,
+        analysis_length: int = 8192,
+        lowest_note: int = 24,
+        num_notes: int = 92,
+        num_bands: int = 40,
+        num_pan_bands: int = 12,
+        noise_frames: int = 1500,
+        encoder_hidden_size: int = 320,
+        encoder_layers: int = 3,
+        decoder_hidden_size: int = 448,
+        decoder_layers: int = 3,
+        kernel_size: int = 7,
+        expansion: int = 3,
+        seanet_filters: int = 32,
+        seanet_strides: tuple[int, ...] = (8, 5, 4, 4),
+        seanet_lstm: bool = False,
+        seanet_weight_norm: bool = True,
+        latents_mean: tuple[float, ...] | None = None,
+        latents_std: tuple[float, ...] | None = None,
+        **kwargs,
+    ):
+        self.sampling_rate = sampling_rate
+        self.audio_channels = audio_channels
+        self.hop_length = hop_length
+        self.latent_dim = latent_dim
+        self.codebook_size = codebook_size
+        self.codebook_dim = codebook_dim
+        self.num_codebooks = num_codebooks
+        self.backbone = backbone
+        self.phase = phase
+        self.overlap = overlap
+        self.analysis_length = analysis_length
+        self.lowest_note = lowest_note
+        self.num_notes = num_notes
+        self.num_bands = num_bands
+        self.num_pan_bands = num_pan_bands
+        self.noise_frames = noise_frames
+        self.encoder_hidden_size = encoder_hidden_size
+        self.encoder_layers = encoder_layers
+        self.decoder_hidden_size = decoder_hidden_size
+        self.decoder_layers = decoder_layers
+        self.kernel_size = kernel_size
+        self.expansion = expansion
+        self.seanet_filters = seanet_filters
+        self.seanet_strides = tuple(seanet_strides)
+        self.seanet_lstm = seanet_lstm
+        self.seanet_weight_norm = seanet_weight_norm
+        self.latents_mean = None if latents_mean is None else tuple(latents_mean)
+        self.latents_std = None if latents_std is None else tuple(latents_std)
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone={self.backbone!r} is unknown; use one of {BACKBONES}.")
+        if self.phase not in PHASES:
+            raise ValueError(f"phase={self.phase!r} is unknown; use one of {PHASES}.")
+        for name in ("sampling_rate", "hop_length", "latent_dim", "codebook_size", "num_codebooks"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+        if self.audio_channels != 2:
+            raise ValueError(f"audio_channels={self.audio_channels} is not supported: the codec is stereo (2).")
+        if self.backbone == "seanet" and math.prod(self.seanet_strides) != self.hop_length:
+            raise ValueError(
+                f"seanet_strides={self.seanet_strides} multiply to {math.prod(self.seanet_strides)}, "
+                f"not to hop_length={self.hop_length}."
+            )
+        if not 0 < self.overlap <= self.hop_length:
+            raise ValueError(f"overlap={self.overlap} must be in 1..hop_length={self.hop_length} samples.")
+        if self.analysis_length < 8 * 1024:
+            raise ValueError(f"analysis_length={self.analysis_length} must be at least 8192 samples.")
+        for name in ("latents_mean", "latents_std"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.latent_dim:
+                raise ValueError(f"{name} has {len(value)} numbers, latent_dim is {self.latent_dim}.")
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second: 75 at 48 kHz and a hop of 640."""
+        return self.sampling_rate / self.hop_length
+
+    @property
+    def latency_samples(self) -> int:
+        """Samples from the start of a frame until it can be encoded."""
+        return self.hop_length + (self.overlap if self.backbone == "lapped" else 0)
+
+    @classmethod
+    def mini(cls, **kwargs) -> RealTimeJazzCodecConfig:
+        """The codec of `rtjazz-mini`: about 6M parameters."""
+        return cls(**kwargs)
+
+    @classmethod
+    def base(cls, **kwargs) -> RealTimeJazzCodecConfig:
+        """The codec of `rtjazz-base`: about 28M parameters."""
+        sizes = dict(encoder_hidden_size=640, encoder_layers=4, decoder_hidden_size=768, decoder_layers=4)
+        return cls(**{**sizes, **kwargs})
+
+
+__all__ = ["BACKBONES", "PHASES", "RealTimeJazzCodecConfig"]

@@ -1,0 +1,321 @@
+"""The codec: 48 kHz stereo audio <-> normalised latents at 75 Hz <-> residual codes, whole or streamed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
+from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components
+from .quantizer import QuantizerOutput, ResidualVectorQuantizer, VectorQuantizer
+from .seanet import SEANetDecoder, SEANetEncoder
+from .streaming import StreamingState
+
+
+@dataclass
+class CodecEncoderOutput(ModelOutput):
+    """What `encode` gives.
+
+    codes (batch, num_codebooks, frames), int64, or `None` where not asked for.
+    latents (batch, latent_dim, frames), normalised, un-quantised.
+    state: carries the stream on.
+    """
+
+    codes: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    state: StreamingState | None = None
+
+
+@dataclass
+class CodecDecoderOutput(ModelOutput):
+    """What `decode` gives: audio (batch, 2, frames * hop_length), and the state that carries the stream on."""
+
+    audio: torch.Tensor | None = None
+    state: StreamingState | None = None
+
+
+@dataclass
+class CodecOutput(ModelOutput):
+    """What `forward` (training) gives.
+
+    audio (batch, 2, samples): the reconstruction. latents: un-quantised, before noise.
+    quantizer: the quantiser's output, `None` where it was left out. latent_frames: frames per row.
+    """
+
+    audio: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    quantizer: QuantizerOutput | None = None
+
+
+class RealTimeJazzCodec(PreTrainedModel):
+    """Neural codec of 48 kHz stereo (see [`RealTimeJazzCodecConfig`] for the two backbones).
+
+    Example:
+        ```python
+        enc = codec.encode(audio)                 # audio (batch, 2, samples) in [-1, 1]
+        audio = codec.decode(codes=enc.codes).audio
+        audio = codec.decode(latents=enc.latents).audio
+        ```
+    """
+
+    config_class = RealTimeJazzCodecConfig
+    base_model_prefix = "codec"
+    main_input_name = "audio"
+    _no_split_modules = ["ResidualBlock"]
+
+    def __init__(self, config: RealTimeJazzCodecConfig):
+        super().__init__(config)
+        if config.backbone == "lapped":
+            self.encoder = LappedEncoder(config)
+            self.decoder = LappedDecoder(config)
+        else:
+            common = dict(
+                audio_channels=config.audio_channels,
+                latent_dim=config.latent_dim,
+                num_filters=config.seanet_filters,
+                strides=config.seanet_strides,
+                use_lstm=config.seanet_lstm,
+                norm="weight_norm" if config.seanet_weight_norm else "none",
+            )
+            self.encoder = SEANetEncoder(**common)
+            self.decoder = SEANetDecoder(**common)
+        self.quantizer = ResidualVectorQuantizer(
+            latent_dim=config.latent_dim,
+            codebook_dim=config.codebook_dim,
+            codebook_size=config.codebook_size,
+            num_codebooks=config.num_codebooks,
+            quantizer_dropout=0.25,
+            unquantized_rate=0.5,
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ResidualBlock):
+            init.zeros_(module.contract.weight)
+            init.zeros_(module.contract.bias)
+        elif isinstance(module, LappedEncoder):
+            init.zeros_(module.base_mean)
+            init.zeros_(module.extra_mean)
+            init.ones_(module.extra_scale)
+            init.zeros_(module.project_out.weight)
+            init.zeros_(module.project_out.bias)
+        elif isinstance(module, LappedDecoder):
+            init.zeros_(module.noise_offset)
+            init.zeros_(module.project_out.weight)
+            init.zeros_(module.project_out.bias)
+        elif isinstance(module, VectorQuantizer | ResidualVectorQuantizer):
+            module.reset_parameters()
+
+    # --- what the model is -------------------------------------------------------------------------------------
+
+    @property
+    def frame_rate(self) -> float:
+        return self.config.frame_rate
+
+    def bitrate(self, num_codebooks: int | None = None) -> float:
+        """Bits a second of the codes: levels x log2(entries) x frames a second."""
+        levels = self._check_num_codebooks(num_codebooks)
+        return levels * math.log2(self.config.codebook_size) * self.frame_rate
+
+    @property
+    def codebooks(self) -> torch.Tensor:
+        """Vectors of every level in normalised latent space: (num_codebooks, codebook_size, latent_dim).
+
+        `codes_to_latents` is the sum of the vectors chosen, plus `latents_offset`.
+        """
+        return self.quantizer.codebook_vectors()[0]
+
+    @property
+    def latents_offset(self) -> torch.Tensor:
+        """(latent_dim,): see `codebooks`."""
+        return self.quantizer.codebook_vectors()[1]
+
+    # --- audio -> latents -> codes -----------------------------------------------------------------------------
+
+    def init_encoder_state(self, batch_size: int = 1) -> StreamingState | None:
+        """The start of a stream to encode. A SEANet stream starts from `None`."""
+        if self.config.backbone == "seanet":
+            return StreamingState()
+        return self.encoder.init_state(batch_size, self.device)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        audio: torch.Tensor,
+        num_codebooks: int | None = None,
+        state: StreamingState | None = None,
+        flush: bool | None = None,
+        return_codes: bool = True,
+    ) -> CodecEncoderOutput:
+        """Encode a clip, or the next piece of a stream.
+
+        Args:
+            audio (`torch.Tensor` of shape `(batch, 2, samples)`): 48 kHz, in [-1, 1].
+            num_codebooks (`int`, *optional*): levels of the codes; all by default.
+            state (`StreamingState`, *optional*): of the stream (`init_encoder_state` starts one). Frames come as
+                soon as they are complete; the first needs `config.latency_samples` samples.
+            flush (`bool`, *optional*): pad the end with silence and encode what is left. Default: only without
+                a `state`, so that a clip gives `ceil(samples / hop_length)` frames.
+
+        Raises:
+            ValueError: for another shape or type, no samples, NaN or infinite samples, too many levels.
+        """
+        audio = self._check_audio(audio, state is not None)
+        levels = self._check_num_codebooks(num_codebooks)
+        flush = state is None if flush is None else flush
+        latents, state = self._encode_latents(audio, state, flush)
+        codes = self.quantizer.encode(latents.float(), levels) if return_codes else None
+        return CodecEncoderOutput(codes=codes, latents=latents, state=state)
+
+    def _encode_latents(self, audio: torch.Tensor, state: StreamingState | None, flush: bool):
+        if self.config.backbone == "lapped":
+            latents, state = self.encoder(audio, state, flush)
+        else:
+            if flush:
+                audio = nn.functional.pad(audio, (0, -audio.shape[-1] % self.config.hop_length))
+            latents, state = self.encoder(audio.to(self.dtype), state or None)
+        return self._normalise(latents), state
+
+    def latents_to_codes(self, latents: torch.Tensor, num_codebooks: int | None = None) -> torch.Tensor:
+        """latents (batch, latent_dim, frames) -> codes (batch, num_codebooks, frames), int64."""
+        return self.quantizer.encode(latents.float(), self._check_num_codebooks(num_codebooks))
+
+    # --- codes -> latents -> audio -----------------------------------------------------------------------------
+
+    def codes_to_latents(self, codes: torch.Tensor) -> torch.Tensor:
+        """codes (batch, 1..num_codebooks levels, frames) -> normalised latents (batch, latent_dim, frames)."""
+        return self.quantizer.decode(codes).to(self.dtype)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        state: StreamingState | None = None,
+    ) -> CodecDecoderOutput:
+        """Decode a clip, or the next piece of a stream; any split gives the same audio.
+
+        Args:
+            codes (`torch.Tensor` of shape `(batch, levels, frames)`) or latents (of shape
+                `(batch, latent_dim, frames)`, normalised): exactly one of them.
+            state (`StreamingState`, *optional*): `None` starts a stream at frame 0.
+        """
+        if (codes is None) == (latents is None):
+            raise ValueError("decode needs exactly one of codes= and latents=.")
+        if codes is not None:
+            latents = self.codes_to_latents(codes)
+        if latents.ndim != 3 or latents.shape[1] != self.config.latent_dim:
+            raise ValueError(
+                f"latents must be (batch, {self.config.latent_dim}, frames), got {tuple(latents.shape)}."
+            )
+        audio, state = self._decode_latents(latents, state)
+        return CodecDecoderOutput(audio=audio, state=state)
+
+    def _decode_latents(self, latents: torch.Tensor, state: StreamingState | None):
+        audio, state = self.decoder(self._denormalise(latents.to(self.dtype)), state)
+        return audio.float(), state
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        audio: torch.Tensor,
+        quantize: bool = True,
+        latent_noise: float = 0.0,
+        start_frame: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> CodecOutput:
+        """Round trip with gradients: audio (batch, 2, samples) -> reconstruction of the same length.
+
+        Args:
+            quantize (`bool`): pass the latents through the quantiser (in training mode with its dropout, so that
+                many rows stay un-quantised).
+            latent_noise (`float`): standard deviation of noise added to the normalised latents, so that the
+                decoder forgives what a flow gets slightly wrong.
+            start_frame (`torch.Tensor` of shape `(batch,)`, *optional*): where in its stream each row begins;
+                random ones keep the decoder from learning one piece of noise by heart.
+        """
+        samples = audio.shape[-1]
+        latents, _ = self._encode_latents(audio, None, flush=True)
+        quantized, noisy = None, latents
+        if quantize:
+            quantized = self.quantizer(latents.float(), generator=generator)
+            noisy = quantized.quantized
+        if latent_noise:
+            noise = torch.randn(noisy.shape, generator=generator).to(noisy)
+            noisy = noisy + latent_noise * noise
+        state = None
+        if self.config.backbone == "lapped" and start_frame is not None:
+            state = self.decoder.init_state(audio.shape[0], audio.device)
+            state["frame"] = start_frame
+        decoded, _ = self.decoder(self._denormalise(noisy), state)
+        return CodecOutput(audio=decoded[..., :samples], latents=latents, quantizer=quantized)
+
+    @torch.no_grad()
+    def fit_start(self, clips: list[torch.Tensor]) -> float:
+        """Start the lapped backbone from principal components of `clips` (each (batch, 2, samples)).
+
+        Sets the latents' statistics too. Returns the share of feature variance that the latents keep.
+        """
+        kept = fit_components(self.encoder, self.decoder, clips) if self.config.backbone == "lapped" else 0.0
+        self.fit_statistics(clips)
+        return kept
+
+    @torch.no_grad()
+    def fit_statistics(self, clips: list[torch.Tensor]) -> None:
+        """Set `config.latents_mean` and `config.latents_std` to those of the latents of `clips`."""
+        self.config.latents_mean = self.config.latents_std = None
+        latents = [self._encode_latents(clip, None, True)[0].transpose(1, 2).flatten(0, 1) for clip in clips]
+        latents = torch.cat(latents).float()
+        self.config.latents_mean = tuple(latents.mean(0).tolist())
+        self.config.latents_std = tuple(latents.std(0).clamp(min=1e-4).tolist())
+
+    # --- helpers -----------------------------------------------------------------------------------------------
+
+    def _statistic(self, values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None]
+
+    def _normalise(self, latents: torch.Tensor) -> torch.Tensor:
+        if self.config.latents_std is None:
+            return latents
+        latents = latents - self._statistic(self.config.latents_mean, latents)
+        return latents / self._statistic(self.config.latents_std, latents)
+
+    def _denormalise(self, latents: torch.Tensor) -> torch.Tensor:
+        if self.config.latents_std is None:
+            return latents
+        latents = latents * self._statistic(self.config.latents_std, latents)
+        return latents + self._statistic(self.config.latents_mean, latents)
+
+    def _check_num_codebooks(self, num_codebooks: int | None) -> int:
+        most = self.config.num_codebooks
+        if num_codebooks is None:
+            return most
+        if not 1 <= num_codebooks <= most:
+            raise ValueError(f"num_codebooks={num_codebooks} is not in 1..{most}, the levels of this codec.")
+        return num_codebooks
+
+    def _check_audio(self, audio: torch.Tensor, streaming: bool) -> torch.Tensor:
+        if not torch.is_tensor(audio) or not audio.is_floating_point():
+            kind = audio.dtype if torch.is_tensor(audio) else type(audio).__name__
+            raise ValueError(f"audio must be a floating point tensor in [-1, 1], got {kind}; scale PCM first.")
+        if audio.ndim != 3 or audio.shape[1] != 2:
+            raise ValueError(
+                f"audio must be (batch, 2, samples) at {self.config.sampling_rate} Hz, got {tuple(audio.shape)};"
+                " repeat a mono signal on both channels."
+            )
+        if audio.shape[-1] == 0 and not streaming:
+            raise ValueError("audio has no samples.")
+        if not torch.isfinite(audio).all():
+            raise ValueError("audio holds NaN or infinite samples; clean it first.")
+        return audio.to(self.device)
+
+
+__all__ = ["CodecDecoderOutput", "CodecEncoderOutput", "CodecOutput", "RealTimeJazzCodec"]

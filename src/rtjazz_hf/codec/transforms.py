@@ -1,0 +1,153 @@
+"""Fixed transforms of the lapped backbone: windows, band and semitone pooling, MDCT, tones, noise.
+
+Everything is computed from formulas and cached per device, so that no buffer has to travel with the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+FLOOR = 1e-7  # power under which nothing is heard: -70 dB of full scale
+
+
+def erb_number(hertz: np.ndarray | float) -> np.ndarray:
+    """Equivalent rectangular bandwidths below a frequency (Glasberg and Moore, 1990)."""
+    return 21.4 * np.log10(1 + 0.00437 * np.asarray(hertz, dtype=np.float64))
+
+
+def band_edges(num_bands: int, low: float = 40.0, high: float = 20000.0) -> np.ndarray:
+    """Edges in Hz of `num_bands` bands equally wide on the ERB scale: (num_bands + 1,)."""
+    numbers = np.linspace(erb_number(low), erb_number(high), num_bands + 1)
+    return (10 ** (numbers / 21.4) - 1) / 0.00437
+
+
+def note_frequency(notes: np.ndarray) -> np.ndarray:
+    """Hz of MIDI notes in equal temperament, A4 = 440 Hz."""
+    return 440.0 * 2.0 ** ((np.asarray(notes, dtype=np.float64) - 69) / 12)
+
+
+def band_matrix(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """Pools the power of FFT bins into ERB bands: (num_bands, n_fft // 2 + 1) of zeros and ones.
+
+    A band narrower than a bin takes the nearest bin.
+    """
+    edges = band_edges(num_bands)
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    matrix = (frequencies >= edges[:-1, None]) & (frequencies < edges[1:, None])
+    nearest = np.abs(frequencies[None] - centres[:, None]).argmin(axis=1)
+    empty = ~matrix.any(axis=1)
+    matrix[empty, nearest[empty]] = True
+    return matrix.astype(np.float32)
+
+
+def semitone_matrix(n_fft: int, notes: np.ndarray, sampling_rate: int, width: float = 0.5) -> np.ndarray:
+    """Pools the power of FFT bins around MIDI notes with a Gaussian: (notes, n_fft // 2 + 1).
+
+    Args:
+        width (`float`): standard deviation in semitones; widened where a bin is wider than that.
+    """
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)
+    frequencies[0] = frequencies[1] / 2  # no logarithm of zero; far from every note
+    pitches = 69 + 12 * np.log2(frequencies / 440)
+    notes = np.asarray(notes, dtype=np.float64)[:, None]
+    bin_semitones = (sampling_rate / n_fft) / (note_frequency(notes) * (2 ** (1 / 12) - 1))
+    deviation = np.sqrt(width**2 + (0.5 * bin_semitones) ** 2)
+    return np.exp(-0.5 * ((pitches[None] - notes) / deviation) ** 2).astype(np.float32)
+
+
+def asymmetric_window(length: int, fall: int) -> np.ndarray:
+    """A window that rises slowly and falls within its last `fall` samples, so that it looks at now.
+
+    Scaled so that a sinusoid of amplitude A has the magnitude A at its bin.
+    """
+    rise = length - fall
+    up = np.sin(math.pi / 2 * (np.arange(rise) + 0.5) / rise) ** 2
+    down = np.cos(math.pi / 2 * (np.arange(fall) + 0.5) / fall) ** 2
+    window = np.concatenate([up, down])
+    return (window * 2 / window.sum()).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _constant(name: str, arguments: tuple, device: str) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(_BUILDERS[name](*arguments))).to(device)
+
+
+def constant(name: str, *arguments, device: torch.device | str = "cpu") -> torch.Tensor:
+    """The named table of this module as a tensor, built once per device."""
+    return _constant(name, arguments, str(device))
+
+
+def _frame_window(hop: int, overlap: int) -> np.ndarray:
+    """Sine slopes of `overlap` samples around a flat top: (hop + overlap,); its squares overlap to one."""
+    up = np.sin(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap)
+    return np.concatenate([up, np.ones(hop - overlap), up[::-1]])
+
+
+def _mdct_basis(hop: int, overlap: int) -> np.ndarray:
+    """Rows of an orthonormal low-overlap MDCT (Princen and Bradley, 1986): (hop, hop + overlap)."""
+    window = _frame_window(hop, overlap)
+    n = np.arange(hop + overlap) + (hop - overlap) / 2
+    k = np.arange(hop)[:, None]
+    basis = np.cos(math.pi / hop * (n[None] + 0.5 + hop / 2) * (k + 0.5))
+    return (window * math.sqrt(2 / hop) * basis).astype(np.float32)
+
+
+def _tone_basis(hop: int, overlap: int, lowest: int, count: int, sampling_rate: int) -> np.ndarray:
+    """Cosines then negative sines of a frame, in windows that overlap to one: (2 count, hop + overlap)."""
+    # Squared slopes: a tone runs on in phase through the overlap, so amplitudes add, not powers.
+    window = _frame_window(hop, overlap) ** 2
+    step = 2 * math.pi * note_frequency(np.arange(lowest, lowest + count)) / sampling_rate
+    angle = step[:, None] * np.arange(hop + overlap)[None]
+    return np.concatenate([np.cos(angle) * window, -np.sin(angle) * window]).astype(np.float32)
+
+
+def _noise_signs(frames: int, hop: int) -> np.ndarray:
+    """Random signs for mid and side: (2, frames, hop). Signs, not Gaussians: bands keep their level."""
+    generator = np.random.Generator(np.random.PCG64(20))
+    return (generator.integers(0, 2, (2, frames, hop)) * 2 - 1).astype(np.float32)
+
+
+def _band_interpolation(num_bands: int, hop: int, sampling_rate: int) -> np.ndarray:
+    """Spreads band gains over MDCT coefficients, linearly on the ERB scale: (num_bands, hop)."""
+    edges = erb_number(band_edges(num_bands))
+    frequencies = (np.arange(hop) + 0.5) * sampling_rate / 2 / hop
+    place = (erb_number(frequencies) - edges[0]) / (edges[-1] - edges[0]) * num_bands - 0.5
+    place = place.clip(0, num_bands - 1 - 1e-6)
+    low = place.astype(int)
+    matrix = np.zeros((num_bands, hop), dtype=np.float32)
+    matrix[low, np.arange(hop)] = 1 - (place - low)
+    matrix[low + 1, np.arange(hop)] += place - low
+    return matrix
+
+
+def _band_index(num_bands: int, lowest: int, count: int) -> np.ndarray:
+    """The ERB band in which each note of the bank lies: (count,) int64."""
+    edges = band_edges(num_bands)
+    notes = note_frequency(np.arange(lowest, lowest + count))
+    return (np.searchsorted(edges, notes) - 1).clip(0, num_bands - 1).astype(np.int64)
+
+
+def _note_phases(count: int) -> np.ndarray:
+    """Where each tone of the bank starts, in turns; scattered, so that the tones do not peak together."""
+    return np.random.Generator(np.random.PCG64(21)).random(count)
+
+
+_BUILDERS = {
+    "asymmetric_window": asymmetric_window,
+    "hann_window": lambda length: (np.hanning(length + 1)[:-1] * 2 / length * 2).astype(np.float32),
+    "band_matrix": band_matrix,
+    "semitone_matrix": lambda n_fft, low, high, rate, width: semitone_matrix(
+        n_fft, np.arange(low, high), rate, width
+    ),
+    "mdct_basis": _mdct_basis,
+    "tone_basis": _tone_basis,
+    "noise_signs": _noise_signs,
+    "band_interpolation": _band_interpolation,
+    "band_index": _band_index,
+    "note_phases": _note_phases,
+}
