@@ -1,0 +1,80 @@
+"""RealTimeJazz: 48 kHz stereo jazz from words, a clip or a chord chart, in whole clips or endless and live.
+
+The public names load on first use, so that `import rtjazz_hf` stays cheap. The same import makes the models
+known to `transformers.AutoModel` and `diffusers.DiffusionPipeline` (see `rtjazz_hf.hub`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rtjazz_hf.hub import register
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "RealTimeJazzPipeline": "pipeline_realtime_jazz",
+    "RealTimeJazzPipelineOutput": "pipeline_realtime_jazz",
+    "RealTimeJazzCodec": "codec",
+    "RealTimeJazzCodecConfig": "codec",
+    "RealTimeJazzFlowTransformer": "flow",
+    "RealTimeJazzFlowTransformerConfig": "flow",
+    "FlowMatchScheduler": "flow",
+    "RealTimeJazzStyleEncoder": "style",
+    "RealTimeJazzStyleEncoderConfig": "style",
+    "RealTimeJazzTokenizer": "style",
+    "Chord": "music",
+    "LeadSheet": "music",
+    "LiveBlock": "live",
+    "LiveSession": "live",
+}
+
+__all__ = [
+    "Chord",
+    "FlowMatchScheduler",
+    "LeadSheet",
+    "LiveBlock",
+    "LiveSession",
+    "RealTimeJazzCodec",
+    "RealTimeJazzCodecConfig",
+    "RealTimeJazzFlowTransformer",
+    "RealTimeJazzFlowTransformerConfig",
+    "RealTimeJazzPipeline",
+    "RealTimeJazzPipelineOutput",
+    "RealTimeJazzStyleEncoder",
+    "RealTimeJazzStyleEncoderConfig",
+    "RealTimeJazzTokenizer",
+    "__version__",
+]
+
+if TYPE_CHECKING:
+    from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
+    from rtjazz_hf.flow import (
+        FlowMatchScheduler,
+        RealTimeJazzFlowTransformer,
+        RealTimeJazzFlowTransformerConfig,
+    )
+    from rtjazz_hf.live import LiveBlock, LiveSession
+    from rtjazz_hf.music import Chord, LeadSheet
+    from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline, RealTimeJazzPipelineOutput
+    from rtjazz_hf.style import (
+        RealTimeJazzStyleEncoder,
+        RealTimeJazzStyleEncoderConfig,
+        RealTimeJazzTokenizer,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import torch
 
-# Distances are held for this many (vector, centroid) pairs at once: 16 MB of float32, which stays near the cache.
+# Distances are held for this many (vector, centroid) pairs at once: 16 MB of float32, near a cache's size.
 MAX_DISTANCES = 2**22
+MIN_PER_CLUSTER = 4
+# A cluster with less than this share of the mean number of vectors moves to where it is needed.
+MIN_SHARE = 0.1
+# How far a moved centroid lies from the one whose cluster it halves, towards one of the vectors there. Not
+# all the way: in many dimensions a vector is farther from its neighbours than their mean is, and wins none.
+SPLIT = 0.2
 
 
 def nearest(vectors: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,15 +30,17 @@ def nearest(vectors: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tenso
     return torch.cat(indices), squared
 
 
-def random_rows(vectors: torch.Tensor, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
-    """`count` rows of `vectors` (n, dim), without repetition where there are enough: (count, dim)."""
+def random_index(n: int, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """`count` of the numbers below `n`, without repetition where possible, on the generator's device."""
     device = "cpu" if generator is None else generator.device
-    n = vectors.shape[0]
     if n >= count:
-        index = torch.randperm(n, generator=generator, device=device)[:count]
-    else:
-        index = torch.randint(n, (count,), generator=generator, device=device)
-    return vectors[index.to(vectors.device)]
+        return torch.randperm(n, generator=generator, device=device)[:count]
+    return torch.randint(n, (count,), generator=generator, device=device)
+
+
+def random_rows(vectors: torch.Tensor, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """`count` random rows of `vectors` (n, dim), as `random_index` draws them: (count, dim)."""
+    return vectors[random_index(vectors.shape[0], count, generator).to(vectors.device)]
 
 
 def cluster_means(
@@ -51,41 +59,43 @@ def kmeans(
     iterations: int = 10,
     max_vectors: int | None = None,
     generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lloyd's algorithm from random vectors; empty clusters move to vectors that are far from their centroid.
+) -> torch.Tensor:
+    """Lloyd's algorithm from random vectors, where clusters that are nearly empty go to halve wide ones.
+
+    With fewer than `MIN_PER_CLUSTER` vectors a cluster, as many clusters are fitted as they bear, and the
+    others lie around them: one cluster per vector would leave no residual for a next level.
 
     Args:
-        vectors (`torch.Tensor` of shape `(n, dim)`): float32; fewer of them than clusters are allowed.
+        vectors (`torch.Tensor` of shape `(n, dim)`): float32.
         iterations (`int`): all but the last two run on `max_vectors` random vectors, where that is given.
 
     Returns:
-        centroids (num_clusters, dim) and the number of vectors of each (num_clusters,).
+        centroids (num_clusters, dim).
     """
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be at least 1.")
     n = vectors.shape[0]
+    size = min(num_clusters, max(1, n // MIN_PER_CLUSTER))
     sample = vectors
     if max_vectors is not None and n > max_vectors:
         sample = random_rows(vectors, max_vectors, generator)
-    centroids = random_rows(sample, num_clusters, generator)
-    if n < num_clusters:
-        # Repeated rows: a little apart, or only the first of them would ever be chosen.
-        noise = torch.randn(centroids.shape, generator=generator, device=getattr(generator, "device", "cpu"))
-        centroids = centroids + 0.01 * vectors.std() * noise.to(centroids)
+    centroids = random_rows(sample, size, generator)
     for i in range(iterations):
         data = vectors if i >= iterations - 2 else sample
         indices, squared = nearest(data, centroids)
-        means, _, counts = cluster_means(data, indices, num_clusters)
-        empty = counts == 0
-        if i < iterations - 1 and bool(empty.any()):
+        means, _, counts = cluster_means(data, indices, size)
+        centroids = torch.where(counts[:, None] > 0, means, centroids)
+        idle = counts < MIN_SHARE * counts.mean()
+        if i < iterations - 2 and bool(idle.any()):
             # + tiny: all-equal vectors have no distance to draw by.
-            chances = (squared + 1e-12).to(getattr(generator, "device", "cpu"))
+            chances = (squared + 1e-12).to("cpu" if generator is None else generator.device)
             # torch.multinomial takes at most 2^24 categories.
             drawn = torch.multinomial(
-                chances[: 2**24], int(empty.sum()), replacement=True, generator=generator
-            )
-            means[empty] = data[drawn.to(data.device)]
-            centroids = means
-        else:
-            centroids = torch.where(empty[:, None], centroids, means)
-    return centroids, counts
+                chances[: 2**24], int(idle.sum()), replacement=True, generator=generator
+            ).to(data.device)
+            centroids[idle] = torch.lerp(centroids[indices[drawn]], data[drawn], SPLIT)
+    if size < num_clusters:
+        drawn = random_rows(vectors, num_clusters - size, generator)
+        around = torch.lerp(centroids[nearest(drawn, centroids)[0]], drawn, SPLIT)
+        centroids = torch.cat([centroids, around])
+    return centroids

@@ -113,6 +113,20 @@ class RealTimeJazzCodec(PreTrainedModel):
         elif isinstance(module, VectorQuantizer | ResidualVectorQuantizer):
             module.reset_parameters()
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in transformers, with weights moved to aligned memory.
+
+        A safetensors file is mapped, not read, and its weights start at any multiple of 8 bytes; on a CPU the
+        matrix product then rounds differently, so that a loaded model differs from the saved one by 1e-7.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % 64:
+                tensor.data = tensor.data.clone()
+        return loaded
+
     # --- what the model is -------------------------------------------------------------------------------------
 
     @property
@@ -228,6 +242,7 @@ class RealTimeJazzCodec(PreTrainedModel):
         self,
         audio: torch.Tensor,
         quantize: bool = True,
+        codes_rows: int = 0,
         latent_noise: float = 0.0,
         start_frame: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -235,8 +250,10 @@ class RealTimeJazzCodec(PreTrainedModel):
         """Round trip with gradients: audio (batch, 2, samples) -> reconstruction of the same length.
 
         Args:
-            quantize (`bool`): pass the latents through the quantiser (in training mode with its dropout, so that
-                many rows stay un-quantised).
+            quantize (`bool`): train the quantiser too: latents pass through it (in training mode with its dropout,
+                so that many rows stay un-quantised).
+            codes_rows (`int`): without `quantize`, how many rows, from the first, go through the codes of a
+                finished quantiser instead.
             latent_noise (`float`): standard deviation of noise added to the normalised latents, so that the
                 decoder forgives what a flow gets slightly wrong.
             start_frame (`torch.Tensor` of shape `(batch,)`, *optional*): where in its stream each row begins;
@@ -244,18 +261,20 @@ class RealTimeJazzCodec(PreTrainedModel):
         """
         samples = audio.shape[-1]
         latents, _ = self._encode_latents(audio, None, flush=True)
-        quantized, noisy = None, latents
+        quantized, given = None, latents
         if quantize:
             quantized = self.quantizer(latents.float(), generator=generator)
-            noisy = quantized.quantized
+            given = quantized.quantized
+        elif codes_rows:
+            coded = self.quantizer.decode(self.quantizer.encode(latents[:codes_rows].float()))
+            given = torch.cat([coded.to(latents), latents[codes_rows:]])
         if latent_noise:
-            noise = torch.randn(noisy.shape, generator=generator).to(noisy)
-            noisy = noisy + latent_noise * noise
+            given = given + latent_noise * torch.randn(given.shape, generator=generator).to(given)
         state = None
         if self.config.backbone == "lapped" and start_frame is not None:
             state = self.decoder.init_state(audio.shape[0], audio.device)
             state["frame"] = start_frame
-        decoded, _ = self.decoder(self._denormalise(noisy), state)
+        decoded, _ = self.decoder(self._denormalise(given), state)
         return CodecOutput(audio=decoded[..., :samples], latents=latents, quantizer=quantized)
 
     @torch.no_grad()

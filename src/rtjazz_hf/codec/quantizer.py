@@ -1,18 +1,19 @@
 """Residual vector quantisation (Zeghidour et al., 2021, section III-C): latents <-> codes.
 
-Level after level, the nearest entry of a codebook is subtracted from what the levels before it left over; the codes
-of a frame are the entries chosen, its latents their sum. All vectors live in a scaled space,
+Level after level, the nearest entry of a codebook is subtracted from what the levels before it left over; the
+codes of a frame are the entries chosen, its latents their sum. All vectors live in a scaled space,
 `(latents - offset) * channel_scale`, so that channels which the ear needs count for more in every distance.
 
-A level may be factorised (Yu et al., 2021; Kumar et al., 2023): distances are taken in a small code space that a
-linear projection opens, and a second one leads back. Projections have no bias, so the sum over levels of effective
-vectors plus one `offset` always equals the decoded latents, for any number of levels.
+A level may be factorised (Yu et al., 2021; Kumar et al., 2023): distances are taken in a small code space
+that a linear projection opens, and a second one leads back. Projections have no bias, so the sum over levels
+of effective vectors plus one `offset` always equals the decoded latents, for any number of levels.
 
-Codebooks start by k-means on the first training batch, or are fitted to given data by `fit`. In training they follow
-the data by exponential moving averages (van den Oord et al., 2017, appendix A), or by gradients; entries that fall
-out of use restart at random residuals of the batch. The gradient reaches the encoder straight through the sum of all
-levels, and by the commitment loss; projections learn by regression on the residual alone, which keeps them from
-shrinking the code space to please the commitment loss.
+Codebooks start by k-means on the first training batch, or are fitted to given data by `fit`. In training they
+follow the data by exponential moving averages (van den Oord et al., 2017, appendix A), or by gradients;
+entries that fall out of use restart beside entries that are much used, and halve their work. The gradient
+reaches the encoder straight through the sum of all levels, and by the commitment loss. Projections start as
+principal components of the residual and go on as its linear autoencoder, apart from the codes: gradients
+through the codes would stretch the code space without end, or shrink it to please the commitment loss.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from .kmeans import MAX_DISTANCES, cluster_means, kmeans, nearest, random_rows
+from .kmeans import MAX_DISTANCES, SPLIT, cluster_means, kmeans, nearest, random_index
 
 UPDATES = ("ema", "gradient")
 MAX_CODEBOOKS = 32
@@ -37,10 +38,10 @@ KMEANS_START_ITERATIONS = 10
 class QuantizerOutput:
     """What `ResidualVectorQuantizer.forward` gives.
 
-    quantized (batch, latent_dim, frames): decoded latents, with a straight-through gradient; rows that quantiser
-        dropout left un-quantised come back as they were.
+    quantized (batch, latent_dim, frames): decoded latents, with a straight-through gradient; rows that
+        quantiser dropout left un-quantised come back as they were.
     codes (batch, num_codebooks, frames), int64: of all levels, those that dropout left out included.
-    loss (): commitment loss, and codebook loss where something learns by gradient, already weighted.
+    loss (): commitment loss, and those of codebooks and projections that learn by gradient; weighted.
     perplexity, usage (num_codebooks,): of this batch; exp(entropy in nats), and the share of entries chosen.
     num_codebooks_used (batch,): levels that are in `quantized`; 0 = un-quantised.
     """
@@ -54,7 +55,7 @@ class QuantizerOutput:
 
 
 class VectorQuantizer(nn.Module):
-    """One level: a codebook `embed` (codebook_size, codebook_dim), with projections if that is below `dim`."""
+    """One level: a codebook `embed` (codebook_size, codebook_dim), projected if that is below `dim`."""
 
     def __init__(
         self,
@@ -94,10 +95,6 @@ class VectorQuantizer(nn.Module):
             init.orthogonal_(self.in_proj.weight)
             init.copy_(self.out_proj.weight, self.in_proj.weight.T)
 
-    @property
-    def learns_by_gradient(self) -> bool:
-        return self.update == "gradient" or self.in_proj is not None
-
     def project(self, residual: torch.Tensor) -> torch.Tensor:
         """(n, dim) -> (n, codebook_dim)."""
         return residual if self.in_proj is None else F.linear(residual, self.in_proj.weight.float())
@@ -122,29 +119,26 @@ class VectorQuantizer(nn.Module):
             components = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.embed.shape[1]]
             self.in_proj.weight.copy_(components.T)
             self.out_proj.weight.copy_(components)
-        size = self.embed.shape[0]
-        centroids, counts = kmeans(self.project(residual), size, iterations, max_vectors, generator)
-        self.embed.copy_(centroids)
-        self.cluster_size.copy_(counts / counts.mean())
+        projected = self.project(residual)
+        self.embed.copy_(kmeans(projected, self.embed.shape[0], iterations, max_vectors, generator))
+        self.cluster_size.fill_(1.0)  # no entry counts as dead yet
         self.inited.fill_(True)
 
     @torch.no_grad()
     def start(self, residual: torch.Tensor, generator=None) -> None:
         """K-means start on the first training batch; in a process group, on that of rank 0."""
         self.fit(residual, KMEANS_START_ITERATIONS, KMEANS_START_VECTORS, generator)
-        # A first batch may be smaller than the codebook: no entry counts as dead yet.
-        self.cluster_size.fill_(1.0)
         for tensor in self.state_dict().values():
             broadcast_(tensor)
 
     @torch.no_grad()
     def follow(self, projected: torch.Tensor, codes: torch.Tensor, generator=None) -> None:
-        """Move entries towards the vectors that chose them, and restart those that hardly any chooses."""
+        """Move entries towards the vectors that chose them; those that hardly any chooses halve others."""
         size = self.embed.shape[0]
         _, sums, counts = cluster_means(projected, codes, size)
         all_reduce_(sums)
         all_reduce_(counts)
-        mean = counts.mean()  # every step weighs the same, whatever its batch size
+        mean = counts.mean().clamp(min=1e-5)  # every step weighs the same, whatever its batch size
         cluster_size = self.decay * self.cluster_size.float() + (1 - self.decay) * counts / mean
         embed = self.embed.float()
         if self.update == "ema":
@@ -153,9 +147,10 @@ class VectorQuantizer(nn.Module):
             embed = embed + step / cluster_size.clamp(min=1e-5)[:, None]
         # No branch on the number of dead entries: it would make a GPU wait at every step.
         dead = cluster_size < self.dead_threshold
-        drawn = random_rows(projected, size, generator)
-        broadcast_(drawn)
-        self.embed.copy_(torch.where(dead[:, None], drawn, embed))
+        drawn = random_index(projected.shape[0], size, generator).to(codes.device)
+        halves = torch.lerp(embed[codes[drawn]], projected[drawn], SPLIT)
+        broadcast_(halves)
+        self.embed.copy_(torch.where(dead[:, None], halves, embed))
         self.cluster_size.copy_(torch.where(dead, 1.0, cluster_size))
 
 
@@ -163,11 +158,12 @@ class ResidualVectorQuantizer(nn.Module):
     """Several levels of vector quantisation, each on what the one before left over.
 
     Args:
-        codebook_dim (`int`, *optional*): dimensions of the code space of each level; None or `latent_dim` for none.
-        update (`str`): "ema" (moving averages in the training forward pass) or "gradient" (the codebook loss).
+        codebook_dim (`int`, *optional*): dimensions of each level's code space; None or `latent_dim`: no
+            projections.
+        update (`str`): "ema" (moving averages in the training forward pass) or "gradient" (codebook loss).
         decay (`float`): of the moving averages, per training step.
         dead_threshold (`float`): an entry restarts when it is chosen less often than this share of the mean.
-        quantizer_dropout (`float`): in training, share of rows that keep a random number of levels only, 1 to all.
+        quantizer_dropout (`float`): in training, share of rows that keep a random number of levels, 1 to all.
         unquantized_rate (`float`): in training, share of rows that pass un-quantised.
 
     Raises:
@@ -200,8 +196,8 @@ class ResidualVectorQuantizer(nn.Module):
             raise ValueError(f"update={update!r} is unknown; use one of {', '.join(UPDATES)}.")
         if min(quantizer_dropout, unquantized_rate) < 0 or quantizer_dropout + unquantized_rate > 1:
             raise ValueError(
-                f"quantizer_dropout={quantizer_dropout} and unquantized_rate={unquantized_rate} are shares of "
-                "the rows: not negative, and at most 1 together."
+                f"quantizer_dropout={quantizer_dropout} and unquantized_rate={unquantized_rate} are shares "
+                "of the rows: not negative, and at most 1 together."
             )
         self.latent_dim = latent_dim
         self.codebook_size = codebook_size
@@ -241,8 +237,8 @@ class ResidualVectorQuantizer(nn.Module):
             return
         if weights.shape != (self.latent_dim,) or not bool((weights > 0).all()):
             raise ValueError(
-                f"Channel weights must be {self.latent_dim} positive numbers, got shape {tuple(weights.shape)}"
-                f" with minimum {weights.min().item():.3g}."
+                f"Channel weights must be {self.latent_dim} positive numbers, got shape "
+                f"{tuple(weights.shape)} with minimum {weights.min().item():.3g}."
             )
         self.channel_scale.copy_((weights.float() / weights.float().mean()).sqrt())
 
@@ -254,8 +250,8 @@ class ResidualVectorQuantizer(nn.Module):
     ) -> QuantizerOutput:
         """latents (batch, latent_dim, frames) -> `QuantizerOutput`.
 
-        In training mode the codebooks start and follow the data, and dropout applies unless `num_codebooks` asks
-        for so many levels. `generator` makes dropout, k-means start and restarts repeatable.
+        In training mode the codebooks start and follow the data, and dropout applies unless `num_codebooks`
+        asks for so many levels. `generator` makes dropout, k-means start and restarts repeatable.
         """
         batch, _, frames = self._check_latents(latents)
         dropout = num_codebooks is None
@@ -276,9 +272,12 @@ class ResidualVectorQuantizer(nn.Module):
                 vectors = layer.expand(entries).detach()
 
                 error = self.commitment_weight * (residual - vectors).square().mean(dim=1)
-                if layer.learns_by_gradient:
-                    straight_through = layer.expand(entries + projected - projected.detach())
-                    error = error + self.codebook_weight * (target - straight_through).square().mean(dim=1)
+                if layer.update == "gradient":
+                    pull = (projected.detach() - entries).square().mean(dim=1)
+                    error = error + self.codebook_weight * pull
+                if layer.in_proj is not None:
+                    rebuilt = (target - layer.expand(projected)).square().mean(dim=1)
+                    error = error + self.codebook_weight * rebuilt
                 active = (used > k).repeat_interleave(frames).to(error.dtype)
                 losses.append((error * active).sum() / active.sum().clamp(min=1))
 
@@ -308,8 +307,9 @@ class ResidualVectorQuantizer(nn.Module):
     ) -> torch.Tensor:
         """latents (batch, latent_dim, frames) -> codes (batch, num_codebooks, frames), int64.
 
-        With `num_beams` > 1 each level keeps that many candidates per frame, and the sequence of codes with the
-        least error in the end wins; each frame is searched by itself, so splits of a stream change nothing.
+        With `num_beams` > 1 each level keeps that many candidates per frame, and the sequence of codes with
+        the least error in the end wins: about 0.3 dB less error with 4 beams, at 5 times the work. Each frame
+        is searched by itself, so splits of a stream change nothing.
         """
         batch, _, frames = self._check_latents(latents)
         num_codebooks = self._check_num_codebooks(num_codebooks)
@@ -326,7 +326,8 @@ class ResidualVectorQuantizer(nn.Module):
         """codes (batch, up to num_codebooks, frames) -> latents (batch, latent_dim, frames)."""
         if codes.ndim != 3 or not 1 <= codes.shape[1] <= self.num_codebooks:
             raise ValueError(
-                f"codes must be (batch, 1 to {self.num_codebooks} codebooks, frames), got {tuple(codes.shape)}."
+                f"codes must be (batch, 1 to {self.num_codebooks} codebooks, frames), "
+                f"got {tuple(codes.shape)}."
             )
         if codes.is_floating_point():
             raise ValueError(f"codes must be integers, got {codes.dtype}.")
@@ -357,61 +358,39 @@ class ResidualVectorQuantizer(nn.Module):
         latents: torch.Tensor,
         iterations: int = 12,
         weights: torch.Tensor | None = None,
-        refinements: int = 2,
-        num_beams: int = 4,
         max_vectors: int = 100_000,
         generator: torch.Generator | None = None,
     ) -> list[float]:
-        """Fit offset, projections and all codebooks to latents (n, latent_dim), on a frozen encoder.
+        """Fit offset, projections and all codebooks to latents (n, latent_dim) of a frozen encoder, anew.
 
-        K-means level by level, then `refinements` rounds of: choose all codes anew by a beam search, and set each
-        level's entries to the means of what the *other* levels leave over, one level after the other. Greedy levels
-        know nothing of those that come after them; this lets them give way to each other.
+        K-means level by level on the residuals of the level before. 300,000 vectors of 64 channels and
+        4 x 2,048 entries take about a minute on one CPU core.
 
         Args:
             iterations (`int`): of k-means per level; all but the last two on at most `max_vectors` vectors.
-            weights (`torch.Tensor` of shape `(latent_dim,)`, *optional*): of the channels in squared distances.
-            num_beams (`int`): of the search in the refinements; encode with as many to gain as much.
+            weights (`torch.Tensor` of shape `(latent_dim,)`, *optional*): of channels in squared distances.
 
         Returns:
-            `list[float]`: the share of the (weighted) variance left over after 1, 2, ... levels by plain greedy
-            search; with refinements a last value, of all levels by the beam search.
+            `list[float]`: the share of the (weighted) variance left over after 1, 2, ... levels.
         """
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim or latents.shape[0] < 2:
             raise ValueError(
                 f"latents to fit must be (at least 2 vectors, {self.latent_dim}), got {tuple(latents.shape)}."
             )
+        if not bool(torch.isfinite(latents).all()):
+            raise ValueError(
+                "latents to fit must be finite, got NaN or Inf: check the encoder that made them."
+            )
         self._set_channel_weights(weights)
         self.offset.copy_(latents.float().mean(dim=0))
-        x = (latents.float() - self.offset) * self.channel_scale
-        variance = x.square().mean()
-        residual = x.clone()
+        residual = (latents.float() - self.offset.float()) * self.channel_scale.float()
+        variance = residual.square().mean()
+        left_over = []
         for layer in self.layers:
             layer.fit(residual, iterations, max_vectors, generator)
-            residual -= layer.expand(layer.embed.float()[layer.nearest(residual)])
-        for _ in range(refinements):
-            self._refine(x, num_beams)
-
-        report, residual = [], x.clone()
-        for layer in self.layers:
             residual -= layer.vectors()[layer.nearest(residual)]
-            report.append((residual.square().mean() / variance).item())
-        if refinements and num_beams > 1:
-            residual = x - self._sum_vectors(self._beam_search(x, self.num_codebooks, num_beams))
-            report.append((residual.square().mean() / variance).item())
-        return report
-
-    def _refine(self, x: torch.Tensor, num_beams: int) -> None:
-        codes = self._beam_search(x, self.num_codebooks, num_beams)
-        residual = x - self._sum_vectors(codes)
-        for k, layer in enumerate(self.layers):
-            chosen = codes[:, k]
-            residual += layer.vectors()[chosen]
-            projected = layer.project(residual)
-            means, _, counts = cluster_means(projected, chosen, self.codebook_size)
-            layer.embed.copy_(torch.where(counts[:, None] > 0, means, layer.embed.float()))
-            layer.cluster_size.copy_(counts / counts.mean())
-            residual -= layer.vectors()[chosen]
+            left_over.append((residual.square().mean() / variance).item())
+        return left_over
 
     def _greedy_search(self, residual: torch.Tensor, num_codebooks: int) -> torch.Tensor:
         codes = []
@@ -421,7 +400,7 @@ class ResidualVectorQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
     def _beam_search(self, x: torch.Tensor, num_codebooks: int, num_beams: int) -> torch.Tensor:
-        """x (n, latent_dim), scaled -> codes (n, num_codebooks). Errors are in latent space, not in code space."""
+        """x (n, latent_dim), scaled -> codes (n, num_codebooks), judged in latent space, not code space."""
         levels = [layer.vectors() for layer in self.layers[:num_codebooks]]
         norms = [vectors.square().sum(dim=1) / 2 for vectors in levels]
         found = []
@@ -433,7 +412,7 @@ class ResidualVectorQuantizer(nn.Module):
             error = part.new_zeros(n, 1)
             for vectors, norm in zip(levels, norms):
                 change = torch.addmm(norm, residual.flatten(0, 1), vectors.T, alpha=-1)
-                candidates = (error[..., None] + change.view(n, -1, self.codebook_size)).flatten(1)
+                candidates = (error[..., None] + change.view(*error.shape, self.codebook_size)).flatten(1)
                 keep = min(num_beams, candidates.shape[1])
                 error, index = candidates.topk(keep, dim=1, largest=False)
                 beam, code = index // self.codebook_size, index % self.codebook_size
@@ -443,9 +422,6 @@ class ResidualVectorQuantizer(nn.Module):
                 )
             found.append(codes[torch.arange(n, device=x.device), error.argmin(dim=1)])
         return torch.cat(found) if found else x.new_zeros(0, num_codebooks, dtype=torch.long)
-
-    def _sum_vectors(self, codes: torch.Tensor) -> torch.Tensor:
-        return sum(layer.vectors()[codes[:, k]] for k, layer in enumerate(self.layers[: codes.shape[1]]))
 
     def _scale(self, latents: torch.Tensor) -> torch.Tensor:
         """(batch, latent_dim, frames) -> (batch * frames, latent_dim), float32."""
@@ -479,7 +455,7 @@ class ResidualVectorQuantizer(nn.Module):
             return self.num_codebooks
         if not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(
-                f"num_codebooks={num_codebooks} must be from 1 to {self.num_codebooks}, the levels of this model."
+                f"num_codebooks={num_codebooks} must be from 1 to {self.num_codebooks}, the model's levels."
             )
         return num_codebooks
 

@@ -2,8 +2,8 @@
 
 The order and the names of the layers are those of transformers' `EncodecModel`, so that its tensors carry
 over one by one: `layers.{i}.conv`, `layers.{i}.block.{j}.conv`, `layers.{i}.shortcut.conv` and
-`layers.{i}.lstm`. Without an LSTM an `nn.Identity` holds its place in the list. Two things differ, as a stream
-has no future:
+`layers.{i}.lstm`. Without an LSTM an `nn.Identity` holds its place in the list. Two things differ, as a
+stream has no future:
 
 - the time before the start is silence (zeros), where EnCodec by default reflects the first samples. With
   `pad_mode="constant"` there, both agree everywhere; else they differ near the start, as far as memory goes;

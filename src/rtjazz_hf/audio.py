@@ -1,0 +1,331 @@
+"""Sound in and out: reading, writing, resampling, loudness and spectrogram pictures.
+
+Arrays are float32 of shape ``(channels, samples)`` in [-1, 1], 48 kHz stereo, everywhere in the package;
+every other rate or channel count is turned into that here, at the door.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 48_000  # Hz
+HOP_LENGTH = 640  # samples in a frame of the codec, the lead sheet and the flow: 13.33 ms
+FRAME_RATE = 75  # frames a second
+AUDIO_CHANNELS = 2
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+PICTURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
+
+_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+# libsndfile's Vorbis encoder puts the whole of one write on the stack and crashes on minutes of sound.
+_WRITE_CHUNK = 1 << 14  # samples
+_PICTURE_TOP_HZ = 16_000.0
+
+
+class ChordTimeline(Protocol):
+    """What a picture needs of a `LeadSheet`; audio stands below the music room and does not import it."""
+
+    beats_per_bar: int
+
+    def chord_segments(self, start_s: float, duration_s: float) -> list[tuple[float, float, Any]]: ...
+    def beat_times(self, start_s: float, duration_s: float) -> np.ndarray: ...
+    def beat_at(self, seconds: float) -> float: ...
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Resample `(channels, samples)` float32 from one rate in Hz to another (soxr, high quality)."""
+    if from_rate <= 0 or to_rate <= 0:
+        raise ValueError(f"sampling rates are positive numbers of Hz, got {from_rate} and {to_rate}.")
+    audio = np.asarray(audio, dtype=np.float32)
+    if from_rate == to_rate:
+        return audio
+    return np.ascontiguousarray(soxr.resample(audio.T, from_rate, to_rate).T, dtype=np.float32)
+
+
+def read_audio(
+    path: str | os.PathLike,
+    start: float = 0.0,
+    duration: float | None = None,
+    sampling_rate: int = SAMPLE_RATE,
+) -> np.ndarray:
+    """Read a sound file as float32 `(2, samples)` at `sampling_rate` Hz; mono is doubled.
+
+    `start` and `duration` (seconds) read a part without decoding the rest. Raises FileNotFoundError or
+    IsADirectoryError, and ValueError that names the file where it is empty, corrupt, cut short, has more than
+    two channels or holds NaN or infinity.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder; give one audio file (wav, flac, ogg, mp3).")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no audio file '{path}'.")
+    if start < 0 or (duration is not None and not duration > 0):
+        raise ValueError(f"start must be >= 0 s and duration > 0 s, got {start} and {duration}.")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, channels, total = file.samplerate, file.channels, file.frames
+            if channels > AUDIO_CHANNELS:
+                raise ValueError(f"'{path}' has {channels} channels; mix it down to mono or stereo first.")
+            first = round(start * rate)
+            wanted = total - first if duration is None else min(round(duration * rate), total - first)
+            if total and wanted <= 0:
+                raise ValueError(
+                    f"'{path}' lasts {total / rate:.2f} s; nothing is left to read at {start:.2f} s."
+                )
+            file.seek(first)
+            audio = file.read(wanted, dtype="float32", always_2d=True).T  # (channels, samples)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise ValueError(
+            f"'{path}' cannot be read as audio ({error}); it is corrupt, cut short or of an unknown format. "
+            "Use wav, flac, ogg or mp3."
+        ) from error
+    if audio.shape[1] == 0:
+        raise ValueError(f"'{path}' holds no samples.")
+    if audio.shape[1] < wanted:
+        raise ValueError(
+            f"'{path}' is cut short: its header tells of {wanted} samples, {audio.shape[1]} are there."
+        )
+    if not np.isfinite(audio).all():
+        raise ValueError(f"'{path}' holds NaN or infinite samples.")
+    audio = resample(audio, rate, sampling_rate)
+    return np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else np.ascontiguousarray(audio)
+
+
+def check_output_path(
+    path: str | os.PathLike, suffixes: Sequence[str] = AUDIO_SUFFIXES, overwrite: bool = False
+) -> Path:
+    """Say before the work starts whether `path` can be written: the path, or an error that tells what to do.
+
+    Raises ValueError (unknown suffix), IsADirectoryError, FileNotFoundError (no such folder), FileExistsError
+    and PermissionError.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"the output '{path}' is a folder; give a file name such as '{path / 'out'}{suffixes[0]}'."
+        )
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"the output '{path}' has {f'the suffix {path.suffix!r}' if path.suffix else 'no suffix'}; "
+            f"allowed: {', '.join(suffixes)}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"the folder '{path.parent}' of the output '{path.name}' does not exist; make it first."
+        )
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"the output '{path}' exists; use --overwrite (overwrite=True) to replace it.")
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise PermissionError(f"the output '{path}' cannot be written: no permission.")
+    return path
+
+
+def write_audio(
+    path: str | os.PathLike,
+    audio: np.ndarray,
+    overwrite: bool = False,
+    sampling_rate: int = SAMPLE_RATE,
+    subtype: str | None = None,
+) -> Path:
+    """Write `(channels, samples)` (or `(samples,)`) as wav, flac or ogg (Vorbis) by the suffix; the path
+    written.
+
+    16-bit by default; `subtype="FLOAT"` or `"PCM_24"` keeps more in a wav (`"PCM_24"` in a flac too). Samples
+    beyond [-1, 1] are clipped unless the file is a float wav. The file appears whole or not at all: it is
+    written beside its place under another name and renamed. Raises as `check_output_path`, and ValueError for
+    a wrong shape, no samples, or NaN or infinite samples.
+    """
+    path = check_output_path(path, AUDIO_SUFFIXES, overwrite)
+    audio = _as_channels(audio)
+    file_format, default_subtype = _FORMATS[path.suffix.lower()]
+    subtype = subtype or default_subtype
+    if not soundfile.check_format(file_format, subtype):
+        allowed = [
+            name
+            for name in ("PCM_16", "PCM_24", "FLOAT", "VORBIS")
+            if soundfile.check_format(file_format, name)
+        ]
+        raise ValueError(
+            f"a {path.suffix} file cannot hold subtype {subtype!r}; allowed: {', '.join(allowed)}."
+        )
+    if subtype not in ("FLOAT", "DOUBLE"):
+        audio = audio.clip(-1.0, 1.0)
+    partial = _partial_path(path)
+    try:
+        with soundfile.SoundFile(
+            partial, "w", sampling_rate, audio.shape[0], subtype, format=file_format
+        ) as file:
+            for start in range(0, audio.shape[1], _WRITE_CHUNK):
+                file.write(np.ascontiguousarray(audio[:, start : start + _WRITE_CHUNK].T))
+        os.replace(partial, path)
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"the output '{path}' cannot be written ({error}).") from error
+    finally:  # an interrupt too leaves no half file
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def measure_loudness(audio: np.ndarray, sampling_rate: int = SAMPLE_RATE) -> float:
+    """Integrated loudness of `(channels, samples)` in LUFS (ITU-R BS.1770-4); -inf for silence.
+
+    Raises ValueError for less than 0.4 s, the length of one gating block.
+    """
+    pyloudnorm = _import_extra("pyloudnorm")
+    audio = _as_channels(audio)
+    if audio.shape[1] < 0.4 * sampling_rate:
+        raise ValueError(
+            f"loudness needs at least 0.4 s of sound, got {audio.shape[1] / sampling_rate:.3f} s."
+        )
+    with np.errstate(divide="ignore"):
+        return float(pyloudnorm.Meter(sampling_rate).integrated_loudness(audio.T.astype(np.float64)))
+
+
+def plot_spectrogram(
+    audio: np.ndarray,
+    path: str | os.PathLike,
+    lead_sheet: ChordTimeline | None = None,
+    title: str | None = None,
+    overwrite: bool = True,
+) -> Path:
+    """Draw the spectrogram (20 Hz - 16 kHz, log frequency) of 48 kHz audio under its chart, if it has one."""
+    return plot_spectrogram_grid([(title or "", audio, lead_sheet)], path, columns=1, overwrite=overwrite)
+
+
+def plot_spectrogram_grid(
+    items: Iterable[tuple[str, np.ndarray, ChordTimeline | None]],
+    path: str | os.PathLike,
+    columns: int = 2,
+    overwrite: bool = True,
+) -> Path:
+    """Draw spectrograms side by side: `items` are (title, audio `(channels, samples)`, lead sheet or None).
+
+    Above each picture stands its chord chart (names, bar lines, beats as ticks), starting at t = 0 of the
+    audio.
+    """
+    path = check_output_path(path, PICTURE_SUFFIXES, overwrite)
+    items = list(items)
+    if not items:
+        raise ValueError("there is no audio to draw: items is empty.")
+    matplotlib = _import_extra("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    figure = Figure(figsize=(max(12, 9 * columns), 4.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # no global state and no display: safe in a server and in a training loop
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 6] * rows)
+    for index, (title, audio, lead_sheet) in enumerate(items):
+        row, column = divmod(index, columns)
+        _draw_chart(grid[2 * row, column], lead_sheet, _as_channels(audio).shape[1] / SAMPLE_RATE, title)
+        _draw_spectrogram(grid[2 * row + 1, column], _as_channels(audio))
+    for index in range(len(items), rows * columns):
+        row, column = divmod(index, columns)
+        grid[2 * row, column].set_axis_off()
+        grid[2 * row + 1, column].set_axis_off()
+    partial = _partial_path(path)
+    try:
+        with matplotlib.rc_context({"svg.hashsalt": "rtjazz"}):
+            figure.savefig(partial, dpi=110)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
+    n_fft, bands = 4096, 160
+    hop = max(480, audio.shape[1] // 2400)  # a picture shows no more columns than this
+    mono = np.pad(audio.mean(axis=0), (n_fft // 2, n_fft // 2 + hop))
+    frames = np.lib.stride_tricks.sliding_window_view(mono, n_fft)[: audio.shape[1] + hop : hop]
+    window = np.hanning(n_fft).astype(np.float32)
+    edges = np.linspace(_pitch_scale(20.0), _pitch_scale(_PICTURE_TOP_HZ), bands + 2)
+    heights = _pitch_scale(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
+    rise = (heights - edges[:-2, None]) / (edges[1] - edges[0])
+    bank = np.maximum(0.0, np.minimum(rise, 2.0 - rise)).astype(np.float32)  # (bands, bins)
+    bank /= np.maximum(bank.sum(axis=1, keepdims=True), 1e-6)
+    power = np.concatenate(  # in pieces: a minute of windows at once would take a gigabyte
+        [
+            bank @ np.abs(np.fft.rfft(piece * window, axis=1)).T ** 2
+            for piece in np.array_split(frames, 16)
+            if len(piece)
+        ],
+        axis=1,
+    )
+    decibel = 10 * np.log10(power + 1e-10)
+    top = max(float(decibel.max()), -40.0)
+    seconds = audio.shape[1] / SAMPLE_RATE
+    axis.imshow(
+        decibel, origin="lower", aspect="auto", cmap="magma", vmin=top - 75, vmax=top,
+        interpolation="nearest", extent=(0.0, seconds, edges[0], edges[-1]),
+    )  # fmt: skip
+    ticks = (50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000)
+    axis.set_yticks(
+        [_pitch_scale(hz) for hz in ticks], [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks]
+    )
+    axis.set_ylabel("Hz")
+    axis.set_xlabel("seconds")
+    axis.set_xlim(0.0, seconds)
+
+
+def _draw_chart(axis: Any, lead_sheet: ChordTimeline | None, seconds: float, title: str) -> None:
+    axis.set_xlim(0.0, seconds)
+    axis.set_ylim(0.0, 1.0)
+    axis.set_yticks([])
+    axis.set_xticks([])
+    axis.set_title(title, fontsize=10, loc="left")
+    if lead_sheet is None:
+        axis.set_axis_off()
+        return
+    for index, (start, end, chord) in enumerate(lead_sheet.chord_segments(0.0, seconds)):
+        axis.axvspan(start, end, ymin=0.3, color="0.93" if index % 2 else "0.82", linewidth=0)
+        size = 9 if (end - start) / seconds > 0.03 else 5
+        axis.text(
+            (start + end) / 2, 0.65, chord.symbol, ha="center", va="center", fontsize=size, clip_on=True
+        )
+    for time in np.asarray(lead_sheet.beat_times(0.0, seconds), dtype=float):
+        downbeat = round(lead_sheet.beat_at(float(time))) % lead_sheet.beats_per_bar == 0
+        axis.axvline(time, ymax=1.0 if downbeat else 0.2, color="black", linewidth=0.8 if downbeat else 0.5)
+
+
+def _pitch_scale(hz: float | np.ndarray) -> Any:
+    """Hz to picture height: logarithmic, as hearing and staves are, and linear below 100 Hz to save room."""
+    return np.log2(1.0 + np.asarray(hz) / 100.0)
+
+
+def _as_channels(audio: Any) -> np.ndarray:
+    """Any array or tensor of one clip as checked float32 `(1 or 2, samples)`."""
+    if hasattr(audio, "detach"):  # a torch tensor, without importing torch
+        audio = audio.detach().float().cpu().numpy()
+    audio = np.asarray(audio, dtype=np.float32)
+    if audio.ndim == 1:
+        audio = audio[None]
+    if audio.ndim != 2 or audio.shape[0] not in (1, AUDIO_CHANNELS):
+        raise ValueError(f"audio must have the shape (2, samples) or (samples,), got {audio.shape}.")
+    if audio.shape[1] == 0:
+        raise ValueError("audio holds no samples.")
+    if not np.isfinite(audio).all():
+        raise ValueError("audio holds NaN or infinite samples; nothing was written.")
+    return audio
+
+
+def _partial_path(path: Path) -> Path:
+    """A name beside `path`, on the same disk, so that the rename is atomic."""
+    return path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+
+
+def _import_extra(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{name} is not installed; run: pip install 'rtjazz-hf[eval]'") from error

@@ -1,0 +1,346 @@
+"""The `rtjazz` command. What is for people goes to stderr, what is for programs (`--json`) to stdout.
+
+Exit codes: 0 done; 2 refused before any work, because of what was asked; 1 failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .music import LeadSheet
+    from .pipeline_realtime_jazz import RealTimeJazzPipeline
+
+DEFAULT_MODEL = "rtjazz-mini"
+DTYPES = ("float32", "bfloat16", "float16")
+_MAX_SEED = 2**31 - 1
+
+_GENERATE_HELP = """\
+Play a clip and write it as wav, flac or ogg.
+
+example:
+  rtjazz generate "Bill Evans modal jazz" -o evans.wav
+  rtjazz generate "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --duration 20 \\
+      --instruments=-piano --seed 7 --plot quartet.png -o quartet.flac
+"""
+_EVALUATE_HELP = """\
+Measure a pipeline on held-out takes: codec round trip, obedience to chart and beat, spectrum, drift, speed.
+
+example:
+  rtjazz evaluate --takes takes/ --out report/ --json
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line on an error, as every other error of the command has."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rtjazz: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or a refused command line
+        return int(stop.code or 0)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("rtjazz: interrupted; nothing half-written was left behind", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the program that reads our stdout has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open, so that the exit does not write to the pipe)
+        return 1
+    except Refused as error:
+        return _fail(error, args.debug, code=2)
+    except Exception as error:
+        return _fail(error, args.debug, code=1)
+
+
+class Refused(ValueError):
+    """What was asked for cannot be done; found before any work."""
+
+
+def _fail(error: Exception, debug: bool, code: int) -> int:
+    if debug:
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(
+        error, (ValueError, OSError, ImportError)
+    ):  # not one of our own messages: say what it is
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
+    print(f"rtjazz: error: {text}", file=sys.stderr)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rtjazz",
+        description="Jazz in real time: 48 kHz stereo from words or a chord chart.",
+        epilog='example:\n  rtjazz generate "Bill Evans modal jazz" -o evans.wav',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rtjazz {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    _add_generate(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, summary: str, description: str, run: Any
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="bundled name, folder or Hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=_seed, help="whole number; drawn and printed when not given")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+# ----------------------------------------------------------------------------------------------------------
+# rtjazz generate
+# ----------------------------------------------------------------------------------------------------------
+def _add_generate(commands: Any) -> None:
+    parser = _add_command(commands, "generate", "play a clip into a file", _GENERATE_HELP, run_generate)
+    parser.add_argument("prompt", help="the music in words")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="out.wav, out.flac or out.ogg")
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds (default: %(default)s)")
+    parser.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
+    parser.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
+    parser.add_argument("--key", help="such as Bb or Am")
+    parser.add_argument("--mood", help="such as relaxed or energetic")
+    parser.add_argument(
+        "--instruments",
+        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        help='the band, such as "piano,bass,brushes"; "--instruments=-piano" leaves the piano out',
+    )
+    parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
+    parser.add_argument("--codes", type=Path, metavar="FILE.safetensors", help="write the codec's codes too")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="write a spectrogram under its chart too"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    _check_generate(args)
+    seed = secrets.randbelow(_MAX_SEED + 1) if args.seed is None else args.seed
+    pipe = _load_pipeline(args)
+
+    import torch
+
+    started = time.perf_counter()
+    output = pipe(
+        args.prompt,
+        duration=args.duration,
+        chords=args.chords,
+        tempo=args.tempo,
+        key=args.key,
+        mood=args.mood,
+        instruments=args.instruments,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    seconds = time.perf_counter() - started
+    audio, lead_sheet = output.audios[0], output.lead_sheets[0]
+
+    from .audio import plot_spectrogram, write_audio
+
+    write_audio(args.output, audio, overwrite=args.overwrite)
+    if args.codes:
+        codes = pipe.codec.latents_to_codes(output.latents.to(pipe.codec.dtype))[0]
+        _write_codes(args.codes, codes, {"prompt": args.prompt, "model": str(args.model), "seed": str(seed)})
+    if args.plot:
+        plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=args.prompt, overwrite=args.overwrite)
+
+    duration = audio.shape[-1] / pipe.sampling_rate
+    result = {
+        "output": str(args.output),
+        "model": str(args.model),
+        "prompt": args.prompt,
+        "seed": seed,
+        "duration": duration,
+        "sampling_rate": pipe.sampling_rate,
+        "seconds": round(seconds, 3),
+        "real_time_factor": round(seconds / duration, 4),
+        "tempo": lead_sheet.tempo,
+        "key": lead_sheet.key,
+        "genre": lead_sheet.genre,
+        "mood": lead_sheet.mood,
+        "chart": lead_sheet.to_text(),
+        "codes": str(args.codes) if args.codes else None,
+        "plot": str(args.plot) if args.plot else None,
+    }
+    print(
+        f"{args.output}: {duration:.2f} s, real-time factor {seconds / duration:.2f}, seed {seed}, "
+        f"{lead_sheet.tempo:g} BPM in {lead_sheet.key}, chart {_shorten(lead_sheet.to_text())}",
+        file=sys.stderr,
+    )
+    if args.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _check_generate(args: argparse.Namespace) -> None:
+    """Everything that can be refused is refused here, before torch is imported and a model is read."""
+    from .audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
+
+    try:
+        if not args.prompt.strip():
+            raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
+        if not (math.isfinite(args.duration) and 0 < args.duration <= 600):
+            raise ValueError(f"--duration {args.duration:g}: choose more than 0 and at most 600 seconds")
+        if args.steps is not None and not 1 <= args.steps <= 1000:
+            raise ValueError(f"--steps {args.steps}: choose 1 to 1000")
+        if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
+            raise ValueError(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
+        outputs = [
+            (args.output, AUDIO_SUFFIXES),
+            (args.codes, (".safetensors",)),
+            (args.plot, PICTURE_SUFFIXES),
+        ]
+        for path, suffixes in outputs:
+            if path is not None:
+                check_output_path(path, suffixes, args.overwrite)
+        _trial_lead_sheet(args)
+        if args.plot:
+            import matplotlib  # noqa: F401  (better missed now than after the music is made)
+    except ImportError as error:
+        raise Refused(f"--plot needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
+    except (ValueError, OSError) as error:
+        raise Refused(str(error)) from error
+
+
+def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
+    from .music.band_leader import write_lead_sheet
+
+    return write_lead_sheet(
+        args.prompt,
+        chords=args.chords,
+        tempo=args.tempo,
+        key=args.key,
+        mood=args.mood,
+        instruments=args.instruments,
+        duration=args.duration,
+    )
+
+
+def _write_codes(path: Path, codes: Any, metadata: dict[str, str]) -> None:
+    """Codes `(codebooks, frames)` as int16, whole or not at all."""
+    import torch
+    from safetensors.torch import save_file
+
+    partial = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        save_file({"codes": codes.to("cpu", torch.int16).contiguous()}, partial, metadata=metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# rtjazz evaluate
+# ----------------------------------------------------------------------------------------------------------
+def _add_evaluate(commands: Any) -> None:
+    parser = _add_command(
+        commands, "evaluate", "measure a model on held-out takes", _EVALUATE_HELP, run_evaluate
+    )
+    parser.add_argument(
+        "--takes", type=Path, required=True, help="folder written by training/prepare_corpus.py"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the report, the sounds and the pictures"
+    )
+    parser.add_argument("--only", nargs="+", metavar="MEASURE", help="measure these alone")
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    if not args.takes.is_dir():
+        raise Refused(
+            f"--takes {args.takes}: there is no such folder; write one with training/prepare_corpus.py"
+        )
+    if args.out.exists() and not args.out.is_dir():
+        raise Refused(f"--out {args.out} is a file; give a folder")
+    from .evaluation.report import evaluate
+
+    pipe = _load_pipeline(args)
+    report = evaluate(pipe, args.takes, args.out, only=args.only, seed=args.seed or 0)
+    if args.json:
+        print(json.dumps(report))
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------------
+# shared
+# ----------------------------------------------------------------------------------------------------------
+def _load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from .pipeline_realtime_jazz import RealTimeJazzPipeline
+
+    device = args.device
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise Refused(
+            f"--device {args.device} is not to be had here ({cause}); choose auto or cpu"
+        ) from error
+    for logging in (diffusers_logging, transformers_logging):  # five small parts need no bar each
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
+    pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
+    return pipe
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: choose a whole number from 0 to {2**63 - 1}")
+    return value
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 4].rstrip(' |')} ..."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Takes encoded once: latents, codes and style embeddings in safetensors, one file a take, resumable.
+
+    DIR/takes/{name}.safetensors   latents (frames, latent_dim) float16; codes (levels, frames) int16;
+                                   text (captions, style_dim), audio (clips, style_dim) float32
+    DIR/takes/{name}.json          the take's label
+    DIR/index.json                 fingerprint of the codec and style encoder that made it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..audio import HOP_LENGTH, SAMPLE_RATE, read_audio
+from ..music import LeadSheet
+
+STYLE_CLIP_SECONDS = 5.0
+
+
+def fingerprint(*models: nn.Module) -> str:
+    """A short hash of weights and configs: two stores with the same one can be mixed."""
+    digest = hashlib.sha256()
+    for model in models:
+        digest.update(json.dumps(model.config.to_diff_dict(), sort_keys=True, default=str).encode())
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _atomic_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+@torch.no_grad()
+def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: int = 3, progress: bool = True):
+    """Encode `takes` (records of `corpus.dataset`) into the store at `out_dir`; takes already there are skipped.
+
+    Only what the encoder makes is stored, so the fingerprint is of the codec's encoder and statistics; a decoder
+    may be trained further.
+
+    Raises:
+        ValueError: when the folder holds latents of another codec or style encoder.
+    """
+    from tqdm.auto import tqdm
+
+    out_dir = Path(out_dir)
+    (out_dir / "takes").mkdir(parents=True, exist_ok=True)
+    print_of_models = fingerprint(style_encoder) + _encoder_fingerprint(codec)
+    index_path = out_dir / "index.json"
+    if index_path.exists():
+        known = json.loads(index_path.read_text())["fingerprint"]
+        if known != print_of_models:
+            raise ValueError(f"{out_dir} holds latents of other models ({known}, these are {print_of_models});"
+                             " give another folder or delete it.")  # fmt: skip
+    else:
+        _atomic_text(index_path, json.dumps({"fingerprint": print_of_models}))
+    for take in tqdm(takes, desc="encoding", disable=not progress):
+        name = Path(take.path).parent.name
+        label_path = out_dir / "takes" / f"{name}.json"
+        if label_path.exists():  # written last
+            continue
+        audio = torch.from_numpy(np.ascontiguousarray(read_audio(take.path)))[None].to(codec.device)
+        encoded = codec.encode(audio)
+        tokens = tokenizer(list(take.captions), return_tensors="pt", padding=True, truncation=True)
+        text = style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
+        length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
+        starts = np.linspace(0, audio.shape[-1] - length, style_clips).astype(int)
+        clips = torch.cat([audio[..., start : start + length] for start in starts])
+        tensors = {
+            "latents": encoded.latents[0].T.half().cpu().contiguous(),
+            "codes": encoded.codes[0].to(torch.int16).cpu(),
+            "text": text.float().cpu(),
+            "audio": style_encoder.encode_audio(clips).float().cpu(),
+        }
+        path = out_dir / "takes" / f"{name}.safetensors"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        save_file(tensors, partial)
+        os.replace(partial, path)
+        label = {"lead_sheet": take.lead_sheet.to_dict(), "caption": take.caption, "split": take.split}
+        _atomic_text(label_path, json.dumps(label))
+    return out_dir
+
+
+def _encoder_fingerprint(codec) -> str:
+    digest = hashlib.sha256(str((codec.config.latents_mean, codec.config.latents_std)).encode())
+    for name, tensor in sorted(codec.encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass
+class StoredTake:
+    """One take of a store: latents (frames, latent_dim) float16, codes (levels, frames) int16, embeddings."""
+
+    name: str
+    latents: torch.Tensor
+    codes: torch.Tensor
+    text: torch.Tensor
+    audio: torch.Tensor
+    lead_sheet: LeadSheet
+    caption: str
+    split: str
+
+    @property
+    def num_frames(self) -> int:
+        return self.latents.shape[0]
+
+    def crop(self, start: int, frames: int) -> dict[str, torch.Tensor]:
+        """latents (latent_dim, frames), codes (levels, frames), lead_sheet (frames, LEAD_SHEET_DIM), float32."""
+        if start < 0 or frames < 1 or start + frames > self.num_frames:
+            raise ValueError(f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames}).")
+        return {
+            "latents": self.latents[start : start + frames].T.float(),
+            "codes": self.codes[:, start : start + frames].long(),
+            "lead_sheet": torch.from_numpy(self.lead_sheet.features(start, frames)),
+        }
+
+
+class LatentStore:
+    """All takes of a folder made by `encode_takes`, held in memory (about 35 MB an hour).
+
+    Args:
+        split (`str`, *optional*): `"train"`, `"test"`, or all.
+    """
+
+    def __init__(self, folder, split: str | None = None):
+        self.folder = Path(folder)
+        if not (self.folder / "index.json").is_file():
+            raise FileNotFoundError(f"{folder} is no latent store: it has no index.json. Make one with encode_takes.")
+        self.takes: list[StoredTake] = []
+        for label_path in sorted((self.folder / "takes").glob("*.json")):
+            label = json.loads(label_path.read_text())
+            if split is not None and label["split"] != split:
+                continue
+            with safe_open(label_path.with_suffix(".safetensors"), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in ("latents", "codes", "text", "audio")}
+            sheet = LeadSheet.from_dict(label["lead_sheet"])
+            self.takes.append(StoredTake(label_path.stem, **tensors, lead_sheet=sheet,
+                                         caption=label["caption"], split=label["split"]))  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.takes)
+
+    def __getitem__(self, index: int) -> StoredTake:
+        return self.takes[index]
+
+    @property
+    def hours(self) -> float:
+        frames = sum(take.num_frames for take in self.takes)
+        return frames * HOP_LENGTH / SAMPLE_RATE / 3600
+
+
+__all__ = ["LatentStore", "StoredTake", "encode_takes", "fingerprint"]

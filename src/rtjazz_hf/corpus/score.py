@@ -1,0 +1,174 @@
+"""What the band writes down: notes and controllers in seconds, and the clock and harmony that every player reads."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..music.chords import Chord
+from ..music.lead_sheet import LeadSheet, Section
+
+EXPRESSION = 11  # MIDI controller numbers
+VIBRATO = 1
+PITCH_BEND = -1  # not a controller in MIDI; value -8192 .. 8191 is two semitones down .. up
+
+
+@dataclass(frozen=True)
+class Note:
+    """One sounding note: start and duration in seconds, MIDI key (or drum) number, velocity 1 to 127."""
+
+    start_s: float
+    duration_s: float
+    midi: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class Control:
+    """One controller change at `start_s` seconds; `controller` is a MIDI number or `PITCH_BEND`."""
+
+    start_s: float
+    controller: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Take:
+    """A composed performance.
+
+    Attributes:
+        lead_sheet: exactly what was played: its `beat_offset` makes t = 0 right, its sections say who sounds when.
+        notes: notes per instrument, by time.
+        controls: controller changes per instrument, by time.
+        duration_s: length of the performance in seconds, lead-in included.
+    """
+
+    lead_sheet: LeadSheet
+    notes: dict[str, tuple[Note, ...]]
+    controls: dict[str, tuple[Control, ...]] = field(default_factory=dict)
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Harmony:
+    """The chords of a sheet by beat."""
+
+    starts: tuple[float, ...]
+    ends: tuple[float, ...]
+    chords: tuple[Chord, ...]
+
+    @classmethod
+    def of(cls, sheet: LeadSheet) -> Harmony:
+        """Neighbouring spans of one chord become one."""
+        starts: list[float] = []
+        ends: list[float] = []
+        chords: list[Chord] = []
+        at = 0.0
+        for span in sheet.spans:
+            if chords and chords[-1] == span.chord:
+                ends[-1] = at + span.beats
+            else:
+                starts.append(at)
+                ends.append(at + span.beats)
+                chords.append(span.chord)
+            at += span.beats
+        return cls(tuple(starts), tuple(ends), tuple(chords))
+
+    def index(self, beat: float) -> int:
+        return max(0, min(bisect.bisect_right(self.starts, beat + 1e-6) - 1, len(self.chords) - 1))
+
+    def at(self, beat: float) -> Chord:
+        return self.chords[self.index(beat)]
+
+    def end(self, beat: float) -> float:
+        return self.ends[self.index(beat)]
+
+    def start(self, beat: float) -> float:
+        return self.starts[self.index(beat)]
+
+    def following(self, beat: float) -> Chord:
+        """The chord after the one at `beat`; the first one after the last."""
+        return self.chords[(self.index(beat) + 1) % len(self.chords)]
+
+    def cuts(self, start: float, end: float) -> list[tuple[float, float, Chord]]:
+        """The chords between two beats as (start, end, chord), cut at the edges."""
+        found = []
+        for index in range(self.index(start), len(self.chords)):
+            first, last = max(self.starts[index], start), min(self.ends[index], end)
+            if first >= end:
+                break
+            if last > first + 1e-6:
+                found.append((first, last, self.chords[index]))
+        return found
+
+
+@dataclass
+class Performance:
+    """What the players share while they write: sheet, harmony, swing, dynamics; collects their notes.
+
+    Beats here are notated: x.5 is the off-beat wherever swing puts it. `add` turns them into seconds.
+    """
+
+    sheet: LeadSheet
+    harmony: Harmony
+    rng: np.random.Generator
+    lag_s: dict[str, float] = field(default_factory=dict)  # how far behind the beat each player sits
+    tightness_s: float = 0.008  # standard deviation of a player's timing
+    notes: dict[str, list[Note]] = field(default_factory=dict)
+    controls: dict[str, list[Control]] = field(default_factory=dict)
+
+    def seconds(self, beat: float, straight: bool = False) -> float:
+        """Time of a notated beat; off-beats are swung unless `straight` (triplets, fills, fast runs)."""
+        if not straight:
+            whole = np.floor(beat + 1e-9)
+            part = beat - whole
+            off = self.sheet.offbeat
+            beat = whole + (part * 2 * off if part <= 0.5 else off + (part - 0.5) * 2 * (1 - off))
+        return float(self.sheet.time_of(beat))
+
+    def add(
+        self,
+        instrument: str,
+        beat: float,
+        beats: float,
+        midi: int,
+        velocity: float,
+        straight: bool = False,
+        jitter: float = 1.0,
+    ) -> None:
+        """Write a note at a notated beat for `beats` (its end is swung too), humanised in time and loudness."""
+        start = self.seconds(beat, straight)
+        stop = self.seconds(beat + beats, straight)
+        start += self.lag_s.get(instrument, 0.0) + jitter * self.tightness_s * float(
+            np.clip(self.rng.standard_normal(), -2, 2)
+        )
+        loud = int(np.clip(round(velocity + 3.0 * self.rng.standard_normal()), 8, 124))
+        note = Note(max(0.0, start), max(0.04, stop - max(0.0, start)), int(midi), loud)
+        self.notes.setdefault(instrument, []).append(note)
+
+    def control(self, instrument: str, beat: float, controller: int, value: float, straight: bool = False) -> None:
+        limits = (-8192, 8191) if controller == PITCH_BEND else (0, 127)
+        event = Control(max(0.0, self.seconds(beat, straight)), controller, int(np.clip(value, *limits)))
+        self.controls.setdefault(instrument, []).append(event)
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def intensity(self, section: Section, beat: float) -> float:
+        """How hard the band plays, 0 to 1: by role, mood, and growing through a solo."""
+        base = {"intro": 0.4, "head": 0.5, "solo": 0.52, "trading": 0.68, "head_out": 0.58, "ending": 0.45}
+        growth = {"solo": 0.28, "head": 0.08, "intro": 0.12, "trading": 0.08, "ending": -0.15}
+        mood = {"energetic": 0.14, "intense": 0.2, "playful": 0.05, "bright": 0.06, "dark": -0.02}
+        mood |= {"relaxed": -0.1, "romantic": -0.14, "melancholic": -0.12}
+        part = np.clip((beat - section.start_beat) / section.beats, 0, 1)
+        level = base[section.role] + growth.get(section.role, 0.0) * part + mood.get(self.sheet.mood, 0.0)
+        return float(np.clip(level, 0.15, 0.98))
+
+
+def pick(rng: np.random.Generator, weighted: dict) -> object:
+    """One key of `weighted`, drawn by its weight."""
+    keys = list(weighted)
+    weights = np.array([weighted[key] for key in keys], dtype=float)
+    return keys[int(rng.choice(len(keys), p=weights / weights.sum()))]

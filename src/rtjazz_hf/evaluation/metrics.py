@@ -1,0 +1,250 @@
+"""Measures on audio alone: what a codec keeps, and whether a clip is sane.
+
+Everything here needs numpy only, takes arrays `(channels, samples)` at 48 kHz and returns plain floats, so
+that a training loop can call it on the way. Two arrays of unequal length are compared over their common
+start.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+SAMPLE_RATE = 48_000
+OCTAVE_CENTRES = (62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
+SILENCE_DBFS = -60.0
+
+
+def as_audio(audio: np.ndarray) -> np.ndarray:
+    """Return `audio` as a float32 array `(channels, samples)`; a single channel may be `(samples,)`.
+
+    Raises:
+        ValueError: if the array is empty or has another shape.
+    """
+    audio = np.asarray(audio, dtype=np.float32)
+    if audio.ndim == 1:
+        audio = audio[None]
+    if audio.ndim != 2 or audio.shape[0] > 8 or audio.shape[1] == 0:
+        raise ValueError(
+            f"audio has shape {audio.shape}; allowed is (channels, samples) with at least one sample."
+        )
+    return audio
+
+
+def _pair(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    reference, estimate = as_audio(reference), as_audio(estimate)
+    if reference.shape[0] != estimate.shape[0]:
+        raise ValueError(
+            f"reference has {reference.shape[0]} channels and estimate {estimate.shape[0]}; "
+            "give both the same number."
+        )
+    samples = min(reference.shape[1], estimate.shape[1])
+    return reference[:, :samples], estimate[:, :samples]
+
+
+def power_spectrogram(signal: np.ndarray, window: int, hop: int) -> np.ndarray:
+    """Power of a Hann-windowed STFT of a one-channel signal, `(frames, window // 2 + 1)`.
+
+    Frames are centred (the signal is padded by half a window of zeros on both sides); a full-scale sine has a
+    power of about 0.25 in its bin, whatever the window.
+    """
+    signal = np.pad(np.asarray(signal, dtype=np.float32), window // 2)
+    if signal.size < window:
+        signal = np.pad(signal, (0, window - signal.size))
+    hann = np.hanning(window + 1)[:-1].astype(np.float32)
+    hann /= hann.sum()
+    frames = np.lib.stride_tricks.sliding_window_view(signal, window)[::hop]
+    power = np.empty((len(frames), window // 2 + 1), dtype=np.float32)
+    for start in range(0, len(frames), 256):  # bounded memory for long takes
+        spectrum = np.fft.rfft(frames[start : start + 256] * hann, axis=-1)
+        power[start : start + 256] = spectrum.real**2 + spectrum.imag**2
+    return power
+
+
+# --- what a round trip keeps ----------------------------------------------------------------------
+
+
+def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB over all channels jointly (Le Roux et al., 2019)."""
+    reference, estimate = _pair(reference, estimate)
+    target, guess = reference.astype(np.float64).ravel(), estimate.astype(np.float64).ravel()
+    target, guess = target - target.mean(), guess - guess.mean()
+    energy = float(target @ target)
+    if energy == 0.0:
+        raise ValueError("the reference is silent, so SI-SDR is undefined; leave this take out.")
+    projection = (float(guess @ target) / energy) * target
+    error = float(np.sum((guess - projection) ** 2))
+    return float(10 * np.log10(max(float(projection @ projection), 1e-20) / max(error, 1e-20)))
+
+
+@functools.lru_cache(maxsize=4)
+def mel_filters(num_bands: int = 128, window: int = 2048, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Triangular filters `(num_bands, window // 2 + 1)`, evenly spaced on the HTK mel scale from 0 Hz to
+    half the
+    rate, each summing to one, so that a band holds the mean power of its bins."""
+    top = 2595 * np.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, top, num_bands + 2) / 2595) - 1)
+    bins = np.fft.rfftfreq(window, 1 / sample_rate)
+    # The lowest bands are narrower than a bin: widen every edge to at least one bin, or they would be empty.
+    width = sample_rate / window
+    low = np.minimum(edges[:-2], edges[1:-1] - width)[:, None]
+    high = np.maximum(edges[2:], edges[1:-1] + width)[:, None]
+    centre = edges[1:-1][:, None]
+    filters = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
+    return (filters / filters.sum(1, keepdims=True)).astype(np.float32)
+
+
+def mel_distance(reference: np.ndarray, estimate: np.ndarray, floor_db: float = -100.0) -> float:
+    """Mean absolute difference of log-mel spectrograms in dB: 128 bands to 24 kHz, window 2,048, hop 512,
+    left and
+    right each for itself; powers below `floor_db` (dB re a full-scale sine) count as `floor_db`."""
+    reference, estimate = _pair(reference, estimate)
+    filters, floor = mel_filters(), 0.25 * 10 ** (floor_db / 10)
+    distances = []
+    for left, right in zip(reference, estimate):
+        a, b = (
+            10 * np.log10(np.maximum(power_spectrogram(x, 2048, 512) @ filters.T, floor))
+            for x in (left, right)
+        )
+        distances.append(float(np.mean(np.abs(a - b))))
+    return float(np.mean(distances))
+
+
+@functools.lru_cache(maxsize=4)
+def semitone_filters(
+    low_hz: float = 300.0, high_hz: float = 2500.0, window: int = 4096, sample_rate: int = SAMPLE_RATE
+) -> np.ndarray:
+    """Triangular filters `(semitones, window // 2 + 1)` around the equal-tempered pitches (A4 = 440 Hz)
+    between
+    `low_hz` and `high_hz`; each triangle reaches one semitone, and at least one bin, to either side."""
+    first = int(np.ceil(69 + 12 * np.log2(low_hz / 440)))
+    last = int(np.floor(69 + 12 * np.log2(high_hz / 440)))
+    centre = 440 * 2 ** ((np.arange(first, last + 1)[:, None] - 69) / 12)
+    bins = np.fft.rfftfreq(window, 1 / sample_rate)[None]
+    reach = np.maximum(centre * (2 ** (1 / 12) - 1), sample_rate / window)
+    return np.clip(1 - np.abs(bins - centre) / reach, 0, None).astype(np.float32)
+
+
+def semitone_energies(audio: np.ndarray, window: int = 4096, hop: int = 1024) -> np.ndarray:
+    """Energies of the semitones from 300 to 2,500 Hz, `(frames, semitones)`, summed over the channels."""
+    filters = semitone_filters(window=window)
+    return sum(power_spectrogram(channel, window, hop) @ filters.T for channel in as_audio(audio))
+
+
+def pitch_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """How much of the pitch content a round trip keeps: 1 is all of it, 0 none. Blind to gain.
+
+    For both clips: the log of `semitone_energies` (300 to 2,500 Hz: melody and comping, without the bass),
+    with a floor 60 dB below the clip's strongest semitone, so that soft notes count; from each semitone, the
+    mean over the seven around it is taken off, so that a smooth envelope, however exact, earns next to
+    nothing. The result is the Pearson correlation of the two over all frames and semitones.
+
+    For scale, on composed takes: an MDCT that keeps 64 principal components of 1,280 scores 0.97, the same
+    through 4 x 2,048 codes fitted by k-means 0.57-0.66, noise shaped in time and in 24 mel bands like the
+    original 0.13. Returns NaN where either clip is silent in this range.
+    """
+    reference, estimate = _pair(reference, estimate)
+    contrasts = []
+    for audio in (reference, estimate):
+        energies = semitone_energies(audio)
+        peak = float(energies.max())
+        if peak < 1e-14:
+            return float("nan")
+        contrast = _without_envelope(np.log(energies + 1e-6 * peak))
+        contrasts.append(contrast - contrast.mean())
+    a, b = contrasts
+    return float(np.sum(a * b) / np.sqrt(float(np.sum(a**2)) * float(np.sum(b**2))))
+
+
+def _without_envelope(levels: np.ndarray, reach: int = 3) -> np.ndarray:
+    """Take from each semitone the mean of itself and its `reach` neighbours to either side, frame by
+    frame."""
+    size = levels.shape[1]
+    sums = np.pad(np.cumsum(levels, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    low = np.maximum(np.arange(size) - reach, 0)
+    high = np.minimum(np.arange(size) + reach + 1, size)
+    return levels - (sums[:, high] - sums[:, low]) / (high - low)
+
+
+# --- spectrum and sanity --------------------------------------------------------------------------
+
+
+def band_energies(audio: np.ndarray, centres: Sequence[float] = OCTAVE_CENTRES) -> np.ndarray:
+    """Mean power of each octave band in dB re a full-scale sine, `(len(centres),)`; all channels averaged.
+
+    A band reaches from its centre divided by the square root of two to its centre times that, at most to 24
+    kHz.
+    """
+    audio = as_audio(audio)
+    window = 4096
+    # Power per bin, summed over a band; the sum over bins of a Hann-windowed tone is 1.5 times its peak bin.
+    power = sum(power_spectrogram(channel, window, window // 2).mean(0) for channel in audio) / len(audio)
+    bins = np.fft.rfftfreq(window, 1 / SAMPLE_RATE)
+    bands = [power[(bins >= c / 2**0.5) & (bins < c * 2**0.5)].sum() / 1.5 / 0.25 for c in centres]
+    return 10 * np.log10(np.maximum(np.array(bands, dtype=np.float64), 1e-12))
+
+
+def band_difference(
+    reference: np.ndarray, estimate: np.ndarray, centres: Sequence[float] = OCTAVE_CENTRES
+) -> np.ndarray:
+    """Octave-band energies of `estimate` minus those of `reference`, in dB; the clips may differ in
+    length."""
+    return band_energies(estimate, centres) - band_energies(reference, centres)
+
+
+def rms_dbfs(audio: np.ndarray) -> float:
+    """Root mean square over all channels, in dB re an amplitude of 1; silence is -200 dBFS."""
+    return float(10 * np.log10(max(float(np.mean(as_audio(audio).astype(np.float64) ** 2)), 1e-20)))
+
+
+def longest_silence(audio: np.ndarray, threshold_dbfs: float = SILENCE_DBFS, edges: bool = False) -> float:
+    """Longest stretch in seconds whose 10 ms blocks all lie below `threshold_dbfs` RMS in every channel.
+
+    Silence before the first and after the last sounding block is not counted unless `edges`; a clip with no
+    sound at all is silent for its whole length.
+    """
+    audio = as_audio(audio)
+    block = SAMPLE_RATE // 100
+    count = -(-audio.shape[1] // block)
+    padded = np.pad(audio, ((0, 0), (0, count * block - audio.shape[1]))).reshape(len(audio), count, block)
+    loud = (
+        10 * np.log10(np.maximum((padded.astype(np.float64) ** 2).mean(-1).max(0), 1e-20)) >= threshold_dbfs
+    )
+    sounding = np.flatnonzero(loud)
+    if sounding.size == 0:
+        return audio.shape[1] / SAMPLE_RATE
+    gaps = list(np.diff(sounding) - 1)
+    if edges:
+        gaps += [sounding[0], count - 1 - sounding[-1]]
+    return float(max(gaps, default=0)) * block / SAMPLE_RATE
+
+
+def sanity(audio: np.ndarray) -> dict[str, float | bool]:
+    """Is this a clip that may be played? Returns the numbers and `ok`: finite, no sample above 1, RMS from
+    -30 to
+    -12 dBFS, no half-second of silence inside."""
+    audio = as_audio(audio)
+    finite = bool(np.isfinite(audio).all())
+    if not finite:
+        audio = np.nan_to_num(audio, posinf=0.0, neginf=0.0)
+    peak = float(np.abs(audio).max())
+    # Full-scale runs of samples are clipping; a single sample at exactly 1 is not.
+    full = np.abs(audio) >= 0.9999
+    clipped = int((full[:, 1:] & full[:, :-1]).sum()) if audio.shape[1] > 1 else 0
+    result = {
+        "finite": finite,
+        "peak": peak,
+        "clipped_samples": clipped,
+        "rms_dbfs": rms_dbfs(audio),
+        "longest_silence_s": longest_silence(audio),
+    }
+    result["ok"] = bool(
+        finite
+        and peak <= 1.0
+        and clipped == 0
+        and -30.0 <= result["rms_dbfs"] <= -12.0
+        and result["longest_silence_s"] < 0.5
+    )
+    return result

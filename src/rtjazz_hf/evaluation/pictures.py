@@ -1,0 +1,93 @@
+"""Pictures of a report: spectrograms beside their renders, octave bands, obedience chart by chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtjazz_hf.audio import plot_spectrogram_grid
+
+from .metrics import OCTAVE_CENTRES
+
+
+def plot_beside_renders(clips: Sequence[tuple[str, np.ndarray, np.ndarray, Any]], path: str | Path) -> Path:
+    """One row a clip: what was generated on the left, its composed render on the right, under the same chart.
+
+    Args:
+        clips: (title, generated, render, lead sheet); audio `(2, samples)` at 48 kHz.
+    """
+    items = []
+    for title, generated, render, sheet in clips:
+        items += [(f"generated: {title}", generated, sheet), (f"render: {title}", render, sheet)]
+    return plot_spectrogram_grid(items, path, columns=2, overwrite=True)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'rtjazz-hf[eval]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # no display and no global state
+    return figure
+
+
+def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path) -> Path:
+    """Octave-band energies `(clips, bands)` in dB: mean and range over the clips, generated and rendered."""
+    figure = _figure(8, 4.5)
+    axis = figure.subplots()
+    places = np.arange(len(OCTAVE_CENTRES))
+    for values, label, colour in (
+        (render_db, "renders", "tab:blue"),
+        (generated_db, "generated", "tab:orange"),
+    ):
+        values = np.asarray(values)
+        axis.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+        axis.plot(places, values.mean(0), "o-", color=colour, label=label)
+    axis.set_xticks(places, [f"{c / 1000:g}k" if c >= 1000 else f"{c:g}" for c in OCTAVE_CENTRES])
+    axis.set_xlabel("octave band, Hz")
+    axis.set_ylabel("dB re full-scale sine")
+    axis.set_title(f"Octave bands of {len(generated_db)} charts: mean and range", loc="left", fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    return Path(path)
+
+
+def plot_obedience(charts: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """Chord rates and beat F chart by chart: generated, its render, and the generated against rotated
+    charts."""
+    figure = _figure(max(8.0, 0.55 * len(charts) + 2), 6.5)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    places = np.arange(len(charts))
+    for axis, bars in (
+        (
+            top,
+            (
+                ("chord_render", "render"),
+                ("chord_generated", "generated"),
+                ("chord_rotated", "rotated chart"),
+            ),
+        ),
+        (
+            bottom,
+            (("beat_f_render", "render"), ("beat_f", "generated"), ("beat_f_offset", "half a beat off")),
+        ),
+    ):
+        for index, (key, label) in enumerate(bars):
+            values = [chart[key] if chart[key] is not None else np.nan for chart in charts]
+            axis.bar(places + (index - 1) * 0.27, values, width=0.26, label=label)
+        axis.set_ylim(0, 1.02)
+        axis.grid(axis="y", alpha=0.3)
+        axis.legend(loc="upper right", ncols=3, fontsize=8)
+    top.set_ylabel("chord ranked first")
+    bottom.set_ylabel("beat F, 70 ms")
+    bottom.set_xticks(
+        places, [f"{c['genre']} {c['tempo']:.0f}" for c in charts], rotation=60, ha="right", fontsize=8
+    )
+    figure.savefig(path, dpi=110)
+    return Path(path)

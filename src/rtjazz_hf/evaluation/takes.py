@@ -1,0 +1,150 @@
+"""Held-out takes: read from a corpus, or composed and rendered here from seeds no corpus uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtjazz_hf.audio import SAMPLE_RATE, read_audio
+from rtjazz_hf.music import GENRES, LeadSheet, Section
+
+TEMPO_RANGE = (70.0, 220.0)  # of the charts that are judged
+_HELD_OUT = 0x4A415A5A  # keeps these seeds apart from those of training corpora
+
+
+@dataclass(frozen=True)
+class HeldOutTake:
+    """A composed performance that no model was trained on.
+
+    Attributes:
+        name: a short name for files and tables. lead_sheet: t = 0 is the start of the audio.
+        caption: words for it. seconds: length. path: the file, or None where `samples` holds the audio.
+    """
+
+    name: str
+    lead_sheet: LeadSheet
+    caption: str
+    seconds: float
+    path: Path | None = None
+    samples: np.ndarray | None = None
+
+    def audio(self, duration: float | None = None) -> np.ndarray:
+        """The first `duration` seconds (all by default) as float32 `(2, samples)` at 48 kHz."""
+        if self.samples is None:
+            return read_audio(self.path, duration=None if duration is None else min(duration, self.seconds))
+        return self.samples if duration is None else self.samples[:, : round(duration * SAMPLE_RATE)]
+
+
+def from_record(record: Any) -> HeldOutTake:
+    """A take of `corpus.dataset.load_takes`."""
+    import soundfile
+
+    path = Path(record.path)
+    path = path / "mix.flac" if path.is_dir() else path
+    info = soundfile.info(str(path))
+    name = path.parent.name if path.stem == "mix" else path.stem
+    return HeldOutTake(name, record.lead_sheet, record.caption, info.frames / info.samplerate, path=path)
+
+
+def load_held_out(
+    takes: str | os.PathLike | Iterable[Any] | None, num: int, seed: int = 0
+) -> list[HeldOutTake]:
+    """Takes to judge by: the test split of a corpus folder, records of one, `HeldOutTake`s, or (None) new
+    ones.
+
+    Raises:
+        ValueError: if the folder or the list holds no held-out take.
+    """
+    if takes is None:
+        return held_out_takes(num, seed)
+    if isinstance(takes, (str, os.PathLike)):
+        from rtjazz_hf.corpus.dataset import load_takes
+
+        folder, takes = takes, load_takes(takes, split="test")
+        if not takes:
+            raise ValueError(
+                f"'{folder}' has no takes of split 'test'; write some with training/prepare_corpus.py, or "
+                "leave takes out to compose new ones."
+            )
+    found = [take if isinstance(take, HeldOutTake) else from_record(take) for take in takes]
+    if not found:
+        raise ValueError("takes is empty; give at least one held-out take, or None to compose new ones.")
+    return found
+
+
+def held_out_takes(num: int = 20, seed: int = 0, min_seconds: float = 30.0) -> list[HeldOutTake]:
+    """Compose and render `num` takes with fixed seeds: every genre in turn, tempi from 70 to 220.
+
+    Needs FluidSynth and a sound font; the renderer's error says how to install them.
+    """
+    from rtjazz_hf.corpus.captions import caption
+    from rtjazz_hf.corpus.composer import compose
+    from rtjazz_hf.corpus.renderer import find_soundfonts, render
+    from rtjazz_hf.music.band_leader import random_lead_sheet
+
+    fonts = find_soundfonts()
+    takes: list[HeldOutTake] = []
+    attempt = 0
+    while len(takes) < num:
+        if attempt > 50 * num:
+            raise RuntimeError(
+                f"no {num} takes of {min_seconds} s between {TEMPO_RANGE} beats a minute were composed."
+            )
+        rng = np.random.default_rng([_HELD_OUT, seed, attempt])
+        attempt += 1
+        sheet = random_lead_sheet(rng, genre=GENRES[len(takes) % len(GENRES)])
+        if not TEMPO_RANGE[0] <= sheet.tempo <= TEMPO_RANGE[1]:
+            continue
+        take = compose(sheet, rng)
+        if take.duration_s < min_seconds:
+            continue
+        _, mix = render(take, fonts[len(takes) % len(fonts)])
+        words = caption(take.lead_sheet, rng)
+        takes.append(
+            HeldOutTake(
+                f"composed-{len(takes):02d}", take.lead_sheet, words, mix.shape[1] / SAMPLE_RATE, samples=mix
+            )
+        )
+    return takes
+
+
+def choose_takes(takes: Sequence[HeldOutTake], num: int, seconds: float) -> list[HeldOutTake]:
+    """Up to `num` takes that differ: genres in turn, long enough and of 70 to 220 beats a minute where there
+    are such."""
+
+    def unfit(take: HeldOutTake) -> bool:
+        return take.seconds < seconds or not TEMPO_RANGE[0] <= take.lead_sheet.tempo <= TEMPO_RANGE[1]
+
+    ordered = sorted(takes, key=unfit)  # stable: the corpus's own order otherwise
+    by_genre: dict[str, list[HeldOutTake]] = {}
+    for take in ordered:
+        by_genre.setdefault(take.lead_sheet.genre, []).append(take)
+    chosen: list[HeldOutTake] = []
+    rank = 0
+    while len(chosen) < min(num, len(takes)):
+        level = [group[rank] for group in by_genre.values() if rank < len(group)]
+        chosen += sorted(level, key=unfit)
+        rank += 1
+    return chosen[:num]
+
+
+def looping(lead_sheet: LeadSheet) -> LeadSheet:
+    """The sheet, starting again after its end, so that a clip may be longer than the take it comes from."""
+    return dataclasses.replace(lead_sheet, loops=True)
+
+
+def steady(lead_sheet: LeadSheet) -> LeadSheet:
+    """The same chords and tempo from the first beat on, endless, with the fullest section's band and lead
+    throughout.
+
+    What changes between two stretches of such a performance is drift and not arrangement.
+    """
+    fullest = max(lead_sheet.sections, key=lambda section: (len(section.instruments), section.role == "solo"))
+    section = Section("solo", 0.0, lead_sheet.num_beats, fullest.instruments, fullest.lead)
+    return dataclasses.replace(lead_sheet, sections=(section,), loops=True, beat_offset=0.0)

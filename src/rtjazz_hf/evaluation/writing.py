@@ -1,0 +1,79 @@
+"""The report as text: a table for the terminal, a Markdown page, JSON."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def to_table(rows: list[dict[str, Any]]) -> str:
+    """The rows as aligned text for a terminal."""
+    marks = {True: "ok", False: "MISSED", None: "-"}
+    cells = [("what", "asked", "measured", "")]
+    cells += [(row["what"], row["asked"], row["measured"], marks[row["ok"]]) for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(4)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells
+    )
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The report as a Markdown page: settings, the table, a line a chart, pictures."""
+    settings = report["settings"]
+    lines = ["# Evaluation", "", ", ".join(f"{key}: {value}" for key, value in settings.items()), ""]
+    lines += ["| what | asked | measured | |", "|---|---|---|---|"]
+    marks = {True: "met", False: "**missed**", None: "-"}
+    lines += [
+        f"| {row['what']} | {row['asked']} | {row['measured']} | {marks[row['ok']]} |"
+        for row in report["table"]
+    ]
+    if "charts" in report:
+        lines += [
+            "",
+            "| chart | key | tempo | chords: generated / rotated / render | beat F: generated, render | RMS |",
+        ]
+        lines += ["|---|---|---|---|---|---|"]
+
+        def show(value: float | None) -> str:
+            return "-" if value is None else f"{value:.2f}"
+
+        for chart in report["charts"]["charts"]:
+            chords = " / ".join(show(chart[f"chord_{name}"]) for name in ("generated", "rotated", "render"))
+            lines.append(
+                f"| {chart['take']}, {chart['genre']}, {chart['beats_per_bar']}/4 | {chart['key']} | "
+                f"{chart['tempo']:.0f} | {chords} | {show(chart['beat_f'])}, {show(chart['beat_f_render'])} | "
+                f"{chart['sanity']['rms_dbfs']:.1f} |"
+            )
+    for name in report["pictures"]:
+        lines += ["", f"![{Path(name).stem}]({name})"]
+    lines += ["", f"Measured in {report['wall_seconds']:.0f} s."]
+    return "\n".join(lines) + "\n"
+
+
+def to_plain(value: Any) -> Any:
+    """JSON's types; NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""
+What the flow is trained on: times, targets, losses, and the corruptions that make it robust.
+
+The path is `x_t = (1 - t) x_0 + t x_1` with noise at t = 0 (`FlowMatchScheduler.scale_noise`), so the
+velocity is `x_1 - x_0` (flow matching, arXiv:2210.02747; logit-normal times, arXiv:2403.03206).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+
+def sample_timesteps(
+    shape: Sequence[int],
+    distribution: str = "logit_normal",
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    shift: float = 1.0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """
+    Times in [0, 1) to train at, float32 of `shape`: `(batch,)`, or `(batch, blocks)`.
+
+    Args:
+        distribution: `"uniform"`, or `"logit_normal"`, the sigmoid of a normal of `mean` and `std`.
+        shift: More than 1 moves the times towards noise, as in `FlowMatchScheduler`.
+        generator: Drawn from on its own device, so that a seed gives the same times anywhere.
+    """
+    source = generator.device if generator is not None else device
+    if distribution == "uniform":
+        timesteps = torch.rand(tuple(shape), generator=generator, device=source)
+    elif distribution == "logit_normal":
+        timesteps = torch.sigmoid(mean + std * torch.randn(tuple(shape), generator=generator, device=source))
+    else:
+        raise ValueError(f"distribution is {distribution!r}; allowed are 'uniform' and 'logit_normal'.")
+    if shift <= 0:
+        raise ValueError(f"shift is {shift}; it must be positive.")
+    timesteps = timesteps / (timesteps + shift * (1 - timesteps))
+    return timesteps.to(device) if device is not None else timesteps
+
+
+def velocity_target(clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The velocity that carries `noise` to `clean`."""
+    return clean - noise
+
+
+def flow_matching_loss(
+    velocity: torch.Tensor,
+    target: torch.Tensor,
+    channel_weights: Sequence[float] | torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """
+    Squared error of the velocity (L_CFM), in float32.
+
+    Args:
+        velocity, target: `(batch, channels, frames)`.
+        channel_weights: One a channel; only their ratios matter.
+        mask: `(batch, frames)`, true where the frame counts.
+        reduction: `"mean"`: a scalar; `"none"`: the channel mean of every frame, `(batch, frames)`.
+    """
+    error = (velocity.float() - target.float()).square()
+    if channel_weights is None:
+        frames = error.mean(1)  # (batch, frames)
+    else:
+        weights = torch.as_tensor(channel_weights, dtype=error.dtype, device=error.device)
+        if weights.shape != (error.shape[1],):
+            raise ValueError(
+                f"{weights.numel()} channel_weights were given; the velocity has {error.shape[1]} channels."
+            )
+        frames = torch.einsum("bcf,c->bf", error, weights / weights.sum())
+    return _reduce(frames, mask, reduction)
+
+
+def codebook_loss(
+    logits: torch.Tensor,
+    codes: torch.Tensor,
+    level_weights: Sequence[float] | torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """
+    Cross-entropy of the codes in nats, mean over levels.
+
+    Args:
+        logits: `(batch, levels, frames, codebook_size)`.
+        codes: `(batch, levels, frames)` int64.
+        level_weights: One a level; only their ratios matter.
+        mask, reduction: As in `flow_matching_loss`.
+    """
+    if codes.shape != logits.shape[:3]:
+        raise ValueError(
+            f"codes has shape {tuple(codes.shape)}; the logits ask for {tuple(logits.shape[:3])}."
+        )
+    entropy = F.cross_entropy(logits.float().flatten(0, 2), codes.flatten().long(), reduction="none")
+    entropy = entropy.view(codes.shape)
+    if level_weights is None:
+        frames = entropy.mean(1)
+    else:
+        weights = torch.as_tensor(level_weights, dtype=entropy.dtype, device=entropy.device)
+        frames = torch.einsum("bkf,k->bf", entropy, weights / weights.sum())
+    return _reduce(frames, mask, reduction)
+
+
+def _reduce(frames: torch.Tensor, mask: torch.Tensor | None, reduction: str) -> torch.Tensor:
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction is {reduction!r}; allowed are 'mean' and 'none'.")
+    if mask is not None:
+        frames = frames * mask
+    if reduction == "none":
+        return frames
+    return frames.mean() if mask is None else frames.sum() / mask.sum().clamp_min(1)
+
+
+def drop_rows(
+    condition: torch.Tensor, probability: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Zero whole rows (axis 0) of a style or lead sheet, which the transformer reads as "none"."""
+    device = generator.device if generator is not None else condition.device
+    keep = torch.rand(condition.shape[0], generator=generator, device=device) >= probability
+    return condition * keep.to(condition).view(-1, *[1] * (condition.ndim - 1))
+
+
+def corrupt_context(
+    clean: torch.Tensor, max_noise: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """
+    A little noise on the context, against exposure bias: live, the context is the model's own.
+
+    Every row of `clean` `(batch, channels, frames)` is mixed with a share of noise drawn from [0, max_noise).
+    """
+    device = generator.device if generator is not None else clean.device
+    share = max_noise * torch.rand(clean.shape[0], 1, 1, generator=generator, device=device).to(clean)
+    noise = torch.randn(clean.shape, generator=generator, device=device).to(clean)
+    return (1 - share) * clean + share * noise
+
+
+__all__ = [
+    "codebook_loss",
+    "corrupt_context",
+    "drop_rows",
+    "flow_matching_loss",
+    "sample_timesteps",
+    "velocity_target",
+]

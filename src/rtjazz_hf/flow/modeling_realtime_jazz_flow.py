@@ -1,0 +1,653 @@
+"""
+The RealTimeJazz flow transformer: noise, lead sheet and style in, velocity of the latents out.
+
+Block-causal with clean context: a block of noisy frames attends to itself and to the clean blocks played
+before it. Clean blocks are modulated with t = 1 and no style, and see no lead sheet, so their keys and values
+depend on nothing but the past, and are computed once (`append_to_cache`). Training sees both kinds of block
+in one sequence `[clean | noisy]` whose mask follows the cache's rule, so the two paths agree to rounding.
+
+Sources: adaLN-zero from DiT (arXiv:2212.09748), its sharing across layers from PixArt-alpha
+(arXiv:2310.00426), RoPE (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), QK-norm (arXiv:2302.05442), flow
+matching (arXiv:2210.02747).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
+
+from .cache import FlowCache
+from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
+
+# 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
+MIN_TIME_LEFT = 1e-3
+# On a CPU, attention in block-causal training runs in chunks of about this many tokens: a third faster than
+# masking the whole sequence, most of which would be hidden.
+CPU_CHUNK_TOKENS = 96
+
+
+@dataclass
+class FlowTransformerOutput(ModelOutput):
+    """
+    Args:
+        sample: Velocity `(batch, channels, frames)` in the input's type; `None` if it was not asked for.
+        logits: Of a codebook model, `(batch, codebooks, frames, codebook_size)`; else `None`.
+    """
+
+    sample: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class BlockAttention:
+    """
+    How the sequence [clean | noisy] attends: chunk by chunk, each with the keys it can reach and a mask.
+
+    Args:
+        sizes: Tokens of each chunk of the clean half, and alike of the noisy half.
+        first: Of each chunk, the first clean chunk it can see.
+        masks: Of each chunk, `(batch or 1, 1, 2 * size, keys)`, true where attention is allowed.
+    """
+
+    sizes: list[int]
+    first: list[int]
+    masks: list
+
+
+def rms_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
+    """Scale the last axis to unit mean square; the mean alone is float32, so bfloat16 stays fast on a CPU."""
+    squares = (hidden.float() if hidden.dtype == torch.float16 else hidden).square()
+    return hidden * torch.rsqrt(squares.mean(-1, keepdim=True, dtype=torch.float32) + eps).to(hidden.dtype)
+
+
+def rotate(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotary embedding of `states` (batch, tokens, heads, head_dim)."""
+    cos, sin = rotary  # (batch or 1, tokens, 1, head_dim / 2)
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Attention written out, the transformers way: states `(batch, heads, tokens, head_dim)`."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, float("-inf"))
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def scaled_linear(in_features: int, out_features: int, gain: float, bias: bool = True) -> nn.Linear:
+    """A linear layer that starts with deviation `gain / sqrt(in_features)` instead of the config's."""
+    linear = nn.Linear(in_features, out_features, bias=bias)
+    linear.initializer_std = gain * in_features**-0.5
+    return linear
+
+
+class FlowRMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return rms_norm(hidden, self.eps) * self.weight.to(hidden.dtype)
+
+
+class FlowAttention(nn.Module):
+    """Attention with QK-norm: over the sequence (and the cache) with RoPE, or over style tokens without."""
+
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.head_dim
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.num_key_value_groups = 1
+        width = num_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+        self.q_norm = FlowRMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = FlowRMSNorm(self.head_dim, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,  # (batch, tokens, hidden)
+        source: torch.Tensor | None = None,  # (batch, style tokens, hidden)
+        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        past: tuple[torch.Tensor, torch.Tensor] | None = None,
+        plan: BlockAttention | None = None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        source = hidden if source is None else source
+        query = self.q_norm(self.q_proj(hidden).unflatten(-1, (-1, self.head_dim)))
+        key = self.k_norm(self.k_proj(source).unflatten(-1, (-1, self.head_dim)))
+        value = self.v_proj(source).unflatten(-1, (-1, self.head_dim))
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        query, key, value = (
+            states.transpose(1, 2) for states in (query, key, value)
+        )  # (batch, heads, tokens, dim)
+        new = (key, value)
+        if past is not None:
+            # A cache of fewer rows serves several: both rows of guidance share one.
+            repeats = query.shape[0] // past[0].shape[0]
+            key = torch.cat((past[0].to(key.dtype).repeat(repeats, 1, 1, 1), key), dim=2)
+            value = torch.cat((past[1].to(value.dtype).repeat(repeats, 1, 1, 1), value), dim=2)
+        if plan is None:
+            output = self.attend(query, key, value, None)
+        else:
+            output = self.attend_blocks(query, key, value, plan)
+        return self.o_proj(output.flatten(2)), new
+
+    def attend(self, query, key, value, mask) -> torch.Tensor:
+        """(batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim)"""
+        implementation = self.config._attn_implementation
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        return attention(self, query, key, value, mask, dropout=0.0, scaling=self.scaling, is_causal=False)[0]
+
+    def attend_blocks(self, query, key, value, plan: BlockAttention) -> torch.Tensor:
+        count = len(plan.sizes)
+        if count == 1:
+            return self.attend(query, key, value, plan.masks[0])
+        queries, keys, values = (states.split(plan.sizes * 2, dim=2) for states in (query, key, value))
+        clean, noisy = [], []
+        for index, (size, first, mask) in enumerate(zip(plan.sizes, plan.first, plan.masks)):
+            seen = slice(first, index + 1)
+            output = self.attend(
+                torch.cat((queries[index], queries[count + index]), dim=2),
+                torch.cat((*keys[seen], keys[count + index]), dim=2),
+                torch.cat((*values[seen], values[count + index]), dim=2),
+                mask,
+            )
+            clean.append(output[:, :size])
+            noisy.append(output[:, size:])
+        return torch.cat(clean + noisy, dim=1)
+
+
+class FlowMLP(nn.Module):
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class FlowLayer(GradientCheckpointingLayer):
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.self_attn = FlowAttention(config, config.num_attention_heads)
+        self.cross_attn = FlowAttention(config, config.num_style_heads)
+        self.cross_norm = FlowRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = FlowMLP(config)
+        self.adaln_down = nn.Linear(config.hidden_size, config.adaln_rank, bias=False)
+        self.adaln_up = scaled_linear(config.adaln_rank, 7 * config.hidden_size, gain=0.0, bias=False)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,  # (batch, blocks, tokens a block, hidden)
+        condition: torch.Tensor,  # (batch or 1, blocks, hidden)
+        modulation: torch.Tensor,  # (batch or 1, blocks, 7 * hidden), what the layers share
+        style_tokens: torch.Tensor | None,  # (batch, style tokens, hidden)
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        past: tuple[torch.Tensor, torch.Tensor] | None = None,
+        plan: BlockAttention | None = None,
+        context_blocks: int = 0,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        batch, blocks, tokens, width = hidden.shape
+        modulation = (modulation + self.adaln_up(self.adaln_down(condition))).unsqueeze(2)
+        shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(7, dim=-1)
+
+        normed = torch.addcmul(shift, rms_norm(hidden, self.eps), 1 + scale)
+        output, new = self.self_attn(normed.flatten(1, 2), rotary=rotary, past=past, plan=plan)
+        hidden = torch.addcmul(hidden, gate, output.view(batch, blocks, tokens, width))
+
+        if style_tokens is not None:  # target blocks only: the clean context has no style
+            target = hidden[:, context_blocks:]
+            output, _ = self.cross_attn(self.cross_norm(target).flatten(1, 2), source=style_tokens)
+            target = torch.addcmul(target, cross_gate[:, context_blocks:], output.view(target.shape))
+            hidden = torch.cat((hidden[:, :context_blocks], target), dim=1) if context_blocks else target
+
+        normed = torch.addcmul(mlp_shift, rms_norm(hidden, self.eps), 1 + mlp_scale)
+        return torch.addcmul(hidden, mlp_gate, self.mlp(normed)), new
+
+
+class FlowTimeEmbedding(nn.Module):
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__()
+        self.width = config.time_embedding_dim
+        self.linear_1 = nn.Linear(config.time_embedding_dim, config.hidden_size)
+        self.linear_2 = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, timestep: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        half = self.width // 2
+        frequencies = torch.arange(half, device=timestep.device, dtype=torch.float32)
+        frequencies = torch.exp(-math.log(10000.0) / half * frequencies)
+        angles = 1000.0 * timestep.float()[..., None] * frequencies  # (..., half)
+        embedding = torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(embedding)))
+
+
+class FlowLeadSheetEmbedding(nn.Module):
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__()
+        # A gain of 2 gives the sparse features as loud a voice as the latents they are added to.
+        self.linear_1 = scaled_linear(config.patch_size * config.lead_sheet_dim, config.hidden_size, gain=2.0)
+        self.linear_2 = scaled_linear(config.hidden_size, config.hidden_size, gain=2.0)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class FlowHead(nn.Module):
+    """Velocity of each channel, or logits of each codebook level (and velocity of the cue channels)."""
+
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__()
+        self.config = config
+        self.eps = config.rms_norm_eps
+        self.modulation = scaled_linear(config.hidden_size, 2 * config.hidden_size, gain=0.0)
+        if config.prediction_type == "codebook":
+            self.num_logits = config.num_codebooks * config.codebook_size
+            outputs = self.num_logits + config.cue_channels
+            codebooks = torch.zeros(config.num_codebooks, config.codebook_size, config.latent_dim)
+            self.register_buffer("codebooks", codebooks)
+            self.register_buffer("latents_offset", torch.zeros(config.latent_dim))
+        else:
+            outputs = config.num_channels
+        self.proj = scaled_linear(config.hidden_size, config.patch_size * outputs, gain=0.0)
+
+    def forward(self, hidden, condition, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
+        """`hidden` (batch, blocks, tokens, hidden), `condition` and `timestep` (batch, blocks, ...)"""
+        shift, scale = self.modulation(condition).unsqueeze(2).chunk(2, dim=-1)
+        output = self.proj(torch.addcmul(shift, rms_norm(hidden, self.eps), 1 + scale)).flatten(1, 2)
+        output = output.unflatten(-1, (self.config.patch_size, -1)).flatten(1, 2)  # (batch, frames, outputs)
+        if self.config.prediction_type == "velocity":
+            return FlowTransformerOutput(sample=output.transpose(1, 2).to(sample.dtype))
+
+        logits = output[..., : self.num_logits].unflatten(-1, (self.config.num_codebooks, -1)).transpose(1, 2)
+        velocity = None
+        if return_sample:
+            expected = self.latents_offset.float()[None, :, None]
+            for level in range(self.config.num_codebooks):
+                vectors = logits[:, level].float().softmax(-1) @ self.codebooks[level].float()
+                expected = expected + vectors.transpose(1, 2)  # (batch, latent_dim, frames)
+            left = (1 - timestep.float()).clamp_min(MIN_TIME_LEFT)
+            left = left.repeat_interleave(sample.shape[-1] // left.shape[1], dim=1)  # (batch, frames)
+            velocity = (expected - sample[:, : self.config.latent_dim].float()) / left[:, None]
+            cues = output[..., self.num_logits :].transpose(1, 2)
+            velocity = torch.cat((velocity, cues.float()), dim=1).to(sample.dtype)
+        return FlowTransformerOutput(sample=velocity, logits=logits)
+
+
+class RealTimeJazzFlowTransformer(PreTrainedModel):
+    """
+    Velocity field of the latents, conditioned on a lead sheet, a style and what was played before.
+
+    Three ways to call it:
+
+    - a whole clip: `forward(sample, timestep, lead_sheet, style)`, every frame attends to every other;
+    - training in blocks: `forward(..., context=clean, block_frames=36)`, the sequence [clean | noisy];
+    - live: `cache = init_cache(batch)`, then for each block some `forward(..., cache=cache)` and one
+      `append_to_cache(clean_block, cache)`.
+    """
+
+    config_class = RealTimeJazzFlowTransformerConfig
+    base_model_prefix = ""
+    main_input_name = "sample"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["FlowLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__(config)
+        width = config.hidden_size
+        self.input_proj = scaled_linear(config.patch_size * config.num_channels, width, gain=1.0)
+        self.lead_sheet_embedding = FlowLeadSheetEmbedding(config) if config.lead_sheet_dim else None
+        self.time_embedding = FlowTimeEmbedding(config)
+        self.style_embedding = scaled_linear(config.style_dim, width, gain=1.0)
+        self.style_tokens = scaled_linear(config.style_dim, config.num_style_tokens * width, gain=1.0)
+        self.modulation = scaled_linear(width, 7 * width, gain=0.0)
+        self.layers = nn.ModuleList([FlowLayer(config) for _ in range(config.num_hidden_layers)])
+        self.head = FlowHead(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            std = getattr(module, "initializer_std", self.config.initializer_range)
+            if std > 0:
+                init.trunc_normal_(module.weight, std=std)
+            else:
+                init.zeros_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, FlowRMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, FlowHead) and self.config.prediction_type == "codebook":
+            init.zeros_(module.codebooks)
+            init.zeros_(module.latents_offset)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """
+        As in transformers, with weights moved to aligned memory.
+
+        A safetensors file is mapped, not read, and its weights start at any multiple of 8 bytes; on a CPU the
+        matrix product then rounds differently, so that a loaded model differs from the saved one by 1e-7.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % 64:
+                tensor.data = tensor.data.clone()
+        return loaded
+
+    def set_codebooks(self, codebooks: torch.Tensor, latents_offset: torch.Tensor | None = None) -> None:
+        """
+        Give a codebook model the codec's vectors, in normalised latent space.
+
+        Args:
+            codebooks: `(num_codebooks, codebook_size, latent_dim)`; the chosen vectors of all levels plus
+                `latents_offset` `(latent_dim,)` are the latents.
+        """
+        if self.config.prediction_type != "codebook":
+            raise ValueError("This model predicts velocity; codebooks need prediction_type='codebook'.")
+        if codebooks.shape != self.head.codebooks.shape:
+            raise ValueError(
+                f"codebooks has shape {tuple(codebooks.shape)}; the config asks for "
+                f"{tuple(self.head.codebooks.shape)}."
+            )
+        self.head.codebooks.copy_(codebooks.detach())
+        if latents_offset is not None:
+            self.head.latents_offset.copy_(latents_offset.detach())
+
+    def init_cache(
+        self, batch_size: int = 1, window_frames: int | None = None, start_frame: int = 0
+    ) -> FlowCache:
+        """An empty cache of `batch_size` streams that stand at `start_frame`."""
+        window_frames = self.config.window_frames if window_frames is None else window_frames
+        if not 0 <= window_frames <= self.config.max_window_frames:
+            raise ValueError(
+                f"window_frames is {window_frames}; it must be between 0 and {self.config.max_window_frames}."
+            )
+        position = torch.full((batch_size,), start_frame, dtype=torch.int64, device=self.device)
+        return FlowCache(self.config.num_hidden_layers, window_frames, position)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        lead_sheet: torch.Tensor | None = None,
+        style: torch.Tensor | None = None,
+        cache: FlowCache | None = None,
+        context: torch.Tensor | None = None,
+        block_frames: int | None = None,
+        window_frames: int | torch.Tensor | None = None,
+        context_start: torch.Tensor | None = None,
+        return_sample: bool = True,
+        return_dict: bool = True,
+    ) -> FlowTransformerOutput | tuple:
+        """
+        Args:
+            sample: Noisy state `(batch, channels, frames)`; frames a multiple of `patch_size`.
+            timestep: In [0, 1], 0 is noise: a number, `(batch,)`, or `(batch, blocks)` for equal blocks.
+            lead_sheet: Features `(batch, frames, lead_sheet_dim)`; a frame of zeros, or `None`, is "none".
+            style: Embedding `(batch, style_dim)` of unit norm; a row of zeros, or `None`, is "no style".
+            cache: What was played; read, never written. Row r serves rows r, r + rows, ... of the sample.
+            context: Clean state of the same shape as `sample`: block-causal training, see `forward_blocks`.
+            return_sample: `False` saves a codebook model the velocity when only its logits are wanted.
+        """
+        if context is not None:
+            if cache is not None:
+                raise ValueError(
+                    "context and cache were both given; training takes context, generation takes cache."
+                )
+            return self.forward_blocks(
+                sample, timestep, context, lead_sheet, style,
+                block_frames=block_frames, window_frames=window_frames, context_start=context_start,
+                return_sample=return_sample, return_dict=return_dict,
+            )  # fmt: skip
+        timestep, lead_sheet, style = self._check_inputs(sample, timestep, lead_sheet, style)
+        if cache is not None and sample.shape[0] % cache.batch_size:
+            raise ValueError(
+                f"The sample has {sample.shape[0]} rows and the cache {cache.batch_size}; "
+                "the sample's must be a multiple."
+            )
+        hidden = self._embed(sample, lead_sheet)
+        hidden = hidden.unflatten(1, (timestep.shape[1], -1))  # (batch, blocks, tokens, hidden)
+        condition, style_tokens = self._condition(timestep, style)
+        rotary = self._rotary(self._positions(sample.shape[-1], cache, sample.shape[0]), hidden.dtype)
+        modulation = self.modulation(condition)
+        for index, layer in enumerate(self.layers):
+            past = (cache.keys[index], cache.values[index]) if cache is not None and cache.keys else None
+            hidden, _ = layer(hidden, condition, modulation, style_tokens, rotary, past=past)
+        output = self.head(hidden, condition, sample, timestep, return_sample)
+        return output if return_dict else output.to_tuple()
+
+    def forward_blocks(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        clean: torch.Tensor,
+        lead_sheet: torch.Tensor | None = None,
+        style: torch.Tensor | None = None,
+        *,
+        block_frames: int | None = None,
+        window_frames: int | torch.Tensor | None = None,
+        context_start: torch.Tensor | None = None,
+        return_sample: bool = True,
+        return_dict: bool = True,
+    ) -> FlowTransformerOutput | tuple:
+        """
+        Every block of a clip at once, each from the clean blocks before it: equals the cached path.
+
+        Under DDP call it through `forward(..., context=clean)`.
+
+        Args:
+            sample, clean: Noisy and clean state `(batch, channels, frames)`, frames a multiple of
+                `block_frames`.
+            timestep: `(batch,)` or, one a block, `(batch, blocks)`.
+            block_frames: Size of a block; the config's by default.
+            window_frames: Context a block may see, of which whole blocks count: an int, or `(batch,)` for one
+                a row. Zero is none.
+            context_start: `(batch,)` frames; clean blocks that begin before it are unheard, as if the stream
+                began there.
+        """
+        timestep, lead_sheet, style = self._check_inputs(sample, timestep, lead_sheet, style)
+        block_frames = self.config.block_frames if block_frames is None else block_frames
+        frames, patch = sample.shape[-1], self.config.patch_size
+        if block_frames < 1 or block_frames % patch or frames % block_frames:
+            raise ValueError(
+                f"block_frames is {block_frames}; it must be a multiple of patch_size {patch} and divide the "
+                f"{frames} frames of the sample."
+            )
+        if clean.shape != sample.shape:
+            raise ValueError(f"context has shape {tuple(clean.shape)}; the sample has {tuple(sample.shape)}.")
+        blocks = frames // block_frames
+        if timestep.shape[1] == 1:
+            timestep = timestep.expand(-1, blocks)
+        elif timestep.shape[1] != blocks:
+            raise ValueError(
+                f"timestep has {timestep.shape[1]} blocks; the sample has {blocks} of {block_frames} frames."
+            )
+        window_frames = self.config.window_frames if window_frames is None else window_frames
+        plan = self._plan_blocks(blocks, block_frames, window_frames, context_start, sample.device)
+
+        hidden = torch.cat((self._embed(clean), self._embed(sample, lead_sheet)), dim=1)
+        hidden = hidden.unflatten(1, (2 * blocks, -1))  # (batch, clean then noisy blocks, tokens, hidden)
+        condition, style_tokens = self._condition(timestep, style)
+        clean_condition = self._clean_condition(sample).expand(sample.shape[0], blocks, -1)
+        both = torch.cat((clean_condition, condition), dim=1)
+        modulation = self.modulation(both)
+        positions = self._positions(frames)
+        rotary = self._rotary(torch.cat((positions, positions), dim=1), hidden.dtype)
+        for layer in self.layers:
+            hidden, _ = layer(
+                hidden, both, modulation, style_tokens, rotary, plan=plan, context_blocks=blocks
+            )
+        output = self.head(hidden[:, blocks:], condition, sample, timestep, return_sample)
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def append_to_cache(self, clean: torch.Tensor, cache: FlowCache) -> FlowCache:
+        """
+        Let the cache hear a finished block: one pass at t = 1 without style or lead sheet; old ones fall out.
+
+        Args:
+            clean: `(batch, channels, frames)`, the block as it was played.
+            cache: Changed in place and returned.
+        """
+        self._check_inputs(clean, 1.0, None, None)
+        if clean.shape[0] != cache.batch_size:
+            raise ValueError(f"The block has {clean.shape[0]} rows; the cache has {cache.batch_size}.")
+        hidden = self._embed(clean)[:, None]  # (batch, 1 block, tokens, hidden)
+        condition = self._clean_condition(clean)
+        modulation = self.modulation(condition)
+        rotary = self._rotary(self._positions(clean.shape[-1], cache, clean.shape[0]), hidden.dtype)
+        keys, values = [], []
+        for index, layer in enumerate(self.layers):
+            past = (cache.keys[index], cache.values[index]) if cache.keys else None
+            hidden, (key, value) = layer(hidden, condition, modulation, None, rotary, past=past)
+            keys.append(key)
+            values.append(value)
+        cache.append(keys, values, clean.shape[-1])
+        return cache
+
+    def _check_inputs(self, sample, timestep, lead_sheet, style):
+        config = self.config
+        if sample.ndim != 3 or sample.shape[1] != config.num_channels:
+            raise ValueError(
+                f"sample has shape {tuple(sample.shape)}; expected (batch, {config.num_channels}, frames)."
+            )
+        batch, _, frames = sample.shape
+        if frames < 1 or frames % config.patch_size:
+            raise ValueError(
+                f"sample has {frames} frames; expected a multiple of patch_size {config.patch_size}."
+            )
+        timestep = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32)
+        if timestep.ndim < 2:
+            timestep = timestep.reshape(-1, 1)
+        if timestep.shape[0] not in (1, batch) or (frames // config.patch_size) % timestep.shape[1]:
+            raise ValueError(
+                f"timestep has shape {tuple(timestep.shape)}; expected a number, ({batch},), or "
+                f"({batch}, blocks) with blocks of equal size in {frames} frames."
+            )
+        timestep = timestep.expand(batch, -1)  # (batch, blocks)
+        if lead_sheet is None and config.lead_sheet_dim:
+            lead_sheet = sample.new_zeros(1, frames, config.lead_sheet_dim)
+        if lead_sheet is not None and lead_sheet.shape[1:] != (frames, config.lead_sheet_dim):
+            raise ValueError(
+                f"lead_sheet has shape {tuple(lead_sheet.shape)}; expected "
+                f"({batch}, {frames}, {config.lead_sheet_dim})."
+            )
+        if style is None:
+            style = sample.new_zeros(1, config.style_dim)
+        if style.ndim != 2 or style.shape[1] != config.style_dim:
+            raise ValueError(f"style has shape {tuple(style.shape)}; expected ({batch}, {config.style_dim}).")
+        return timestep, lead_sheet, style.expand(batch, -1)
+
+    def _embed(self, sample: torch.Tensor, lead_sheet: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, channels, frames) [+ (batch, frames, features)] -> (batch, tokens, hidden)"""
+        patch = self.config.patch_size
+        tokens = sample.transpose(1, 2).unflatten(1, (-1, patch)).flatten(2)
+        hidden = self.input_proj(tokens.to(self.dtype))
+        if lead_sheet is not None:
+            features = lead_sheet.unflatten(1, (-1, patch)).flatten(2)
+            hidden = hidden + self.lead_sheet_embedding(features.to(self.dtype))
+        return hidden
+
+    def _condition(self, timestep: torch.Tensor, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Time and style of every block (batch, blocks, hidden); style tokens (batch, tokens, hidden)."""
+        style = style.to(self.dtype) * self.config.style_dim**0.5  # unit norm -> unit variance
+        time = self.time_embedding(timestep, self.dtype)
+        condition = F.silu(time + self.style_embedding(style)[:, None])
+        tokens = self.style_tokens(style).unflatten(-1, (self.config.num_style_tokens, -1))
+        return condition, tokens
+
+    def _clean_condition(self, like: torch.Tensor) -> torch.Tensor:
+        """The condition of context, (1, 1, hidden): t = 1 and no style."""
+        one = torch.ones(1, 1, device=like.device)
+        return self._condition(one, torch.zeros(1, self.config.style_dim, device=like.device))[0]
+
+    def _positions(self, frames: int, cache: FlowCache | None = None, batch: int = 1) -> torch.Tensor:
+        """Absolute first frame of every token, (rows, tokens) int64."""
+        positions = torch.arange(0, frames, self.config.patch_size, device=self.device)[None]
+        if cache is None:
+            return positions
+        return cache.position.repeat(batch // cache.batch_size)[:, None] + positions
+
+    def _rotary(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        device = positions.device
+        if device.type == "mps":  # which has no float64
+            positions = positions.cpu()
+        half = self.config.head_dim // 2
+        exponents = torch.arange(half, device=positions.device, dtype=torch.float64) / half
+        angles = positions[..., None, None].double() / self.config.rope_theta**exponents
+        return angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device)  # (rows, tokens, 1, half)
+
+    def _plan_blocks(self, blocks, block_frames, window_frames, context_start, device) -> BlockAttention:
+        """The cache's rule as masks over [clean | noisy] blocks, cut into chunks where that pays."""
+        implementation = self.config._attn_implementation
+        if implementation is not None and "flash" in implementation:
+            raise ValueError(
+                f"attn_implementation is {implementation!r}, which takes no mask; block-causal training "
+                "needs one: use 'sdpa', 'flex_attention' or 'eager'. Generation works with any."
+            )
+        # Of every row: how many blocks back it sees, and the first block that is heard.
+        reach = torch.as_tensor(window_frames, device=device).reshape(-1, 1, 1) // block_frames
+        start = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
+        if context_start is not None:
+            start = -(-torch.as_tensor(context_start, device=device).reshape(-1, 1, 1) // block_frames)
+        index = torch.arange(blocks, device=device)
+        query, key = index[:, None], index[None]
+        past = (key < query) & (query - key <= reach) & (key >= start)  # (rows, blocks, blocks)
+        own = (key == query).expand_as(past)
+        clean = torch.cat((past | own, torch.zeros_like(past)), dim=2)
+        noisy = torch.cat((past, own), dim=2)
+
+        tokens = block_frames // self.config.patch_size
+        chunk = blocks
+        if device.type == "cpu" and implementation != "flex_attention":
+            chunk = min(blocks, max(1, round(CPU_CHUNK_TOKENS / tokens)))
+        ends = [min(first + chunk, blocks) for first in range(0, blocks, chunk)]
+        sizes, seen, masks = [], [], []
+        for number, end in enumerate(ends):
+            begin = number * chunk
+            low = 0 if chunk == blocks else max(0, begin - int(reach.max())) // chunk
+            columns = torch.cat((index[low * chunk : end], blocks + index[begin:end]))
+            mask = torch.cat((clean[:, begin:end], noisy[:, begin:end]), dim=1)[:, :, columns]
+            mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)[:, None]
+            sizes.append((end - begin) * tokens)
+            seen.append(low)
+            masks.append(self._flex_mask(mask) if implementation == "flex_attention" else mask)
+        return BlockAttention(sizes, seen, masks)
+
+    @staticmethod
+    def _flex_mask(mask: torch.Tensor):
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        rows, _, queries, keys = mask.shape
+        return create_block_mask(
+            lambda batch, head, query, key: mask[batch % rows, 0, query, key],
+            B=None if rows == 1 else rows, H=None, Q_LEN=queries, KV_LEN=keys, device=mask.device,
+        )  # fmt: skip
+
+
+__all__ = ["FlowTransformerOutput", "RealTimeJazzFlowTransformer"]

@@ -1,0 +1,397 @@
+"""Where pipelines come from and go to: registration, bundled names, folder checks, model cards.
+
+Only the standard library is imported here, because `import rtjazz_hf` runs `register()`.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.resources
+import importlib.util
+import json
+import re
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
+
+PACKAGE = "rtjazz_hf"
+PIPELINE_CLASS = "RealTimeJazzPipeline"
+BUNDLED_MODELS = ("rtjazz-mini",)
+
+# model_type -> (config class, model class)
+MODELS = {
+    "realtime_jazz_codec": ("RealTimeJazzCodecConfig", "RealTimeJazzCodec"),
+    "realtime_jazz_flow": ("RealTimeJazzFlowTransformerConfig", "RealTimeJazzFlowTransformer"),
+    "realtime_jazz_style": ("RealTimeJazzStyleEncoderConfig", "RealTimeJazzStyleEncoder"),
+}
+TOKENIZERS = {"realtime_jazz_style": "RealTimeJazzTokenizer"}
+# component of the pipeline -> class
+COMPONENTS = {
+    "codec": "RealTimeJazzCodec",
+    "transformer": "RealTimeJazzFlowTransformer",
+    "style_encoder": "RealTimeJazzStyleEncoder",
+    "tokenizer": "RealTimeJazzTokenizer",
+    "scheduler": "FlowMatchScheduler",
+}
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Registration
+#
+# `AutoModel.register(config_class, model_class)` wants the classes, and those need torch: two seconds that
+# a mere `import rtjazz_hf` must not cost. So the *names* are entered instead, in the tables that
+# transformers and diffusers fill lazily themselves, when those tables come to exist. The tables are
+# undocumented: setup.cfg holds both packages to the minor version that tests/test_hub.py is green on.
+# ----------------------------------------------------------------------------------------------------------
+def _register_configs(module: ModuleType) -> None:
+    """`transformers.models.auto.configuration_auto`: AutoConfig finds the config class by its model type."""
+    for model_type, (config_class, _) in MODELS.items():
+        module.CONFIG_MAPPING_NAMES[model_type] = config_class
+        # the tables look classes up in `transformers.models.<model type>`: that name leads back to this
+        # package
+        sys.modules[f"transformers.models.{model_type}"] = sys.modules[PACKAGE]
+
+
+def _register_models(module: ModuleType) -> None:
+    """`transformers.models.auto.modeling_auto`: AutoModel finds the model class by its config class."""
+    for model_type, (config_class, model_class) in MODELS.items():
+        module.MODEL_MAPPING_NAMES[model_type] = model_class
+        module.MODEL_MAPPING._reverse_config_mapping[config_class] = model_type
+
+
+def _register_tokenizers(module: ModuleType) -> None:
+    """`transformers.models.auto.tokenization_auto`: AutoTokenizer finds the tokenizer by its class name."""
+    for model_type, tokenizer_class in TOKENIZERS.items():
+        module.TOKENIZER_MAPPING_NAMES[model_type] = tokenizer_class
+        module.TOKENIZER_MAPPING._reverse_config_mapping[MODELS[model_type][0]] = model_type
+
+
+def _register_components(module: ModuleType) -> None:
+    """`diffusers.pipelines.pipeline_loading_utils`: a pipeline may be saved with, and loaded from, our
+    classes.
+
+    Without this, diffusers writes `rtjazz_hf.codec.modeling_...` as the library into `model_index.json`,
+    uploads such a pipeline and then refuses to download it.
+    """
+    methods = {name: ["save_pretrained", "from_pretrained"] for name in COMPONENTS.values()}
+    module.LOADABLE_CLASSES[PACKAGE] = methods
+    module.ALL_IMPORTABLE_CLASSES.update(methods)
+
+
+def _register_pipeline(module: ModuleType) -> None:
+    """`diffusers`: `DiffusionPipeline.from_pretrained` looks our class up as an attribute of diffusers."""
+    sys.modules[f"diffusers.{PACKAGE}"] = sys.modules[PACKAGE]
+    module._class_to_module[PIPELINE_CLASS] = PACKAGE
+
+
+_HOOKS: dict[str, Callable[[ModuleType], None]] = {
+    "transformers.models.auto.configuration_auto": _register_configs,
+    "transformers.models.auto.modeling_auto": _register_models,
+    "transformers.models.auto.tokenization_auto": _register_tokenizers,
+    "diffusers.pipelines.pipeline_loading_utils": _register_components,
+    "diffusers": _register_pipeline,
+}
+
+
+class _RegisterOnImport:
+    """A meta path finder that finds nothing itself, and runs a hook after one of five modules was
+    executed."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Any = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in _HOOKS:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            if finder is _RegisterOnImport or find is None:
+                continue
+            if (spec := find(name, path, target)) is not None:
+                break
+        else:
+            return None
+        if spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _HOOKS[name](sys.modules[name])  # diffusers puts another object into its own place
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def register() -> None:
+    """Make the package known to transformers' Auto classes and to diffusers; cheap, and safe to repeat."""
+    for name, hook in _HOOKS.items():
+        if name in sys.modules:
+            hook(sys.modules[name])
+    if _RegisterOnImport not in sys.meta_path:
+        sys.meta_path.insert(0, _RegisterOnImport)  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Bundled name, folder or Hub id
+# ----------------------------------------------------------------------------------------------------------
+def bundled_folder(name: str) -> Path:
+    """Folder of a checkpoint that is installed with the package, such as "rtjazz-mini".
+
+    Raises:
+        OSError: the installation does not hold it.
+    """
+    folder = Path(str(importlib.resources.files(PACKAGE) / "checkpoints" / name))
+    if not (folder / "model_index.json").is_file():
+        raise OSError(
+            f"the bundled model {name!r} is missing from this installation (looked in {folder}); "
+            f"reinstall the package, or give a folder or a Hub id instead"
+        )
+    return folder
+
+
+def resolve_pretrained(name_or_path: str | Path) -> tuple[str, bool]:
+    """Say where a model is: `(folder or Hub id, whether it is a local folder)`.
+
+    A bundled name comes first, so that "rtjazz-mini" means the same model in every working directory; a
+    folder of the same name is reached as "./rtjazz-mini".
+
+    Raises:
+        OSError: a path that is not a folder.
+        ValueError: neither a path nor a possible Hub id.
+    """
+    name = str(name_or_path)
+    if name in BUNDLED_MODELS:
+        return str(bundled_folder(name)), True
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return str(path), True
+    if name and path.exists():
+        raise OSError(f"{name} is a file, not a pipeline folder; {_allowed_sources()}")
+    if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1:
+        raise OSError(f"there is no folder {name}; {_allowed_sources()}")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ValueError(f"{name!r} cannot be a model; {_allowed_sources()}")
+    return name, False
+
+
+def download_pipeline(cls: type[RealTimeJazzPipeline], repo_id: str, kwargs: dict[str, Any]) -> str:
+    """Fetch a pipeline from the Hub, or find it in the local cache; its folder. Takes its own keywords out
+    of `kwargs`.
+
+    Raises:
+        OSError: not there, or not reachable; both causes are told.
+    """
+    names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "variant")
+    options = {name: kwargs[name] for name in (*names, "use_safetensors") if name in kwargs}
+    for name in names[:-1]:
+        kwargs.pop(name, None)
+    try:
+        return str(cls.download(repo_id, **options))
+    except Exception as error:  # the client's, its HTTP library's and diffusers' own
+        cause = error.__cause__ or error  # diffusers wraps what the network said into a long sentence
+        cause = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise OSError(
+            f"{repo_id!r} is neither a bundled model nor a folder here, and could not be had from the Hub "
+            f"({cause}); {_allowed_sources()}"
+        ) from error
+
+
+def _allowed_sources() -> str:
+    return (
+        f"give a bundled name ({', '.join(BUNDLED_MODELS)}), a folder written by save_pretrained, "
+        f"or a Hub id such as 'user/model'"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Checks of a pipeline folder
+# ----------------------------------------------------------------------------------------------------------
+def check_pipeline_folder(folder: str | Path) -> None:
+    """Refuse a folder that cannot load, naming the part at fault, before anything large is read.
+
+    Raises:
+        OSError: something is missing, unreadable or cut short.
+        ValueError: something is there and says the wrong thing.
+    """
+    folder = Path(folder)
+    index = _read_json(folder / "model_index.json", "is not a pipeline folder: it has no model_index.json")
+    if index.get("_class_name") != PIPELINE_CLASS:
+        raise ValueError(
+            f"{folder / 'model_index.json'} describes {index.get('_class_name')!r}, not {PIPELINE_CLASS!r}"
+        )
+    for part, class_name in COMPONENTS.items():
+        if index.get(part) != [PACKAGE, class_name]:
+            raise ValueError(
+                f"{folder / 'model_index.json'} gives {index.get(part)!r} for {part!r}; "
+                f"it must be {[PACKAGE, class_name]!r}"
+            )
+        if not (folder / part).is_dir():
+            raise OSError(f"{folder} lacks its part {part!r} ({class_name}); {_fetch_again()}")
+    _read_json(folder / "scheduler" / "scheduler_config.json")
+    _read_json(folder / "tokenizer" / "tokenizer.json")
+    model_types = {model_class: model_type for model_type, (_, model_class) in MODELS.items()}
+    for part, class_name in COMPONENTS.items():
+        if class_name in model_types:
+            config = _read_json(folder / part / "config.json")
+            if config.get("model_type") != model_types[class_name]:
+                raise ValueError(
+                    f"{folder / part / 'config.json'} is of model type {config.get('model_type')!r}; "
+                    f"the part {part!r} needs {model_types[class_name]!r}"
+                )
+            weight_names(folder / part)
+
+
+def weight_names(folder: str | Path) -> set[str]:
+    """Names of the tensors in a model folder's safetensors files, after a check that no file is cut short.
+
+    Raises:
+        OSError: no safetensors file, or one that is missing, truncated or not a safetensors file.
+    """
+    folder = Path(folder)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    else:
+        files = sorted(path.name for path in folder.glob("model*.safetensors"))
+    if not files:
+        raise OSError(f"{folder} has no model.safetensors; {_fetch_again()}")
+    names: set[str] = set()
+    for file in files:
+        names |= _check_safetensors(folder / file)
+    return names
+
+
+def _check_safetensors(path: Path) -> set[str]:
+    """Names in one file. Layout: header length (8 bytes, little endian), JSON header, tensor bytes."""
+    if not path.is_file():
+        raise OSError(f"{path} is missing; {_fetch_again()}")
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > size - 8:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OSError(
+            f"{path} is not a safetensors file, or is cut short ({error}); {_fetch_again()}"
+        ) from None
+    if size != 8 + length + end:
+        raise OSError(
+            f"{path} has {size} bytes, {8 + length + end} are needed: it is cut short; {_fetch_again()}"
+        )
+    return set(header)
+
+
+def _read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
+    if not path.is_file():
+        raise OSError(f"{path.parent} {missing}" if missing else f"{path} is missing; {_fetch_again()}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); {_fetch_again()}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object; {_fetch_again()}")
+    return value
+
+
+def _fetch_again() -> str:
+    return "fetch or save the model again"
+
+
+def check_loaded_weights(pipe: RealTimeJazzPipeline, folder: str | Path) -> None:
+    """Refuse a pipeline some of whose weights were not in the folder: transformers fills those in with
+    fresh ones.
+
+    Raises:
+        ValueError: naming the part and a few of the weights.
+    """
+    for part, class_name in COMPONENTS.items():
+        if class_name in {model_class for _, model_class in MODELS.values()}:
+            model = getattr(pipe, part)
+            saved = weight_names(Path(folder) / part)
+            tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+            wanted = set(model.state_dict())
+            for text, names in (("lacks", wanted - saved - tied), ("has the unknown", saved - wanted)):
+                if names:
+                    shown = ", ".join(sorted(names)[:3])
+                    raise ValueError(
+                        f"{Path(folder) / part} {text} weights {shown}{', ...' if len(names) > 3 else ''} "
+                        f"({len(names)} in all): its config.json and its weights do not belong together"
+                    )
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Model cards
+# ----------------------------------------------------------------------------------------------------------
+_CARD = """\
+---
+library_name: diffusers
+pipeline_tag: text-to-audio
+license: apache-2.0
+tags:
+- rtjazz_hf
+- music
+- jazz
+- realtime
+---
+# {{name}}
+
+A RealTimeJazz pipeline: 48 kHz stereo jazz from words, a clip or a chord chart, in whole clips or live.
+
+```python
+from rtjazz_hf import RealTimeJazzPipeline
+
+pipe = RealTimeJazzPipeline.from_pretrained("{{name}}")
+audio = pipe("medium swing piano trio", duration=10.0, chords="Dm7 | G7 | Cmaj7 | %", tempo=132).audios[0]
+```
+
+| part | class | parameters |
+|---|---|---|
+{{parts}}
+
+Shipped settings: {{settings}}.
+
+**Intended use.** Music for listening, practice and study, and research on real-time generation.
+**Limits.** Instrumental jazz only. What it was trained on, and how it measured, is for whoever trained it
+to add here.
+"""
+
+
+def fill_model_card(template: str, **values: object) -> str:
+    """Put values into a card template's `{{name}}` places.
+
+    Raises:
+        ValueError: a place has no value.
+    """
+    missing = sorted(set(re.findall(r"{{\s*(\w+)\s*}}", template)) - set(values))
+    if missing:
+        raise ValueError(f"the model card template needs values for {', '.join(missing)}")
+    return re.sub(r"{{\s*(\w+)\s*}}", lambda place: str(values[place.group(1)]), template)
+
+
+def model_card(pipe: RealTimeJazzPipeline, name: str, template: str | None = None, **values: object) -> str:
+    """The text of a README.md for a pipeline; `values` fill further places of a template of your own."""
+    rows, total = [], 0
+    for part, class_name in COMPONENTS.items():
+        module = getattr(pipe, part)
+        count = sum(p.numel() for p in module.parameters()) if hasattr(module, "parameters") else 0
+        rows.append(f"| {part} | `{class_name}` | {f'{count / 1e6:.2f} M' if count else '-'} |")
+        total += count
+    rows.append(f"| **all** | | **{total / 1e6:.2f} M** |")
+    settings = ", ".join(f"{key} = {value}" for key, value in pipe.generation_defaults.items())
+    facts = {
+        "name": name,
+        "parts": "\n".join(rows),
+        "settings": settings,
+        "parameters": f"{total / 1e6:.1f} M",
+    }
+    return fill_model_card(template or _CARD, **{**facts, **values})

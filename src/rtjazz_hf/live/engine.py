@@ -1,0 +1,158 @@
+"""The engine: blocks of latents, one after another, with what was played in a key-value cache.
+
+The one home of block generation: whole clips (`RealTimeJazzPipeline.__call__`) and live sessions both run
+on it, so a clip is a stream that was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..flow import apply_guidance
+
+if TYPE_CHECKING:
+    from ..codec import RealTimeJazzCodec
+    from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+
+BLOCK_SIZES = (6, 12, 24, 36, 48)  # frames
+MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
+
+# What a step callback is given (step in the block, timestep, latents) and may give back (other latents).
+StepCallback = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor | None]
+
+_KNEE, _CEILING = 0.95, 0.99
+
+
+def draw_noise(
+    generators: Sequence[torch.Generator], num_frames: int, channels: int, device: torch.device | str
+) -> torch.Tensor:
+    """Gaussian noise `(batch, channels, frames)` in float32, one generator a row.
+
+    A row is drawn from its own generator, frame after frame, so it is the same alone and in a batch, in a
+    clip and in a live session. Drawn where the generator lives: a CPU generator gives the same music on
+    every device.
+    """
+    rows = [
+        torch.randn((num_frames, channels), generator=generator, device=generator.device, dtype=torch.float32)
+        for generator in generators
+    ]
+    return torch.stack([row.to(device) for row in rows]).transpose(1, 2)
+
+
+def soft_limit(audio: torch.Tensor) -> torch.Tensor:
+    """Bend what lies above 0.95 smoothly below 0.99; everything else passes untouched.
+
+    It has no memory, so a stream is limited exactly as the whole clip is.
+    """
+    over = (audio.abs() - _KNEE).clamp_min(0.0)
+    width = _CEILING - _KNEE
+    return torch.where(over > 0, audio.sign() * (_KNEE + width * torch.tanh(over / width)), audio)
+
+
+class BlockStream:
+    """A running performance, or a batch of them in step: all state of generation, and none of it in the
+    models.
+
+    Each block is `denoise` (noise to latents, heard against the cache), then `append` (the finished block
+    joins the cache, the oldest leaves); `decode` turns latents into sound with the decoder's own carried
+    state.
+
+    Args:
+        generators: one a row; they may be one object, whose rows are then drawn in turn.
+        block_frames: frames a block, one of 6, 12, 24, 36, 48.
+        window_frames: how far back the cache reaches, in frames.
+    """
+
+    def __init__(
+        self,
+        transformer: RealTimeJazzFlowTransformer,
+        codec: RealTimeJazzCodec,
+        scheduler: FlowMatchScheduler,
+        *,
+        generators: Sequence[torch.Generator],
+        block_frames: int,
+        window_frames: int,
+        device: torch.device | str,
+    ):
+        self.transformer = transformer
+        self.codec = codec
+        # the scheduler counts its steps: each stream has its own
+        self.scheduler = type(scheduler).from_config(scheduler.config)
+        self.generators = list(generators)
+        self.block_frames = block_frames
+        self.device = torch.device(device)
+        self.cache = transformer.init_cache(len(self.generators), window_frames)
+        self.decoder_state: Any = None
+        self.frame = 0  # of the next block's start
+
+    def set_timesteps(self, num_inference_steps: int) -> torch.Tensor:
+        """The times of one block's steps, from noise (0) towards data (1)."""
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        return self.scheduler.timesteps
+
+    def prepare_latents(self) -> torch.Tensor:
+        """Noise for the next block, `(batch, channels, block_frames)`."""
+        return draw_noise(
+            self.generators, self.block_frames, self.transformer.config.num_channels, self.device
+        )
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents: torch.Tensor,
+        style: torch.Tensor,
+        lead_sheet: torch.Tensor,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        on_step_end: StepCallback | None = None,
+    ) -> torch.Tensor:
+        """Noise `(batch, channels, frames)` to a block of the flow's state, against what was played.
+
+        Args:
+            latents: the state: the codec's latents, and cue channels after them if the flow has any.
+            style: `(batch, style_dim)`. lead_sheet: `(batch, frames, lead_sheet_dim)`.
+            guidance_scale: 1 follows the conditions as trained; more follows them harder, at twice the cost
+                (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch).
+        """
+        dtype = self.transformer.dtype
+        style, lead_sheet = style.to(dtype), lead_sheet.to(dtype)
+        guided = guidance_scale != 1.0
+        if guided:
+            # the second half of the rows hears the same past, and is asked for nothing: zeros mean "none"
+            style = torch.cat([style, torch.zeros_like(style)])
+            lead_sheet = torch.cat([lead_sheet, torch.zeros_like(lead_sheet)])
+        for index, t in enumerate(self.set_timesteps(num_inference_steps)):
+            sample = torch.cat([latents, latents]) if guided else latents
+            velocity = self.transformer(
+                sample.to(dtype), t.expand(len(sample)), lead_sheet=lead_sheet, style=style, cache=self.cache
+            ).sample.float()
+            if guided:
+                velocity = apply_guidance(*velocity.chunk(2), guidance_scale)
+            latents = self.scheduler.step(velocity, t, latents).prev_sample
+            if on_step_end is not None and (changed := on_step_end(index, t, latents)) is not None:
+                latents = changed
+        return latents
+
+    @torch.no_grad()
+    def append(self, latents: torch.Tensor) -> None:
+        """Let a finished block `(batch, channels, frames)` join what was played."""
+        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache)
+        self.frame += latents.shape[-1]
+
+    def without_cues(self, latents: torch.Tensor) -> torch.Tensor:
+        """The codec's latents `(batch, latent_dim, frames)` of the flow's state."""
+        return latents[:, : self.transformer.config.latent_dim]
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The next latents `(batch, latent_dim, frames)` in playing order to float32 sound, |x| < 0.99.
+
+        Without a break to what was decoded before: `(batch, 2, frames * 640)`.
+        """
+        output = self.codec.decode(latents=latents.to(self.codec.dtype), state=self.decoder_state)
+        self.decoder_state = output.state
+        return soft_limit(output.audio.float())

@@ -1,0 +1,191 @@
+"""Per-frame features of a lead sheet: tables over chord changes and sections, then one vectorised look-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .vocabulary import INSTRUMENTS, ROLES
+
+if TYPE_CHECKING:
+    from .lead_sheet import LeadSheet
+
+FRAME_RATE = 75  # frames a second: 48,000 Hz / 640 samples
+CHANGE_HORIZON_S = 4.0  # a chord change further away than this reads as 1.0
+
+_LAYOUT: tuple[tuple[str, int], ...] = (
+    ("chord", 12),  # pitch classes of the chord
+    ("bass", 12),
+    ("root", 12),
+    ("next_chord", 12),  # the chord that sounds one beat later
+    ("next_bass", 12),
+    ("no_chord", 1),
+    ("beat_phase", 4),  # sine and cosine of once and twice the beat phase
+    ("beat_pulse", 1),  # 1 on the beat, falling off
+    ("offbeat_pulse", 1),  # 1 on the swung off-beat
+    ("bar_phase", 2),
+    ("beat_in_bar", 4),
+    ("waltz", 1),
+    ("tempo", 1),  # log2(tempo / 120)
+    ("swing", 1),
+    ("change", 1),  # time to the next chord change, 0 to 1 (4 s)
+    ("instruments", len(INSTRUMENTS)),
+    ("lead", len(INSTRUMENTS)),
+    ("role", len(ROLES)),
+)
+
+
+def _slices() -> dict[str, slice]:
+    slices, start = {}, 0
+    for name, width in _LAYOUT:
+        slices[name] = slice(start, start + width)
+        start += width
+    return slices
+
+
+FEATURE_SLICES: dict[str, slice] = _slices()
+LEAD_SHEET_DIM: int = sum(width for _, width in _LAYOUT)
+
+_CHORD_COLUMNS = slice(FEATURE_SLICES["chord"].start, FEATURE_SLICES["root"].stop)
+_NEXT_COLUMNS = slice(FEATURE_SLICES["next_chord"].start, FEATURE_SLICES["next_bass"].stop)
+_BAND_COLUMNS = slice(FEATURE_SLICES["instruments"].start, FEATURE_SLICES["role"].stop)
+_FULL_TURN = 2.0 * np.pi
+
+
+@dataclass(frozen=True, eq=False)
+class LeadSheetTables:
+    """What a sheet looks like between its changes. Row -1 of each table stands for "nobody plays"."""
+
+    num_beats: float
+    loops: bool
+    span_starts: np.ndarray  # (spans,) beats
+    span_changes: (
+        np.ndarray
+    )  # (spans,) beat of the next different chord; beyond num_beats where it is in the next loop
+    chord_rows: np.ndarray  # (spans + 1, 36) chord, bass, root
+    next_rows: np.ndarray  # (spans + 1, 24) the same chord as "next chord"
+    section_starts: np.ndarray  # (sections,) beats
+    section_rows: np.ndarray  # (sections + 1, 38) instruments, lead, role
+
+    @classmethod
+    def build(cls, sheet: LeadSheet) -> LeadSheetTables:
+        spans, sections = sheet.spans, sheet.sections
+        chord_rows = np.zeros((len(spans) + 1, 36), dtype=np.float32)
+        for row, span in enumerate(spans):
+            chord = span.chord
+            chord_rows[row, list(chord.pitch_classes)] = 1.0
+            if chord.root is not None and chord.bass is not None:
+                chord_rows[row, 12 + chord.bass] = 1.0
+                chord_rows[row, 24 + chord.root] = 1.0
+        section_rows = np.zeros((len(sections) + 1, 2 * len(INSTRUMENTS) + len(ROLES)), dtype=np.float32)
+        for row, section in enumerate(sections):
+            section_rows[row, [INSTRUMENTS.index(name) for name in section.instruments]] = 1.0
+            if section.lead is not None:
+                section_rows[row, len(INSTRUMENTS) + INSTRUMENTS.index(section.lead)] = 1.0
+            section_rows[row, 2 * len(INSTRUMENTS) + ROLES.index(section.role)] = 1.0
+        starts = np.concatenate([[0.0], np.cumsum([span.beats for span in spans])])
+        return cls(
+            num_beats=sheet.num_beats,
+            loops=sheet.loops,
+            span_starts=starts[:-1],
+            span_changes=_changes(sheet, starts),
+            chord_rows=chord_rows,
+            next_rows=np.ascontiguousarray(chord_rows[:, :24]),
+            section_starts=np.array([section.start_beat for section in sections], dtype=np.float64),
+            section_rows=section_rows,
+        )
+
+    def fold(self, beats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Absolute beats -> beats within the pass, and whether anything is played there."""
+        plays = beats >= 0.0
+        if self.loops:
+            return np.where(plays, beats - np.floor(beats / self.num_beats) * self.num_beats, 0.0), plays
+        return np.clip(beats, 0.0, self.num_beats), plays & (beats < self.num_beats)
+
+    def span_index(self, folded: np.ndarray, plays: np.ndarray) -> np.ndarray:
+        """Row of the chord tables at each folded beat; -1 where nothing is played."""
+        return np.where(plays, np.searchsorted(self.span_starts, folded, side="right") - 1, -1)
+
+    def section_index(self, folded: np.ndarray, plays: np.ndarray) -> np.ndarray:
+        return np.where(plays, np.searchsorted(self.section_starts, folded, side="right") - 1, -1)
+
+    def locate(self, beat: float) -> tuple[int | None, int | None]:
+        """Indices of the span and section at an absolute beat; None where nothing is played."""
+        folded, plays = self.fold(np.array([beat]))
+        if not plays[0]:
+            return None, None
+        return int(self.span_index(folded, plays)[0]), int(self.section_index(folded, plays)[0])
+
+    def chord_end(self, beat: float) -> float:
+        """Absolute beat at which the span that sounds at `beat` ends; infinite after the end."""
+        if beat < 0.0:
+            return 0.0
+        if not self.loops and beat >= self.num_beats:
+            return np.inf
+        turn = np.floor(beat / self.num_beats) * self.num_beats
+        after = int(np.searchsorted(self.span_starts, beat - turn, side="right"))
+        return float(turn + (self.span_starts[after] if after < len(self.span_starts) else self.num_beats))
+
+
+def _changes(sheet: LeadSheet, starts: np.ndarray) -> np.ndarray:
+    """For each span, the beat at which a different chord next sounds."""
+    chords = [span.chord for span in sheet.spans]
+    changes = np.empty(len(chords))
+    if all(chord == chords[0] for chord in chords):
+        return np.full(len(chords), np.inf if sheet.loops else sheet.num_beats)
+    # Seen from the end of the pass, the first different chord lies in the next one.
+    after = sheet.num_beats
+    if sheet.loops:
+        after += starts[next(i for i, chord in enumerate(chords) if chord != chords[-1])]
+        after = sheet.num_beats if chords[0] != chords[-1] else after
+    for index in range(len(chords) - 1, -1, -1):
+        if index + 1 < len(chords) and chords[index] != chords[index + 1]:
+            after = starts[index + 1]
+        changes[index] = after
+    return changes
+
+
+def lead_sheet_features(
+    sheet: LeadSheet, tables: LeadSheetTables, start_frame: int, num_frames: int
+) -> np.ndarray:
+    """`(num_frames, LEAD_SHEET_DIM)` float32 for the frames from `start_frame`; see `LeadSheet.features`."""
+    if start_frame < 0 or num_frames < 0:
+        raise ValueError(f"features from frame {start_frame}, {num_frames} frames: both must be 0 or more")
+    frames = np.arange(start_frame, start_frame + num_frames, dtype=np.float64)
+    # The small step up keeps a frame that falls on a beat from rounding to just before it.
+    beats = sheet.beat_offset + frames * (sheet.tempo / (60.0 * FRAME_RATE)) + 1e-9
+    folded, plays = tables.fold(beats)
+    span = tables.span_index(folded, plays)
+    later = tables.span_index(*tables.fold(beats + 1.0))
+    section = tables.section_index(folded, plays)
+
+    whole = np.floor(beats)
+    phase = beats - whole
+    beat_in_bar = np.mod(whole, sheet.beats_per_bar)
+    bar_turn = _FULL_TURN * (beat_in_bar + phase) / sheet.beats_per_bar
+    to_change = np.where(plays, tables.span_changes[span] - folded, np.where(beats < 0.0, -beats, np.inf))
+
+    out = np.zeros((num_frames, LEAD_SHEET_DIM), dtype=np.float32)
+    out[:, _CHORD_COLUMNS] = tables.chord_rows[span]
+    out[:, _NEXT_COLUMNS] = tables.next_rows[later]
+    out[:, FEATURE_SLICES["no_chord"].start] = ~tables.chord_rows[span, 24:36].any(axis=1)
+    column = FEATURE_SLICES["beat_phase"].start
+    for octave in (1.0, 2.0):
+        out[:, column] = np.sin(octave * _FULL_TURN * phase)
+        out[:, column + 1] = np.cos(octave * _FULL_TURN * phase)
+        column += 2
+    out[:, FEATURE_SLICES["beat_pulse"].start] = np.exp(-6.0 * phase)
+    out[:, FEATURE_SLICES["offbeat_pulse"].start] = np.exp(-6.0 * np.mod(phase - sheet.offbeat, 1.0))
+    out[:, FEATURE_SLICES["bar_phase"].start] = np.sin(bar_turn)
+    out[:, FEATURE_SLICES["bar_phase"].start + 1] = np.cos(bar_turn)
+    out[np.arange(num_frames), FEATURE_SLICES["beat_in_bar"].start + beat_in_bar.astype(np.int64)] = 1.0
+    out[:, FEATURE_SLICES["waltz"].start] = float(sheet.beats_per_bar == 3)
+    out[:, FEATURE_SLICES["tempo"].start] = np.log2(sheet.tempo / 120.0)
+    out[:, FEATURE_SLICES["swing"].start] = sheet.swing
+    out[:, FEATURE_SLICES["change"].start] = np.minimum(
+        to_change * (60.0 / sheet.tempo / CHANGE_HORIZON_S), 1.0
+    )
+    out[:, _BAND_COLUMNS] = tables.section_rows[section]
+    return out

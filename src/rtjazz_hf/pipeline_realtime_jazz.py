@@ -1,0 +1,542 @@
+"""RealTimeJazzPipeline: whole clips with `pipe(...)`, endless music with `pipe.live(...)`."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+
+from . import hub
+from .audio import HOP_LENGTH, SAMPLE_RATE
+from .codec import RealTimeJazzCodec
+from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from .live.engine import BlockStream, draw_noise
+from .live.session import LiveSession
+from .music import LEAD_SHEET_DIM, LeadSheet
+from .music.band_leader import write_lead_sheet
+from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
+from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer, mix_styles
+
+OUTPUT_TYPES = ("np", "pt", "codes", "latents")
+_DECODE_FRAMES = 750  # decoded at a time: 10 s
+
+
+@dataclass
+class RealTimeJazzPipelineOutput(BaseOutput):
+    """What a call of the pipeline gives back.
+
+    Attributes:
+        audios: `(batch, 2, samples)` float32 at 48 kHz, numpy or torch by `output_type`; None for codes and
+        latents.
+        lead_sheets: the lead sheet that each row followed.
+        latents: `(batch, latent_dim, frames)` float32 tensor, 75 frames a second, normalised as the codec's
+        are.
+        codes: `(batch, codebooks, frames)` int64 tensor, with `output_type="codes"`.
+    """
+
+    audios: np.ndarray | torch.Tensor | None
+    lead_sheets: list[LeadSheet]
+    latents: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+
+
+class RealTimeJazzPipeline(DiffusionPipeline):
+    """Jazz from words, a clip or a chord chart, at 48 kHz in stereo.
+
+    Args:
+        codec: sound to latents and back. transformer: noise to latents, block after block.
+        style_encoder, tokenizer: words or a clip to a style embedding.
+        scheduler: times and steps of the flow.
+        num_inference_steps, guidance_scale: defaults of a call; what the model was found to play best with.
+        block_frames: frames that are generated at once (6, 12, 24, 36 or 48; 36 are 0.48 s).
+        window_frames: how far back a new block hears, in frames (300 are 4 s).
+    """
+
+    def __init__(
+        self,
+        codec: RealTimeJazzCodec,
+        transformer: RealTimeJazzFlowTransformer,
+        style_encoder: RealTimeJazzStyleEncoder,
+        tokenizer: RealTimeJazzTokenizer,
+        scheduler: FlowMatchScheduler,
+        num_inference_steps: int = 8,
+        guidance_scale: float = 2.0,
+        block_frames: int = 36,
+        window_frames: int = 300,
+    ):
+        super().__init__()
+        if codec.config.latent_dim != transformer.config.latent_dim:
+            raise ValueError(
+                f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
+                f"{transformer.config.latent_dim}: they were not made for each other"
+            )
+        if transformer.config.lead_sheet_dim != LEAD_SHEET_DIM:
+            raise ValueError(
+                f"the transformer reads {transformer.config.lead_sheet_dim} lead sheet features a frame, "
+                f"this version of the package writes {LEAD_SHEET_DIM}"
+            )
+        for model in (codec, transformer, style_encoder):
+            _align_weights(model)
+        self.register_modules(
+            codec=codec,
+            transformer=transformer,
+            style_encoder=style_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+        )
+        defaults = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "block_frames": block_frames,
+            "window_frames": window_frames,
+        }
+        check_settings(**defaults)
+        self.register_to_config(**defaults)
+
+    @property
+    def sampling_rate(self) -> int:
+        """48,000 Hz."""
+        return SAMPLE_RATE
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]:
+        """Settings that a call uses where it is not told otherwise; saved with the pipeline."""
+        return {
+            name: self.config[name]
+            for name in ("num_inference_steps", "guidance_scale", "block_frames", "window_frames")
+        }
+
+    # -- loading and saving --------------------------------------------------------------------------------
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+    ) -> RealTimeJazzPipeline:
+        """Load a bundled pipeline ("rtjazz-mini", no network), a folder, or a pipeline from the Hub.
+
+        Weights load as float32 unless `dtype` (`torch.bfloat16`, "bfloat16", ...) says otherwise. The codec
+        stays float32 even then: it carries phases from block to block, which 16 bits blur. A dict such as
+        `{"default": torch.bfloat16, "codec": torch.bfloat16}` overrules that. Other keywords are those of
+        `DiffusionPipeline.from_pretrained`.
+
+        Raises:
+            OSError: not found, not reachable, or a file is missing or cut short.
+            ValueError: a config that is wrong, or does not belong to its weights.
+        """
+        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
+        if not isinstance(dtype, dict):
+            dtype = {"default": _as_dtype(dtype), "codec": torch.float32}
+        kwargs["dtype"] = dtype
+        kwargs.setdefault("use_safetensors", True)
+        source, is_local = hub.resolve_pretrained(pretrained_model_name_or_path)
+        folder = source if is_local else hub.download_pipeline(cls, source, kwargs)
+        hub.check_pipeline_folder(folder)
+        try:
+            pipe = super().from_pretrained(folder, **kwargs)
+        except OSError:
+            raise
+        except Exception as error:  # strict configs, safetensors and torch each have their own
+            raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
+        if kwargs.get("quantization_config") is None:
+            hub.check_loaded_weights(pipe, folder)
+        pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        return pipe
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write a folder that `from_pretrained` reads, with a model card if it has none.
+
+        Raises:
+            ValueError: an adapter is attached; a folder saved so would not load again.
+        """
+        for name, component in self.components.items():
+            if getattr(component, "_hf_peft_config_loaded", False) or hasattr(component, "peft_config"):
+                raise ValueError(
+                    f"an adapter is attached to {name!r}: fuse it or unload it before the pipeline is saved, "
+                    f"and save the adapter on its own"
+                )
+        if kwargs.pop("push_to_hub", False):
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+            kwargs = {}
+        super().save_pretrained(str(save_directory), **kwargs)
+        card = Path(save_directory) / "README.md"
+        if not card.exists():
+            source = self.config.get("_name_or_path") or Path(save_directory).name
+            card.write_text(hub.model_card(self, str(source)), encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        model_card: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Upload the pipeline to the Hub; the address of the commit.
+
+        Unlike diffusers' own, it does not put an empty card over what the repository says: `model_card` is
+        written if it is given, and a card made from the pipeline if the repository has none.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            card = Path(folder) / "README.md"
+            if model_card is None and api.file_exists(repo_id, "README.md"):
+                card.unlink()
+            else:
+                card.write_text(model_card or hub.model_card(self, repo_id), encoding="utf-8")
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+                create_pr=create_pr,
+            )
+
+    # -- steps ---------------------------------------------------------------------------------------------
+    def check_inputs(
+        self,
+        prompt: Prompt | list[Prompt],
+        *,
+        duration: float | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        block_frames: int | None = None,
+        window_frames: int | None = None,
+        lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
+        output_type: str = "np",
+        **sheet_wishes: Any,
+    ) -> None:
+        """Refuse what cannot be played, before anything is computed; lead sheets check the `sheet_wishes`
+        themselves.
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed.
+        """
+        batch = prompt if isinstance(prompt, list) else [prompt]
+        if not batch:
+            raise ValueError("prompt is an empty list; give at least one prompt")
+        for item in batch:
+            mix_of(item)
+        if duration is not None:
+            check_duration(duration)
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type {output_type!r}: choose from {', '.join(OUTPUT_TYPES)}")
+        check_settings(num_inference_steps, guidance_scale, block_frames, window_frames)
+        sheets = [lead_sheet] if isinstance(lead_sheet, LeadSheet) else lead_sheet
+        if sheets is not None and not (
+            isinstance(sheets, (list, tuple)) and all(isinstance(s, LeadSheet) for s in sheets)
+        ):
+            raise ValueError(f"lead_sheet {lead_sheet!r}: give a LeadSheet, or one for each prompt")
+        if sheets is not None and len(sheets) not in (1, len(batch)):
+            raise ValueError(
+                f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
+            )
+
+    @torch.no_grad()
+    def encode_prompt(self, prompt: Prompt | list[Prompt]) -> torch.Tensor:
+        """Words, clips and mixes of them to style embeddings `(batch, style_dim)` of unit length, float32."""
+        rows = []
+        for item in prompt if isinstance(prompt, list) else [prompt]:
+            parts, weights = zip(*mix_of(item))
+            rows.append(mix_styles(torch.cat([self._encode_one(part) for part in parts]), weights))
+        return torch.stack(rows)
+
+    def _encode_one(self, part: str | torch.Tensor) -> torch.Tensor:
+        # one at a time, so that a prompt's embedding does not depend on how long its neighbours are
+        device = self._execution_device
+        if isinstance(part, str):
+            limit = self.style_encoder.config.max_position_embeddings
+            tokens = self.tokenizer(part, truncation=True, max_length=limit, return_tensors="pt").to(device)
+            return self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
+        clip = part[None].to(device, self.style_encoder.dtype)  # (1, 2, samples)
+        return self.style_encoder.encode_audio(clip).float()
+
+    def prepare_lead_sheet(
+        self,
+        prompt: Prompt | list[Prompt],
+        *,
+        chords: str | Sequence[str] | None = None,
+        tempo: float | Sequence[float] | None = None,
+        key: str | Sequence[str] | None = None,
+        mood: str | Sequence[str] | None = None,
+        instruments: Sequence[str] | None = None,
+        duration: float | None = None,
+        lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[LeadSheet]:
+        """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
+
+        chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
+        all.
+        """
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        if lead_sheet is not None:
+            sheets = [lead_sheet] if isinstance(lead_sheet, LeadSheet) else list(lead_sheet)
+            return sheets * len(prompts) if len(sheets) == 1 else sheets
+        wishes = {"chords": chords, "tempo": tempo, "key": key, "mood": mood}
+        for name, value in wishes.items():
+            if isinstance(value, (list, tuple)) and len(value) != len(prompts):
+                raise ValueError(
+                    f"{len(value)} values of {name} for {len(prompts)} prompts: give one, or one for each"
+                )
+        return [
+            write_lead_sheet(
+                words_of(item),
+                **{name: v[row] if isinstance(v, (list, tuple)) else v for name, v in wishes.items()},
+                instruments=instruments,
+                duration=duration,
+                seed=seeds[row] if seeds is not None else 0,
+            )
+            for row, item in enumerate(prompts)
+        ]
+
+    def prepare_features(
+        self, lead_sheets: Sequence[LeadSheet], start_frame: int, num_frames: int
+    ) -> torch.Tensor:
+        """What the transformer sees of the lead sheets: `(batch, frames, LEAD_SHEET_DIM)` float32."""
+        rows = np.stack([sheet.features(start_frame, num_frames) for sheet in lead_sheets])
+        return torch.from_numpy(rows).to(self._execution_device)
+
+    def prepare_generators(
+        self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
+    ) -> list[torch.Generator]:
+        """One generator a row; one for all is drawn from in turn; without any, the seeds are random."""
+        if generator is None:
+            generators = [torch.Generator() for _ in range(batch_size)]
+            for each in generators:
+                each.seed()
+            return generators
+        if isinstance(generator, torch.Generator):
+            return [generator] * batch_size
+        generators = list(generator)
+        if len(generators) != batch_size or not all(isinstance(g, torch.Generator) for g in generators):
+            raise ValueError(
+                f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
+            )
+        return generators
+
+    def prepare_latents(self, generators: Sequence[torch.Generator], num_frames: int) -> torch.Tensor:
+        """Noise `(batch, channels, frames)`, as the blocks draw it."""
+        return draw_noise(
+            generators, num_frames, self.transformer.config.num_channels, self._execution_device
+        )
+
+    def prepare_stream(
+        self,
+        generators: Sequence[torch.Generator],
+        block_frames: int | None = None,
+        window_frames: int | None = None,
+    ) -> BlockStream:
+        """An empty performance, one row a generator."""
+        return BlockStream(
+            self.transformer,
+            self.codec,
+            self.scheduler,
+            generators=generators,
+            block_frames=block_frames or self.config.block_frames,
+            window_frames=window_frames or self.config.window_frames,
+            device=self._execution_device,
+        )
+
+    def decode_latents(self, stream: BlockStream, latents: torch.Tensor, num_samples: int) -> torch.Tensor:
+        """Latents `(batch, latent_dim, frames)` to sound `(batch, 2, num_samples)`, in pieces."""
+        pieces = [stream.decode(piece) for piece in latents.split(_DECODE_FRAMES, dim=-1)]
+        return torch.cat(pieces, dim=-1)[..., :num_samples]
+
+    # -- whole clips ---------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: Prompt | list[Prompt],
+        duration: float = 10.0,
+        chords: str | Sequence[str] | None = None,
+        tempo: float | Sequence[float] | None = None,
+        key: str | Sequence[str] | None = None,
+        mood: str | Sequence[str] | None = None,
+        instruments: Sequence[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "np",
+        lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
+        block_frames: int | None = None,
+        window_frames: int | None = None,
+        callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
+        return_dict: bool = True,
+    ) -> RealTimeJazzPipelineOutput | tuple:
+        """Play.
+
+        Args:
+            prompt: words, a clip `(2, samples)` at 48 kHz, a weighted mix, or a list of any of these (a
+            batch).
+            duration: seconds, more than 0 and at most 600.
+            chords: a chart such as "Dm7 | G7 | Cmaj7 | %". tempo: 40 to 320 beats per minute.
+            key, mood, instruments: as the music room names them; "-piano" among the instruments leaves the
+            piano out.
+                What is not given follows from the prompt. One for all prompts, or (save instruments) one
+                for each.
+            num_inference_steps, guidance_scale, block_frames, window_frames: see `generation_defaults`.
+            generator: seeds the noise and the band leader's choices; a list gives each prompt its own.
+            output_type: "np", "pt", "codes" (through the codec's quantizer) or "latents".
+            lead_sheet: followed as it is, and wins over chords, tempo, key, mood and instruments.
+            callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": block_latents})`,
+            steps counted
+                over all blocks; a dict with "latents" that it returns replaces them.
+            return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed.
+        """
+        # 1. Check, and fill in defaults
+        self.check_inputs(
+            prompt,
+            duration=duration,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            block_frames=block_frames,
+            window_frames=window_frames,
+            lead_sheet=lead_sheet,
+            output_type=output_type,
+        )
+        if num_inference_steps is None:
+            num_inference_steps = self.config.num_inference_steps
+        if guidance_scale is None:
+            guidance_scale = self.config.guidance_scale
+        generators = self.prepare_generators(generator, len(prompt) if isinstance(prompt, list) else 1)
+
+        # 2. Say what is played
+        lead_sheets = self.prepare_lead_sheet(
+            prompt,
+            chords=chords,
+            tempo=tempo,
+            key=key,
+            mood=mood,
+            instruments=instruments,
+            duration=duration,
+            lead_sheet=lead_sheet,
+            seeds=_seeds_of(generators),
+        )
+        style = self.encode_prompt(prompt)  # (batch, style_dim)
+
+        # 3. Play block after block: noise -> latents, against what was played
+        stream = self.prepare_stream(generators, block_frames, window_frames)
+        num_samples = max(1, round(duration * SAMPLE_RATE))
+        num_frames = math.ceil(num_samples / HOP_LENGTH)
+        num_blocks = math.ceil(num_frames / stream.block_frames)
+        steps_a_block = len(stream.set_timesteps(num_inference_steps))
+        blocks = []
+        with self.progress_bar(total=num_blocks * steps_a_block) as progress:
+
+            def on_step_end(index: int, t: torch.Tensor, latents: torch.Tensor) -> torch.Tensor | None:
+                progress.update()
+                if callback_on_step_end is None:
+                    return None
+                step = len(blocks) * steps_a_block + index
+                return (callback_on_step_end(self, step, t, {"latents": latents}) or {}).get("latents")
+
+            for _ in range(num_blocks):
+                latents = stream.denoise(
+                    self.prepare_latents(generators, stream.block_frames),
+                    style,
+                    self.prepare_features(lead_sheets, stream.frame, stream.block_frames),
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    on_step_end=on_step_end,
+                )
+                stream.append(latents)
+                blocks.append(stream.without_cues(latents))
+        latents = torch.cat(blocks, dim=-1)[..., :num_frames]  # (batch, latent_dim, frames)
+
+        # 4. Latents -> sound, or codes
+        audios = codes = None
+        if output_type == "codes":
+            codes = self.codec.latents_to_codes(latents.to(self.codec.dtype))
+        elif output_type != "latents":
+            audios = self.decode_latents(stream, latents, num_samples)
+            audios = audios.cpu().numpy() if output_type == "np" else audios
+
+        if not return_dict:
+            return {"codes": codes, "latents": latents}.get(output_type, audios), lead_sheets
+        return RealTimeJazzPipelineOutput(
+            audios=audios, lead_sheets=lead_sheets, latents=latents, codes=codes
+        )
+
+    # -- live ----------------------------------------------------------------------------------------------
+    def live(
+        self,
+        prompt: Prompt,
+        chords: str | None = None,
+        tempo: float | None = None,
+        key: str | None = None,
+        mood: str | None = None,
+        instruments: Sequence[str] | None = None,
+        lead_sheet: LeadSheet | None = None,
+        block_frames: int | None = None,
+        window_frames: int | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
+    ) -> LiveSession:
+        """Endless music: a context manager and an iterator of `LiveBlock`, steered with
+        `session.update(...)`.
+
+        Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed.
+        """
+        defaults = self.generation_defaults
+        given = {
+            "block_frames": block_frames,
+            "window_frames": window_frames,
+            "guidance_scale": guidance_scale,
+            "num_inference_steps": num_inference_steps,
+        }
+        settings = {name: defaults[name] if value is None else value for name, value in given.items()}
+        return LiveSession(
+            self,
+            prompt,
+            chords=chords,
+            tempo=tempo,
+            key=key,
+            mood=mood,
+            instruments=instruments,
+            lead_sheet=lead_sheet,
+            seed=seed,
+            **settings,
+        )
+
+
+def _align_weights(model: torch.nn.Module) -> None:
+    """Move weights that lie off a 64-byte boundary.
+
+    safetensors leaves weights wherever they are in the file, and CPU kernels round by alignment: without this
+    a loaded pipeline does not play bit for bit as the saved one.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % 64:
+            tensor.data = tensor.data.clone()
+
+
+def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
+    """A seed a row for the band leader; rows that share a generator get neighbouring ones."""
+    shared = len(generators) > 1 and all(generator is generators[0] for generator in generators)
+    return [(g.initial_seed() + (row if shared else 0)) % 2**63 for row, g in enumerate(generators)]
+
+
+def _as_dtype(dtype: Any) -> torch.dtype:
+    value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise ValueError(f"dtype {dtype!r}: choose from float32, bfloat16, float16")
+    return value

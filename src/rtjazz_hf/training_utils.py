@@ -1,0 +1,508 @@
+"""What every training script shares: seeds, checkpoints, EMA, logs, the bookkeeping of the loop.
+
+A script reads top to bottom; this module keeps its promises. The pattern:
+
+    @dataclass
+    class FlowTrainConfig(TrainConfig):  # own settings beside the shared ones
+        data: str = ""
+        model: dict = field(default_factory=dict)
+
+    # --config mini means CONFIGS/flow_mini.yaml; every field is also an option of the command line
+    config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__)
+    run = TrainingRun(config)  # Accelerator, seeds, TensorBoard
+    model = Model.from_pretrained(config.init_from) if config.init_from else
+    Model(ModelConfig(**config.model)) run.make_ema(model)  # before prepare optimizer =
+    AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate) model, optimizer =
+    run.prepare(model, optimizer) run.resume()  # from the newest complete checkpoint, if there is one for
+    batch in run.batches(make_batch):  # make_batch(rng) -> dict of tensors
+        with run.accelerator.accumulate(model):
+            loss = model(**batch).loss
+            run.backward(loss, model, optimizer)  # clip, step, zero_grad, EMA
+        run.log(loss=loss)  # mean over log_every steps
+        if run.due(config.sample_every):
+            run.save_sample("take 1", audio, lead_sheet)  # flac, picture, TensorBoard
+    run.save_model(run.weights(model), extras=[tokenizer], card=model_card(...))  # output_dir/final
+    run.finish()
+
+A batch depends on (seed, step, process) alone and the random state is set from them before each step, so a
+run that was killed and resumed repeats the losses of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .audio import plot_spectrogram, write_audio
+from .training_config import TrainConfig, import_train_extra, learning_rate_factor, load_config, parse_config
+
+__all__ = [
+    "EMA",
+    "TrainConfig",
+    "TrainingRun",
+    "atomic_folder",
+    "latest_checkpoint",
+    "learning_rate_factor",
+    "load_config",
+    "model_card",
+    "parameter_groups",
+    "parse_config",
+    "step_rng",
+]
+
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
+_STATE_FILE = "state.json"
+# What may change between two parts of one run without a word.
+_FREE_TO_CHANGE = {"max_minutes", "max_steps", "log_every", "save_every", "sample_every", "keep_checkpoints",
+                   "num_workers", "wandb", "output_dir", "resume", "init_from"}  # fmt: skip
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW groups: decay for matrices and kernels, none for biases, norms, scales and embeddings."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decays = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
+    rest = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+class EMA:
+    """An exponential moving average of a model's weights, as a second module: `ema.module`, in eval mode.
+
+    Parameters are averaged (the decay warms up as (1 + n) / (10 + n)); buffers are copied. Make it before
+    `Accelerator.prepare`, which binds a wrapped forward to the instance.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after an optimizer step; `model` is the unwrapped model."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        mine, theirs = list(self.module.parameters()), [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for own, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(other)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "module": self.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.module.load_state_dict(state["module"])
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `path` if the block ends well, else vanishes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def latest_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """The newest complete checkpoint folder of a run, or None; half-written ones are ignored."""
+    complete = [
+        folder
+        for folder in Path(output_dir, "checkpoints").glob("step-*")
+        if _CHECKPOINT_NAME.fullmatch(folder.name) and (folder / _STATE_FILE).is_file()
+    ]
+    return max(complete, key=lambda folder: folder.name, default=None)
+
+
+def step_rng(seed: int, *key: int) -> np.random.Generator:
+    """The random generator that belongs to (seed, step, ...), the same whenever it is asked for."""
+    return np.random.default_rng([seed, *key])
+
+
+class _StepDataset(torch.utils.data.Dataset):
+    """Batches by their place in the run, so that workers and resumed runs make the same ones."""
+
+    def __init__(self, make_batch: Callable[[np.random.Generator], Any], seed: int, process: int) -> None:
+        self.make_batch, self.seed, self.process = make_batch, seed, process
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make_batch(step_rng(self.seed, index, self.process))
+
+
+class TrainingRun:
+    """One run of a training script: Accelerator, clock, checkpoints, logs. See the module's head for its use.
+
+    Attributes: `accelerator`, `config`, `output_dir`, `step` (optimizer steps done), `device`, `is_main`.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import ProjectConfiguration, set_seed
+
+        import_train_extra("tensorboard")
+        self.config = config
+        self.output_dir = Path(config.output_dir)
+        if self.output_dir.is_file():
+            raise NotADirectoryError(f"output_dir '{self.output_dir}' is a file; give a folder.")
+        if not config.resume and latest_checkpoint(self.output_dir) is not None:
+            raise FileExistsError(f"'{self.output_dir}' holds a run; resume it, or give another output_dir.")
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            log_with=["tensorboard", "wandb"] if config.wandb else ["tensorboard"],
+            project_config=ProjectConfiguration(
+                str(self.output_dir), logging_dir=str(self.output_dir / "logs")
+            ),
+        )
+        self.is_main = self.accelerator.is_main_process
+        self.device = self.accelerator.device
+        self.accelerator.init_trackers("rtjazz", {k: str(v) for k, v in dataclasses.asdict(config).items()})
+        set_seed(config.seed)
+        self.step = 0
+        self.ema: EMA | None = None
+        self._ema_source: nn.Module | None = None
+        self.metrics: dict[str, float] = {}  # the last logged means
+        self._pending: dict[str, list[Any]] = {}
+        self._optimizers: list[tuple[Any, list[float]]] = []
+        self._skipped: dict[str, int] = {}
+        self._started = time.monotonic()
+        self._stop = False
+        self._last_micro_batch = True
+        self._progress: Any = None
+
+    @property
+    def minutes(self) -> float:
+        """Wall time since this call started."""
+        return (time.monotonic() - self._started) / 60
+
+    def print(self, text: str) -> None:
+        """Say something on the main process without breaking the progress bar."""
+        if self.is_main:
+            (self._progress.write if self._progress is not None else print)(text)
+
+    def make_ema(self, model: nn.Module) -> EMA | None:
+        """Make the EMA of the model (None if ema_decay is 0) that checkpoints keep; before `prepare`."""
+        if self.config.ema_decay == 0:
+            return None
+        if "FSDP" in str(self.accelerator.distributed_type):
+            raise ValueError("EMA needs whole weights on each process; set ema_decay: 0 with FSDP.")
+        self.ema = EMA(model.to(self.device), self.config.ema_decay)
+        self._ema_source = model
+        self.accelerator.register_for_checkpointing(self.ema)
+        return self.ema
+
+    def prepare(self, *objects: Any) -> Any:
+        """`Accelerator.prepare` for models and optimizers, whose rates follow the schedule from here on."""
+        prepared = self.accelerator.prepare(*objects)
+        for item in prepared if len(objects) > 1 else (prepared,):
+            if isinstance(item, torch.optim.Optimizer):
+                self._optimizers.append((item, [group["lr"] for group in item.param_groups]))
+        return prepared
+
+    def resume(self) -> int:
+        """Load the newest complete checkpoint, if any, into everything prepared; the steps done so far."""
+        folder = latest_checkpoint(self.output_dir) if self.config.resume else None
+        if folder is None:
+            return 0
+        state = json.loads((folder / _STATE_FILE).read_text())
+        now = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        changed = [key for key in now if key not in _FREE_TO_CHANGE and state["config"].get(key) != now[key]]
+        if changed:
+            self.print(f"settings changed since the last part of this run: {', '.join(changed)}")
+        self.accelerator.load_state(str(folder))
+        self.step = state["step"]
+        self._pending = {name: list(pair) for name, pair in state["pending"].items()}
+        if self.is_main:
+            self._trim_log()
+        self.print(f"resumed from {folder.name}")
+        return self.step
+
+    def batches(self, make_batch: Callable[[np.random.Generator], Any]) -> Iterator[Any]:
+        """Yield batches on the device until max_steps, max_minutes or an interrupt; checkpoints on the way
+        and at the end.
+
+        `make_batch(rng)` makes one process's micro-batch (a tensor, dict or list of them) from its generator
+        alone.
+        """
+        from accelerate.utils import send_to_device
+        from tqdm.auto import tqdm
+
+        micro = self.config.gradient_accumulation_steps
+        indices = range(self.step * micro, self.config.max_steps * micro)
+        loader = torch.utils.data.DataLoader(
+            _StepDataset(make_batch, self.config.seed, self.accelerator.process_index),
+            batch_size=None, sampler=indices, num_workers=self.config.num_workers,
+            prefetch_factor=2 if self.config.num_workers else None, pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        self._progress = tqdm(
+            total=self.config.max_steps, initial=self.step, disable=not self.is_main, unit="step"
+        )
+        with self._progress, self._graceful_stop():
+            for index, batch in zip(indices, loader):
+                self._last_micro_batch = (index + 1) % micro == 0
+                if index % micro == 0:
+                    self._set_learning_rate()
+                # the same noise, dropout and masks in a resumed run, whatever an evaluation drew before
+                seed = step_rng(self.config.seed, index, self.accelerator.process_index, 1).integers(2**62)
+                torch.manual_seed(int(seed))
+                yield send_to_device(batch, self.device)
+                if not self._last_micro_batch:
+                    continue
+                self._end_of_log_window()
+                self.step += 1
+                self._progress.update()
+                if self._should_stop():
+                    break
+                if self.step % self.config.save_every == 0:
+                    self.save_checkpoint()
+            latest = latest_checkpoint(self.output_dir)
+            if latest is None or latest.name != f"step-{self.step:08d}":
+                self.save_checkpoint()
+        self._progress = None
+
+    def backward(
+        self, loss: torch.Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "grad_norm"
+    ) -> None:
+        """Back-propagate; where a step is due: clip, step, clear, and update the EMA if it is of this model.
+
+        A step with a gradient that is not finite is left out; ten in a row end the run with an error.
+        `name` is the logged name of the gradient's norm, where one script trains two models.
+        """
+        self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients:
+            norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.max_grad_norm)
+            self.log(**{name: norm})
+            if torch.isfinite(torch.as_tensor(norm)) or self.accelerator.scaler is not None:
+                self._skipped[name] = 0
+                optimizer.step()
+                unwrapped = self.accelerator.unwrap_model(model)
+                if self.ema is not None and unwrapped is self._ema_source:  # not a discriminator, say
+                    self.ema.update(unwrapped)
+            else:
+                self._skipped[name] = self._skipped.get(name, 0) + 1
+                if self._skipped[name] == 10:
+                    raise FloatingPointError(
+                        f"the gradient was not finite 10 times in a row at step {self.step}; "
+                        "lower learning_rate or set mixed_precision: 'no'."
+                    )
+            optimizer.zero_grad(set_to_none=True)
+
+    def log(self, **values: torch.Tensor | float) -> None:
+        """Add values to this window's means, written every log_every steps to TensorBoard and log.jsonl."""
+        for name, value in values.items():
+            value = value.detach().float().mean() if isinstance(value, torch.Tensor) else float(value)
+            total = self._pending.setdefault(name, [0.0, 0])
+            total[0] = total[0] + value  # stays on the device: no synchronisation until the window ends
+            total[1] += 1
+
+    def log_now(self, **values: float) -> None:
+        """Write values of this step at once (evaluations)."""
+        values = {name: float(value) for name, value in values.items()}
+        self.metrics.update(values)
+        self._write(self.step + 1, values)
+
+    def due(self, every: int) -> bool:
+        """Whether the step in hand is a multiple of `every` (0 = never); ask after `backward`."""
+        return every > 0 and self._last_micro_batch and (self.step + 1) % every == 0
+
+    def save_sample(self, name: str, audio: Any, lead_sheet: Any = None) -> None:
+        """Keep a sound of `(2, samples)` at 48 kHz and its picture, in output_dir/samples and TensorBoard."""
+        if not self.is_main:
+            return
+        from matplotlib.image import imread
+
+        audio = audio.detach().float().cpu().numpy() if isinstance(audio, torch.Tensor) else np.asarray(audio)
+        folder = self.output_dir / "samples" / f"step-{self.step + 1:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"[^\w-]+", "_", name)
+        write_audio(folder / f"{stem}.flac", audio, overwrite=True)
+        picture = plot_spectrogram(audio, folder / f"{stem}.png", lead_sheet, f"{name}, step {self.step + 1}")
+        writer = self.accelerator.get_tracker("tensorboard").writer
+        mid = torch.from_numpy(audio).mean(0, keepdim=True).clamp(-1, 1)
+        writer.add_audio(name, mid, self.step + 1, sample_rate=48_000)
+        self.log_picture(name, imread(picture)[..., :3])
+
+    def log_picture(self, name: str, picture: np.ndarray) -> None:
+        """Show a picture in TensorBoard: `(height, width)` or `(height, width, 3)`, values in [0, 1]."""
+        if self.is_main:
+            layout = "HWC" if picture.ndim == 3 else "HW"
+            writer = self.accelerator.get_tracker("tensorboard").writer
+            writer.add_image(name, picture, self.step + 1, dataformats=layout)
+
+    def save_checkpoint(self) -> None:
+        """Write checkpoints/step-XXXXXXXX whole or not at all; drop the oldest beyond keep_checkpoints."""
+        folder = self.output_dir / "checkpoints" / f"step-{self.step:08d}"
+        partial = folder.with_name(f".{folder.name}.partial")
+        if self.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))  # every process: FSDP keeps a shard each
+        self.accelerator.wait_for_everyone()
+        if self.is_main:
+            pending = {name: [float(total), count] for name, (total, count) in self._pending.items()}
+            state = {"step": self.step, "pending": pending, "config": dataclasses.asdict(self.config)}
+            (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+            done = sorted(p for p in folder.parent.iterdir() if _CHECKPOINT_NAME.fullmatch(p.name))
+            for old in done[: -max(1, self.config.keep_checkpoints)]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def weights(self, model: nn.Module) -> nn.Module:
+        """The model to sample from, judge and save: the EMA where there is one, else the unwrapped model."""
+        if self.ema is not None:
+            return self.ema.module
+        return self.accelerator.unwrap_model(model)
+
+    def save_model(self, model: Any, extras: Sequence[Any] = (), card: str = "", name: str = "final") -> Path:
+        """Save model, extras (a tokenizer) and README.md as the folder output_dir/name, atomically."""
+        folder = self.output_dir / name
+        whole = {}
+        if "FSDP" in str(self.accelerator.distributed_type):  # gathered by all processes together
+            whole = {"state_dict": self.accelerator.get_state_dict(model)}
+        if self.is_main:
+            with atomic_folder(folder) as partial:
+                model.save_pretrained(partial, **whole)
+                for item in extras:
+                    item.save_pretrained(partial)
+                if card:
+                    (partial / "README.md").write_text(card)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def finish(self) -> None:
+        """Close the logs."""
+        self.accelerator.end_training()
+
+    def _set_learning_rate(self) -> None:
+        progress = self.minutes / self.config.max_minutes if self.config.decay_by == "minutes" else None
+        factor = learning_rate_factor(self.step, self.config, progress)
+        for optimizer, peaks in self._optimizers:
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+        if self._optimizers:
+            self.log(learning_rate=self._optimizers[0][1][0] * factor)
+
+    def _should_stop(self) -> bool:
+        late = self.config.max_minutes is not None and self.minutes >= self.config.max_minutes
+        if late or self._stop:
+            self.accelerator.set_trigger()
+        return (
+            self.accelerator.check_trigger()
+        )  # all processes agree, or they would wait for each other for ever
+
+    def _end_of_log_window(self) -> None:
+        if (self.step + 1) % self.config.log_every:
+            return
+        means = {name: float(total) / count for name, (total, count) in self._pending.items()}
+        self._pending.clear()
+        self.metrics.update(means)
+        self._write(self.step + 1, means)
+        if self._progress is not None:
+            self._progress.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:6]}, refresh=False)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        self.accelerator.log(values, step=step)
+        if self.is_main:
+            with (self.output_dir / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, **values}) + "\n")
+
+    def _trim_log(self) -> None:
+        """Forget what was logged after the checkpoint: those steps are run again."""
+        path = self.output_dir / "log.jsonl"
+        if path.is_file():
+            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+            path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step))
+
+    @contextlib.contextmanager
+    def _graceful_stop(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the step in hand, saved; a second Ctrl-C ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _frame: Any) -> None:
+            if self._stop and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._stop = True
+            self.print("stopping after this step; once more to stop at once")
+
+        old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def model_card(
+    name: str,
+    summary: str,
+    config: TrainConfig,
+    metrics: dict[str, float],
+    data: str,
+    library: str = "transformers",
+) -> str:
+    """The README.md of a trained part: what it is, how it was trained, its measures and limits."""
+    rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in sorted(metrics.items()))
+    settings = "\n".join(f"{key}: {json.dumps(value)}" for key, value in dataclasses.asdict(config).items()
+                         if key not in ("output_dir", "data"))  # fmt: skip
+    return f"""---
+library_name: {library}
+license: apache-2.0
+tags:
+- music
+- jazz
+- rtjazz
+---
+
+# {name}
+
+{summary}
+
+A part of RealTimeJazz: `pip install rtjazz-hf`, then `import rtjazz_hf` before `AutoModel.from_pretrained`.
+
+## Training
+
+Data: {data}
+
+```yaml
+{settings}
+```
+
+## Measures at the end of training
+
+| measure | value |
+|---|---|
+{rows}
+
+## Limits
+
+Trained on the data named above alone: other music, other words and other sound are outside what it knows.
+"""

@@ -1,0 +1,199 @@
+"""The codec as a model: shapes, streaming equals whole, saved equals loaded, bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, spectral_loss, waveform_loss
+
+HOP = 640
+TINY = dict(
+    latent_dim=16, codebook_size=32, encoder_hidden_size=32, encoder_layers=1, decoder_hidden_size=32,
+    decoder_layers=1, expansion=2, noise_frames=50, seanet_filters=4,
+)  # fmt: skip
+KINDS = [dict(backbone="lapped", phase="free"), dict(backbone="lapped", phase="kept"), dict(backbone="seanet")]
+
+
+def music(seconds: float = 1.5, rows: int = 1, seed: int = 0) -> torch.Tensor:
+    """A chord of decaying partials with a noise burst a beat: (rows, 2, samples)."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * 48000)) / 48000
+    clips = []
+    for _ in range(rows):
+        left = sum(np.sin(2 * np.pi * f * time) for f in rng.choice([220.0, 261.6, 329.6, 392.0, 440.0], 3))
+        noise = rng.standard_normal(len(time)) * np.exp(-((time % 0.5) * 30))
+        clips.append(np.stack([0.1 * left + 0.1 * noise, 0.07 * left + 0.1 * noise]))
+    return torch.from_numpy(np.stack(clips)).float()
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["free", "kept", "seanet"])
+def codec(request) -> RealTimeJazzCodec:
+    torch.manual_seed(0)
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY, **request.param))
+    codec.fit_start([music(2.0)])
+    for parameter in codec.parameters():  # the zero-initialised outputs must matter in these tests
+        if parameter.requires_grad and parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.02)
+    latents = codec.encode(music(4.0, seed=1), return_codes=False).latents
+    codec.quantizer.fit(latents[0].T, iterations=3)
+    return codec.eval()
+
+
+class TestStreaming:
+    def test_frames(self, codec):
+        encoded = codec.encode(music()[..., : 10 * HOP + 1])
+        assert encoded.latents.shape == (1, 16, 11)
+        assert encoded.codes.shape == (1, 4, 11) and encoded.codes.dtype == torch.int64
+        assert codec.decode(codes=encoded.codes).audio.shape == (1, 2, 11 * HOP)
+
+    def test_encode_in_pieces_equals_whole(self, codec):
+        audio = music()
+        whole = codec.encode(audio, return_codes=False).latents
+        state, parts = codec.init_encoder_state(1), []
+        cuts = [0, 1, 700, 895, 897, 20000, 20001, audio.shape[-1]]
+        for start, stop in zip(cuts, cuts[1:]):
+            last = stop == audio.shape[-1]
+            out = codec.encode(audio[..., start:stop], state=state, flush=last, return_codes=False)
+            parts.append(out.latents)
+            state = out.state
+        torch.testing.assert_close(torch.cat(parts, -1), whole, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_decode_in_pieces_equals_whole(self, codec, seed):
+        latents = codec.encode(music(rows=2), return_codes=False).latents
+        whole = codec.decode(latents=latents).audio
+        cuts = np.random.default_rng(seed).choice(np.arange(1, latents.shape[-1]), 6, replace=False)
+        cuts = [0, *sorted(cuts.tolist()), latents.shape[-1]]
+        state, parts = None, []
+        for start, stop in zip(cuts, cuts[1:]):
+            out = codec.decode(latents=latents[..., start:stop], state=state)
+            parts.append(out.audio)
+            state = out.state
+        torch.testing.assert_close(torch.cat(parts, -1), whole, atol=1e-5, rtol=1e-5)
+
+    def test_old_state_can_be_resumed(self, codec):
+        latents = codec.encode(music(), return_codes=False).latents
+        state = codec.decode(latents=latents[..., :20]).state
+        first = codec.decode(latents=latents[..., 20:40], state=state).audio
+        assert torch.equal(first, codec.decode(latents=latents[..., 20:40], state=state).audio)
+
+    def test_rows_do_not_mix(self, codec):
+        audio = music(rows=3)
+        whole = codec.encode(audio, return_codes=False).latents
+        alone = codec.encode(audio[1:2], return_codes=False).latents
+        torch.testing.assert_close(whole[1:2], alone, atol=1e-4, rtol=1e-4)
+
+    def test_causal(self, codec):
+        """A frame knows nothing later than its own end and the overlap."""
+        audio = music()
+        changed = audio.clone()
+        changed[..., 30 * HOP + codec.config.overlap :] = 0
+        before = codec.encode(audio, return_codes=False).latents[..., :30]
+        after = codec.encode(changed, return_codes=False).latents[..., :30]
+        torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
+
+
+class TestCodes:
+    def test_codebooks_sum_to_latents(self, codec):
+        codes = codec.encode(music()).codes
+        vectors = codec.codebooks
+        total = codec.latents_offset[None, :, None] + sum(vectors[k][codes[:, k]].transpose(1, 2) for k in range(4))
+        torch.testing.assert_close(codec.codes_to_latents(codes), total, atol=1e-4, rtol=1e-4)
+
+    def test_fewer_levels(self, codec):
+        assert codec.encode(music(), num_codebooks=2).codes.shape[1] == 2
+        with pytest.raises(ValueError, match="num_codebooks=9"):
+            codec.encode(music(), num_codebooks=9)
+
+    def test_bitrate_of_the_standard_codec(self):
+        config = RealTimeJazzCodecConfig()
+        codec = RealTimeJazzCodec(config)
+        assert codec.bitrate() == 3300 and codec.bitrate(2) == 1650
+        assert config.latency_samples / config.sampling_rate < 0.020
+
+
+class TestSaveLoad:
+    def test_round_trip_is_bit_equal(self, codec, tmp_path):
+        codec.save_pretrained(tmp_path)
+        loaded, info = RealTimeJazzCodec.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        loaded.eval()
+        encoded = codec.encode(music())
+        again = loaded.encode(music())
+        assert torch.equal(encoded.latents, again.latents) and torch.equal(encoded.codes, again.codes)
+        assert torch.equal(codec.decode(codes=encoded.codes).audio, loaded.decode(codes=encoded.codes).audio)
+
+
+class TestSound:
+    """The transform start alone, with no learning, keeps what it promises."""
+
+    def test_free_start_keeps_the_notes(self):
+        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(encoder_layers=1, decoder_layers=1))
+        codec.fit_start([music(4.0, seed=seed) for seed in range(4)])
+        time = torch.arange(48000) / 48000
+        tone = 0.2 * torch.sin(2 * torch.pi * 440 * time).expand(1, 2, -1)
+        back = codec.decode(latents=codec.encode(tone, return_codes=False).latents).audio[0, 0, 24000:]
+        spectrum = torch.fft.rfft(back * torch.hann_window(len(back))).abs()
+        assert abs(spectrum.argmax().item() * 2 - 440) <= 4  # Hz
+
+    def test_same_codes_give_the_same_noise(self, codec):
+        codes = codec.encode(music()).codes
+        assert torch.equal(codec.decode(codes=codes).audio, codec.decode(codes=codes).audio)
+
+
+class TestTraining:
+    def test_loss_falls(self):
+        torch.manual_seed(0)
+        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY))
+        audio = music(1.0, rows=2)
+        codec.fit_start([audio])
+        optimizer = torch.optim.Adam(codec.parameters(), lr=2e-3)
+        losses = []
+        for _ in range(12):
+            loss = spectral_loss(codec(audio, quantize=False).audio, audio)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.95 * losses[0]
+
+    def test_quantiser_learns_along(self):
+        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY)).train()
+        codec.fit_start([music()])
+        out = codec(music(rows=2), quantize=True, latent_noise=0.1, start_frame=torch.tensor([3, 40]))
+        assert out.quantizer.codes.shape[1] == 4 and codec.quantizer.is_initialized
+        assert torch.isfinite(out.quantizer.loss)
+
+    def test_losses_are_zero_for_equal_audio(self):
+        audio = music()
+        assert spectral_loss(audio, audio) == 0 and waveform_loss(audio, audio) == 0
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("audio", "message"),
+        [
+            (torch.zeros(2, 48000), "batch, 2, samples"),
+            (torch.zeros(1, 1, 48000), "mono"),
+            (torch.zeros(1, 2, 0), "no samples"),
+            (torch.zeros(1, 2, 48000, dtype=torch.int16), "floating point"),
+            (torch.full((1, 2, 4800), float("nan")), "NaN"),
+        ],
+    )
+    def test_audio(self, codec, audio, message):
+        with pytest.raises(ValueError, match=message):
+            codec.encode(audio)
+
+    def test_decode_wants_one_input(self, codec):
+        with pytest.raises(ValueError, match="exactly one"):
+            codec.decode()
+        with pytest.raises(ValueError, match="16, frames"):
+            codec.decode(latents=torch.zeros(1, 3, 5))
+
+    def test_config(self):
+        with pytest.raises(ValueError, match="backbone"):
+            RealTimeJazzCodecConfig(backbone="mp3")
+        with pytest.raises(ValueError, match="multiply"):
+            RealTimeJazzCodecConfig(backbone="seanet", seanet_strides=(2, 2))
+        with pytest.raises(ValueError, match="latents_std"):
+            RealTimeJazzCodecConfig(latents_std=(1.0,))

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rtjazz_hf.flow import (
+    codebook_loss,
+    corrupt_context,
+    drop_rows,
+    flow_matching_loss,
+    sample_timesteps,
+    velocity_target,
+)
+
+
+class TestTimesteps:
+    @pytest.mark.parametrize("distribution", ["uniform", "logit_normal"])
+    def test_seeded_and_inside(self, distribution):
+        first, second = (
+            sample_timesteps((64, 30), distribution, generator=torch.Generator().manual_seed(3))
+            for _ in range(2)
+        )
+        assert torch.equal(first, second) and first.shape == (64, 30)
+        assert first.min() >= 0 and first.max() <= 1
+        assert first.mean().item() == pytest.approx(0.5, abs=0.03)
+
+    def test_shift_moves_towards_noise(self):
+        times = sample_timesteps((2000,), "uniform", shift=3.0, generator=torch.Generator().manual_seed(3))
+        assert times.mean() < 0.4
+
+    def test_bad_names(self):
+        with pytest.raises(ValueError, match="'beta'"):
+            sample_timesteps((2,), "beta")
+        with pytest.raises(ValueError, match="shift is 0"):
+            sample_timesteps((2,), shift=0)
+
+
+class TestVelocityLoss:
+    def test_is_mean_squared_error(self):
+        velocity, clean, noise = (torch.randn(2, 3, 5) for _ in range(3))
+        target = velocity_target(clean, noise)
+        expected = torch.nn.functional.mse_loss(velocity, target)
+        torch.testing.assert_close(flow_matching_loss(velocity, target), expected)
+        torch.testing.assert_close(flow_matching_loss(velocity, target, (2.0, 2.0, 2.0)), expected)
+
+    def test_weights_and_mask(self):
+        velocity, target = torch.zeros(1, 2, 4), torch.ones(1, 2, 4)
+        target[:, 1] = 2
+        target[..., 2:] = 100
+        mask = torch.tensor([[True, True, False, False]])
+        assert flow_matching_loss(velocity, target, (3.0, 1.0), mask).item() == pytest.approx(1.75)
+        assert flow_matching_loss(velocity, target, reduction="none").shape == (1, 4)
+        with pytest.raises(ValueError, match="1 channel_weights"):
+            flow_matching_loss(velocity, target, (1.0,))
+        with pytest.raises(ValueError, match="'sum'"):
+            flow_matching_loss(velocity, target, reduction="sum")
+
+
+class TestCodebookLoss:
+    def test_uniform_logits_know_nothing(self):
+        codes = torch.randint(16, (2, 4, 5))
+        assert codebook_loss(torch.zeros(2, 4, 5, 16), codes).item() == pytest.approx(math.log(16))
+
+    def test_right_codes_win(self):
+        codes = torch.randint(16, (2, 4, 5))
+        logits = 50.0 * torch.nn.functional.one_hot(codes, 16).float()
+        assert codebook_loss(logits, codes).item() < 1e-6
+        wrong = logits.clone()
+        wrong[:, 3] = 0
+        assert codebook_loss(wrong, codes, (1.0, 1.0, 1.0, 0.0)).item() < 1e-6
+        with pytest.raises(ValueError, match="codes has shape"):
+            codebook_loss(logits, codes[:, :3])
+
+
+def test_drop_rows():
+    style = torch.ones(1000, 4)
+    dropped = drop_rows(style, 0.2, torch.Generator().manual_seed(0))
+    assert (dropped.any(-1) == dropped.all(-1)).all()
+    assert dropped.mean().item() == pytest.approx(0.8, abs=0.05)
+    assert torch.equal(drop_rows(style, 0.0), style) and not drop_rows(style, 1.0).any()
+
+
+def test_corrupt_context():
+    clean = torch.randn(4, 3, 50)
+    assert torch.equal(corrupt_context(clean, 0.0), clean)
+    noisy = corrupt_context(clean, 0.1, torch.Generator().manual_seed(0))
+    assert 0 < (noisy - clean).abs().mean() < 0.2

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from flow_models import TINY, build_inputs, build_model, play
+
+from rtjazz_hf.flow import (
+    FlowMatchScheduler,
+    RealTimeJazzFlowTransformer,
+    RealTimeJazzFlowTransformerConfig,
+    codebook_loss,
+    flow_matching_loss,
+    velocity_target,
+)
+from rtjazz_hf.flow import modeling_realtime_jazz_flow as modeling
+
+VARIANTS = [
+    {},
+    {"patch_size": 3},
+    {"cue_channels": 4, "num_style_heads": 1},
+    {"prediction_type": "codebook", "cue_channels": 4},
+    {"prediction_type": "codebook", "patch_size": 2},
+]
+
+
+def close(first, second, tolerance=1e-5):
+    torch.testing.assert_close(first, second, atol=tolerance, rtol=tolerance)
+
+
+class TestTrainingEqualsGeneration:
+    @pytest.mark.parametrize("variant", VARIANTS, ids=str)
+    @pytest.mark.parametrize("window", [300, 20, 6, 3, 0])
+    def test_blocks_equal_cache(self, variant, window):
+        model = build_model(**variant)
+        inputs = build_inputs(model)
+        with torch.no_grad():
+            trained = model(**inputs, block_frames=6, window_frames=window).sample
+        played, cache = play(model, inputs, 6, window)
+        close(trained, played)
+        assert cache.num_frames == min(48, window // 6 * 6)
+
+    @pytest.mark.parametrize("chunk", [1, 10, 12, 18, 1000])
+    def test_chunks_do_not_matter(self, chunk, monkeypatch):
+        model = build_model()
+        inputs = build_inputs(model)
+        starts = torch.tensor([20, 0])
+        windows = torch.tensor([13, 40])
+        monkeypatch.setattr(modeling, "CPU_CHUNK_TOKENS", chunk)
+        with torch.no_grad():
+            output = model(**inputs, block_frames=6, window_frames=windows, context_start=starts).sample
+            monkeypatch.setattr(modeling, "CPU_CHUNK_TOKENS", 6)
+            close(
+                output,
+                model(**inputs, block_frames=6, window_frames=windows, context_start=starts).sample,
+            )
+
+    def test_window_and_start_of_each_row(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        windows = torch.tensor([0, 18])
+        with torch.no_grad():
+            output = model(**inputs, block_frames=6, window_frames=windows).sample
+            for row, window in enumerate(windows.tolist()):
+                single = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+                close(output[row : row + 1], model(**single, block_frames=6, window_frames=window).sample)
+
+    def test_context_start_is_a_cold_start(self):
+        model = build_model()
+        inputs = build_inputs(model, batch=1)
+        with torch.no_grad():
+            output = model(**inputs, block_frames=6, context_start=torch.tensor([18])).sample[..., 18:]
+        late = {name: tensor[..., 18:] for name, tensor in inputs.items() if name in ("sample", "context")}
+        late |= {"timestep": inputs["timestep"][:, 3:], "lead_sheet": inputs["lead_sheet"][:, 18:]}
+        played, _ = play(model, inputs | late, 6, 300, start_frame=18)
+        close(output, played)
+
+    def test_default_block_is_the_configs(self):
+        model = build_model()
+        inputs = build_inputs(model, frames=72, blocks=2)
+        with torch.no_grad():
+            close(model(**inputs).sample, model(**inputs, block_frames=36).sample, 0)
+
+
+class TestContext:
+    def test_does_not_hear_the_target(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        _, cache = play(model, inputs, 6, 300)
+        changed = build_inputs(model, seed=5) | {"context": inputs["context"]}
+        _, other = play(model, changed, 6, 300)
+        for first, second in zip(cache.keys + cache.values, other.keys + other.values):
+            assert torch.equal(first, second)
+
+    def test_block_hears_only_earlier_clean_blocks(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        with torch.no_grad():
+            before = model(**inputs, block_frames=6).sample
+            for name in ("sample", "context"):
+                inputs[name] = inputs[name].clone()
+                inputs[name][..., 24:30] += 1
+            after = model(**inputs, block_frames=6).sample
+        changed = (before - after).abs().amax((0, 1)) > 1e-6
+        assert not changed[:24].any() and changed[24:].all()
+
+    def test_noisy_blocks_do_not_hear_each_other(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        with torch.no_grad():
+            before = model(**inputs, block_frames=6).sample
+            inputs["sample"] = inputs["sample"].clone()
+            inputs["sample"][..., 24:30] += 1
+            after = model(**inputs, block_frames=6).sample
+        changed = (before - after).abs().amax((0, 1)) > 1e-6
+        assert not changed[:24].any() and not changed[30:].any() and changed[24:30].all()
+
+    def test_hours_into_a_stream_nothing_shifts(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        early, _ = play(model, inputs, 6, 20)
+        late, _ = play(model, inputs, 6, 20, start_frame=10 * 3600 * 75)
+        close(early, late)
+
+    def test_guidance_rows_share_a_cache(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        _, cache = play(model, inputs, 6, 300)
+        block = torch.randn(4, 8, 6)
+        twice = type(cache).stack([cache, cache])
+        with torch.no_grad():
+            close(model(block, 0.5, cache=cache).sample, model(block, 0.5, cache=twice).sample)
+        with pytest.raises(ValueError, match="3 rows and the cache 2"):
+            model(torch.randn(3, 8, 6), 0.5, cache=cache)
+
+
+class TestForward:
+    @pytest.mark.parametrize("variant", VARIANTS, ids=str)
+    def test_batch_equals_singles(self, variant):
+        model = build_model(**variant)
+        inputs = build_inputs(model, batch=4)
+        inputs.pop("context")
+        with torch.no_grad():
+            together = model(**inputs).sample
+            for row in range(4):
+                single = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+                close(together[row : row + 1], model(**single).sample)
+
+    def test_eager_equals_sdpa(self):
+        inputs = build_inputs(build_model())
+        with torch.no_grad():
+            close(
+                build_model(attention="sdpa")(**inputs, block_frames=6, window_frames=20).sample,
+                build_model(attention="eager")(**inputs, block_frames=6, window_frames=20).sample,
+            )
+            inputs.pop("context")
+            close(
+                build_model(attention="sdpa")(**inputs).sample,
+                build_model(attention="eager")(**inputs).sample,
+            )
+
+    def test_flash_refuses_training_by_name(self):
+        model = build_model()
+        model.config._attn_implementation = "flash_attention_2"
+        with pytest.raises(ValueError, match=r"flash_attention_2.*sdpa"):
+            model(**build_inputs(model), block_frames=6)
+
+    def test_none_is_zero(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        sample, timestep = inputs["sample"], inputs["timestep"]
+        zeros = {name: torch.zeros_like(inputs[name]) for name in ("lead_sheet", "style")}
+        with torch.no_grad():
+            close(model(sample, timestep).sample, model(sample, timestep, **zeros).sample)
+            assert not torch.allclose(
+                model(sample, timestep).sample, model(sample, timestep, style=inputs["style"]).sample
+            )
+
+    @pytest.mark.parametrize("name", ["timestep", "lead_sheet", "style"])
+    @pytest.mark.parametrize("prediction_type", ["velocity", "codebook"])
+    def test_every_condition_is_heard(self, name, prediction_type):
+        model = build_model(prediction_type=prediction_type)
+        inputs = build_inputs(model)
+        with torch.no_grad():
+            before = model(**inputs, block_frames=6).sample
+            inputs[name] = inputs[name] * 0.5
+            assert (before - model(**inputs, block_frames=6).sample).abs().max() > 1e-4
+
+    def test_codebook_velocity_leads_to_the_expected_vector(self):
+        model = build_model(prediction_type="codebook", cue_channels=2)
+        inputs = build_inputs(model)
+        output = model(**inputs, block_frames=6)
+        assert output.logits.shape == (2, 4, 48, 16)
+        probabilities = output.logits.softmax(-1)
+        expected = torch.einsum("bkfv,kvd->bdf", probabilities, model.head.codebooks)
+        expected = expected + model.head.latents_offset[:, None]
+        left = 1 - inputs["timestep"].repeat_interleave(6, dim=1)[:, None]
+        close(inputs["sample"][:, :8] + left * output.sample[:, :8], expected)
+        assert model(**inputs, block_frames=6, return_sample=False).sample is None
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"sample": torch.zeros(2, 9, 48)}, r"\(2, 9, 48\).*\(batch, 8, frames\)"),
+            ({"timestep": torch.zeros(2, 7)}, r"timestep has shape \(2, 7\)"),
+            ({"lead_sheet": torch.zeros(2, 40, 5)}, r"\(2, 40, 5\).*\(2, 48, 5\)"),
+            ({"style": torch.zeros(2, 3)}, r"\(2, 3\).*\(2, 16\)"),
+            ({"context": torch.zeros(2, 8, 12)}, r"context has shape \(2, 8, 12\)"),
+            ({"block_frames": 7}, "block_frames is 7"),
+        ],
+    )
+    def test_wrong_shapes_are_named(self, change, message):
+        model = build_model()
+        with pytest.raises(ValueError, match=message):
+            model(**(build_inputs(model) | {"block_frames": 6} | change))
+
+    def test_bfloat16(self):
+        model = build_model()
+        inputs = build_inputs(model)
+        with torch.no_grad():
+            exact = model(**inputs, block_frames=6).sample
+            with torch.autocast("cpu", torch.bfloat16):
+                autocast = model(**inputs, block_frames=6).sample
+            half = model.to(torch.bfloat16)(**inputs, block_frames=6).sample
+        for output in (autocast, half):
+            assert output.dtype == torch.float32
+            assert (output - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+class TestModel:
+    def test_initialisation(self):
+        torch.manual_seed(0)
+        model = RealTimeJazzFlowTransformer(RealTimeJazzFlowTransformerConfig(**TINY))
+        for weight in (model.modulation.weight, model.head.proj.weight, model.layers[0].adaln_up.weight):
+            assert not weight.any()
+        assert 0.017 < model.layers[0].mlp.up_proj.weight.std() < 0.022
+        inputs = build_inputs(model)
+        assert not model(**inputs, block_frames=6).sample.any()
+
+    @pytest.mark.parametrize("prediction_type", ["velocity", "codebook"])
+    def test_save_and_load(self, prediction_type, tmp_path):
+        model = build_model(prediction_type=prediction_type, channel_weights=tuple(range(8)))
+        model.save_pretrained(tmp_path)
+        loaded, info = RealTimeJazzFlowTransformer.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values()), info
+        assert loaded.config.channel_weights == model.config.channel_weights
+        assert loaded.config.block_sizes == (6, 12, 24, 36, 48)
+        inputs = build_inputs(model)
+        with torch.no_grad():
+            assert torch.equal(
+                model(**inputs, block_frames=6).sample, loaded(**inputs, block_frames=6).sample
+            )
+
+    def test_gradient_checkpointing(self):
+        model = build_model().train()
+        inputs = build_inputs(model)
+        gradients = []
+        for checkpointing in (False, True):
+            if checkpointing:
+                model.gradient_checkpointing_enable()
+            model.zero_grad()
+            model(**inputs, block_frames=6).sample.square().mean().backward()
+            gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        for first, second in zip(*gradients):
+            close(first, second, 1e-6)
+
+    def test_every_parameter_learns(self):
+        for prediction_type in ("velocity", "codebook"):
+            model = build_model(prediction_type=prediction_type)
+            output = model(**build_inputs(model), block_frames=6)
+            (
+                output.sample.square().mean()
+                + (0 if output.logits is None else output.logits.square().mean())
+            ).backward()
+            assert all(
+                parameter.grad is not None and parameter.grad.any() for parameter in model.parameters()
+            )
+
+    def test_overfits_in_seconds(self):
+        torch.manual_seed(0)
+        config = RealTimeJazzFlowTransformerConfig(**TINY)
+        model = RealTimeJazzFlowTransformer(config)
+        inputs = build_inputs(model)
+        noise = torch.randn_like(inputs["sample"])
+        scheduler = FlowMatchScheduler()
+        target = velocity_target(inputs["context"], noise)
+        inputs["sample"] = scheduler.scale_noise(inputs["context"], inputs["timestep"], noise)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(60):
+            loss = flow_matching_loss(model(**inputs, block_frames=6).sample, target)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert losses[-1] < 0.4 * losses[0]
+
+    def test_codebook_learns(self):
+        torch.manual_seed(0)
+        config = RealTimeJazzFlowTransformerConfig(**(TINY | {"prediction_type": "codebook"}))
+        model = RealTimeJazzFlowTransformer(config)
+        inputs = build_inputs(model)
+        codes = torch.randint(16, (2, 4, 48))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(40):
+            loss = codebook_loss(model(**inputs, block_frames=6, return_sample=False).logits, codes)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert losses[-1] < 0.6 * losses[0]
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
+    def test_cuda_equals_cpu(self, attention):
+        inputs = build_inputs(build_model())
+        windows = torch.tensor([13, 40])
+        with torch.no_grad():
+            expected = build_model()(**inputs, block_frames=6, window_frames=windows).sample
+            on_gpu = {name: tensor.cuda() for name, tensor in inputs.items()}
+            model = build_model(attention=attention).cuda()
+            output = model(**on_gpu, block_frames=6, window_frames=windows.cuda()).sample
+            played, _ = play(model, on_gpu, 6, 20)
+            close(played.cpu(), play(build_model(), inputs, 6, 20)[0], 1e-3)
+        close(output.cpu(), expected, 1e-3)

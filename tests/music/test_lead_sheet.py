@@ -1,0 +1,193 @@
+"""The lead sheet: checks, time, changes, and storage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtjazz_hf.music import Chord, ChordSpan, LeadSheet, Section, parse_chart, random_lead_sheet
+from rtjazz_hf.music.key_finding import estimate_key
+
+sheets = st.integers(0, 2**32 - 1).map(lambda seed: random_lead_sheet(np.random.default_rng(seed)))
+CHART = "Dm7 | G7 | Cmaj7 | %"
+
+
+def sections(*items, instruments=("piano", "bass", "drums")):
+    return tuple(Section(role, start, beats, instruments, "piano") for role, start, beats in items)
+
+
+class TestChecks:
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"tempo": 30}, "40 to 320"),
+            ({"tempo": 321}, "40 to 320"),
+            ({"tempo": float("nan")}, "40 to 320"),
+            ({"beats_per_bar": 7}, "choose 3"),
+            ({"swing": 1.2}, "0 .straight. to 1"),
+            ({"key": "H"}, "unknown key 'H'"),
+            ({"genre": "polka"}, "unknown genre 'polka'.*bossa"),
+            ({"mood": "hungry"}, "unknown mood 'hungry'.*relaxed"),
+            ({"spans": ()}, "at least one chord"),
+            ({"beat_offset": float("inf")}, "beat_offset"),
+            ({"beats_per_bar": 3}, "whole number of 3/4 bars"),
+            ({"sections": ()}, "must end together"),
+            ({"sections": sections(("head", 0, 8))}, "must end together"),
+            ({"sections": sections(("head", 0, 8), ("solo", 9, 7))}, "follow one another"),
+        ],
+    )
+    def test_wrong_fields_are_named(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(LeadSheet.from_chart(CHART), **change)
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            (("chorus", 0, 4, ("piano",), None), "unknown section role 'chorus'.*head_out"),
+            (("head", 0, 4, ("kazoo",), None), "unknown instrument 'kazoo'"),
+            (("head", 0, 4, ("piano",), "bass"), "'bass' does not play"),
+            (("head", -1, 4, ("piano",), None), "section start"),
+            (("head", 0, 0, ("piano",), None), "positive number of beats"),
+        ],
+    )
+    def test_wrong_sections_are_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            Section(*arguments)
+
+    def test_from_chart_fills_in_what_is_left_open(self):
+        sheet = LeadSheet.from_chart(
+            "3/4 Gm7 | C7 | Fmaj7 | %", tempo=150, instruments=["flute", "bass", "piano"]
+        )
+        assert (sheet.key, sheet.beats_per_bar, sheet.num_bars, sheet.num_beats) == ("F", 3, 4, 12)
+        assert sheet.sections == (Section("head", 0.0, 12.0, ("piano", "bass", "flute"), "flute"),)
+        assert sheet.duration == pytest.approx(12 * 60 / 150) and sheet.loops
+        assert 0.5 < sheet.offbeat < 2 / 3
+        with pytest.raises(ValueError, match="unknown instrument 'kazoo'"):
+            LeadSheet.from_chart(CHART, instruments=["kazoo"])
+
+    @pytest.mark.parametrize(
+        "chart, key",
+        [
+            (CHART, "C"),
+            ("Em7b5 | A7b9 | Dm6 | %", "Dm"),
+            ("F7 | Bb7 | F7 | Gm7 C7", "F"),
+            ("Cm7 | % | Fm7 | Cm7", "Cm"),
+            ("Abmaj7 | Bbm7 Eb7 | Abmaj7 | Bbm7 Eb7", "Ab"),
+            ("N.C.", "C"),
+        ],
+    )
+    def test_the_key_is_found(self, chart, key):
+        assert estimate_key(parse_chart(chart).spans) == key
+
+
+class TestTime:
+    def test_positions(self):
+        sheet = LeadSheet.from_chart(CHART, tempo=120)
+        assert (sheet.position(0).bar, sheet.position(0).beat, sheet.position(0).chord.symbol) == (
+            1,
+            1.0,
+            "Dm7",
+        )
+        later = sheet.position(2.75)
+        assert (later.bar, later.beat, later.chord.symbol) == (2, pytest.approx(2.5), "G7")
+        again = sheet.position(8.0)
+        assert (again.bar, again.beat, again.chord.symbol, again.section.role) == (5, 1.0, "Dm7", "head")
+
+    def test_before_the_start_and_after_the_end_nobody_plays(self):
+        sheet = dataclasses.replace(LeadSheet.from_chart(CHART, tempo=120, loops=False), beat_offset=-4.0)
+        assert sheet.position(0.0).chord.is_no_chord and sheet.position(0.0).section is None
+        assert sheet.position(0.0).bar == 0 and sheet.position(2.0).bar == 1
+        assert sheet.position(10.0).chord.is_no_chord and sheet.position(9.9).chord.symbol == "Cmaj7"
+        assert [round(t, 6) for t in sheet.beat_times(0.0, 20.0)] == [2.0 + 0.5 * beat for beat in range(16)]
+        ends = [
+            (round(t0, 6), round(t1, 6), chord.symbol) for t0, t1, chord in sheet.chord_segments(0.0, 12.0)
+        ]
+        assert ends == [(0, 2, "N.C."), (2, 4, "Dm7"), (4, 6, "G7"), (6, 10, "Cmaj7"), (10, 12, "N.C.")]
+
+    @given(sheets, st.floats(0, 300), st.floats(0.1, 60))
+    def test_segments_cover_the_stretch_and_agree_with_positions(self, sheet, start, duration):
+        segments = sheet.chord_segments(start, duration)
+        assert segments[0][0] == pytest.approx(start) and segments[-1][1] == pytest.approx(start + duration)
+        for (_, end, chord), (begin, _, following) in pairwise(segments):
+            assert end == begin and chord != following
+        for t0, t1, chord in segments:
+            if t1 - t0 > 1e-6:
+                assert sheet.position((t0 + t1) / 2).chord == chord
+
+    @given(sheets, st.floats(0, 300), st.floats(0, 30))
+    def test_beat_times_are_whole_beats_inside(self, sheet, start, duration):
+        times = sheet.beat_times(start, duration)
+        beats = np.array([sheet.beat_at(time) for time in times])
+        np.testing.assert_allclose(beats, np.round(beats), atol=1e-6)
+        assert np.all(np.diff(beats) > 0.5)
+        assert np.all((times >= start - 1e-6) & (times < start + duration + 1e-6))
+
+    @given(sheets, st.floats(0, 1000))
+    def test_time_of_is_the_inverse_of_beat_at(self, sheet, seconds):
+        assert sheet.time_of(sheet.beat_at(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+class TestChanges:
+    @given(sheets, st.integers(-24, 24), st.integers(-24, 24))
+    def test_rotation_is_a_group_action(self, sheet, first, second):
+        assert sheet.rotated(0) == sheet == sheet.rotated(12)
+        assert sheet.rotated(first).rotated(second) == sheet.rotated(first + second)
+        turned = sheet.rotated(first)
+        assert [span.chord.root for span in turned.spans] == [
+            None if span.chord.root is None else (span.chord.root + first) % 12 for span in sheet.spans
+        ]
+
+    def test_music_minus_one(self):
+        sheet = LeadSheet.from_chart(CHART, instruments=["piano", "bass", "drums", "trumpet"])
+        without = sheet.without("trumpet")
+        assert without.instruments == ("piano", "bass", "drums")
+        assert without.sections[0].lead is None and sheet.sections[0].lead == "trumpet"
+        assert sheet.without("vibes") == sheet
+        with pytest.raises(ValueError, match="kazoo"):
+            sheet.without("kazoo")
+
+    def test_another_tempo_takes_its_swing_along_unless_it_was_chosen(self):
+        sheet = LeadSheet.from_chart(CHART, tempo=120)
+        assert sheet.with_tempo(280).swing < sheet.swing
+        assert LeadSheet.from_chart(CHART, tempo=120, swing=0.5).with_tempo(280).swing == 0.5
+        with pytest.raises(ValueError, match="40 to 320"):
+            sheet.with_tempo(400)
+
+
+class TestStorage:
+    @given(sheets)
+    def test_a_dictionary_in_json_comes_back_equal(self, sheet):
+        again = LeadSheet.from_dict(json.loads(json.dumps(sheet.to_dict())))
+        assert again == sheet
+        assert [span.chord.symbol for span in again.spans] == [span.chord.symbol for span in sheet.spans]
+
+    @given(sheets)
+    def test_the_text_reads_back_to_the_same_chords(self, sheet):
+        again = LeadSheet.from_chart(sheet.to_text(), tempo=sheet.tempo, genre=sheet.genre)
+        assert again.beats_per_bar == sheet.beats_per_bar and again.num_beats == sheet.num_beats
+        for (a0, a1, chord), (b0, b1, other) in zip(
+            again.chord_segments(0, sheet.duration), sheet.chord_segments(0, sheet.duration), strict=True
+        ):
+            assert chord == other and (a0, a1) == pytest.approx((b0, b1))
+
+    @pytest.mark.parametrize("entry", ["chords", "tempo", "sections", "key"])
+    def test_a_missing_entry_is_named(self, entry):
+        data = LeadSheet.from_chart(CHART).to_dict()
+        del data[entry]
+        with pytest.raises(ValueError, match=entry):
+            LeadSheet.from_dict(data)
+
+    def test_an_unknown_entry_is_named(self):
+        with pytest.raises(ValueError, match="colour"):
+            LeadSheet.from_dict({**LeadSheet.from_chart(CHART).to_dict(), "colour": "blue"})
+
+    def test_sheets_are_values(self):
+        one, two = LeadSheet.from_chart(CHART), LeadSheet.from_chart("Dm7|G7|CΔ|CM7")
+        assert one == two and hash(one) == hash(two)
+        assert isinstance(one.spans[0], ChordSpan) and one.spans[0].chord == Chord.parse("D-7")

@@ -1,0 +1,158 @@
+"""What the words of a prompt ask for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtjazz_hf.music import GENRES, INSTRUMENTS, KEYS, MOODS, parse_tags
+from rtjazz_hf.music.forms import FORMS
+
+
+class TestGenre:
+    @pytest.mark.parametrize(
+        "prompt, genre",
+        [
+            ("Bill Evans modal jazz", "modal"),
+            ("bebop sax quartet", "bebop"),
+            ("BE-BOP", "bebop"),
+            ("hard bop quintet", "hard_bop"),
+            ("bossa nova, nylon guitar", "bossa"),
+            ("medium swing piano trio", "swing"),
+            ("jazz waltz", "waltz"),
+            ("slow blues", "blues"),
+            ("a ballad", "ballad"),
+            ("fast rhythm changes", "rhythm_changes"),
+            ("West Coast jazz", "cool"),
+            ("John Coltrane", "modal"),
+            ("Charlie Parker", "bebop"),
+            ("Chet Baker", "cool"),
+            ("Bill Evans waltz", "waltz"),
+            ("post-bop", "modal"),
+            ("something nice", None),
+            ("", None),
+            ("Art Blakey", "hard_bop"),
+            ("Jobim", "bossa"),
+        ],
+    )
+    def test_words_and_names(self, prompt, genre):
+        assert parse_tags(prompt).genre == genre
+
+    @pytest.mark.parametrize(
+        "prompt, form",
+        [
+            ("bebop blues", "blues"),
+            ("rhythm changes", "rhythm_changes"),
+            ("modal waltz", "modal"),
+            ("bossa", None),
+            ("AABA swing", "aaba"),
+        ],
+    )
+    def test_forms(self, prompt, form):
+        assert parse_tags(prompt).form == form
+
+
+class TestTempoKeyMood:
+    @pytest.mark.parametrize(
+        "prompt, tempo, pace",
+        [
+            ("swing at 132 bpm", 132.0, None),
+            ("132 BPM", 132.0, None),
+            ("tempo 95.5", 95.5, None),
+            ("slow blues", None, "slow"),
+            ("up-tempo", None, "fast"),
+            ("uptempo bop", None, "fast"),
+            ("fast", None, "fast"),
+            ("medium swing", None, "medium"),
+            ("very slow ballad", None, "very_slow"),
+            ("medium up swing", None, "medium_up"),
+            ("at 48 kHz", None, None),
+        ],
+    )
+    def test_tempo(self, prompt, tempo, pace):
+        tags = parse_tags(prompt)
+        assert (tags.tempo, tags.pace) == (tempo, pace)
+
+    @pytest.mark.parametrize("prompt", ["400 bpm", "at 20 bpm"])
+    def test_an_impossible_tempo_is_refused(self, prompt):
+        with pytest.raises(ValueError, match="40 to 320"):
+            parse_tags(prompt)
+
+    @pytest.mark.parametrize(
+        "prompt, key",
+        [
+            ("swing in F minor", "Fm"),
+            ("in Bb", "Bb"),
+            ("F blues", "F"),
+            ("ballad in D flat major", "Db"),
+            ("key of A", "A"),
+            ("Cm bossa", "Cm"),
+            ("in f# minor", "F#m"),
+            ("in A minor", "Am"),
+            ("in a minor mood", None),
+            ("in a quiet club", None),
+            ("a blues", None),
+            ("A slow blues", None),
+            ("Eb swing", "Eb"),
+            ("in eb", "Eb"),
+            ("Be nice", None),
+            ("in E♭ minor", "Ebm"),
+        ],
+    )
+    def test_key(self, prompt, key):
+        assert parse_tags(prompt).key == key
+
+    def test_a_mode_without_a_key(self):
+        assert parse_tags("minor blues").minor is True and parse_tags("major blues").minor is False
+        assert parse_tags("blues in C minor").minor is None
+
+    @pytest.mark.parametrize(
+        "prompt, mood",
+        [
+            ("moody late night jazz", "dark"),
+            ("sad ballad", "melancholic"),
+            ("laid-back swing", "relaxed"),
+            ("fiery bop", "intense"),
+            ("jazz", None),
+        ],
+    )
+    def test_mood(self, prompt, mood):
+        assert parse_tags(prompt).mood == mood
+
+
+class TestInstruments:
+    @pytest.mark.parametrize(
+        "prompt, names, size",
+        [
+            ("bossa nova, nylon guitar", ("guitar",), None),
+            ("bebop sax quartet", ("alto_sax",), 4),
+            ("swing saxophone", ("tenor_sax",), None),
+            ("muted trumpet ballad", ("muted_trumpet",), None),
+            ("piano trio with brushes", ("piano", "brushes"), 3),
+            ("Rhodes and flute", ("electric_piano", "flute"), None),
+            ("no drums", ("-drums", "-brushes"), None),
+            ("swing without piano, vibes", ("-piano", "vibraphone"), None),
+            ("Bill Evans", ("piano", "bass", "brushes"), None),
+            ("Coltrane quartet", ("tenor_sax",), 4),
+            ("hard bop quintet", None, 5),
+            ("jazz", None, None),
+            ("tenor sax and alto", ("alto_sax", "tenor_sax"), None),
+            ("solo piano", ("piano",), 1),
+        ],
+    )
+    def test_named_players(self, prompt, names, size):
+        tags = parse_tags(prompt)
+        assert (tags.instruments, tags.ensemble) == (names, size)
+
+
+@given(st.text(max_size=60))
+def test_any_prompt_gives_tags_from_the_vocabulary(prompt):
+    try:
+        tags = parse_tags(prompt)
+    except ValueError as error:
+        assert "tempo" in str(error)
+        return
+    assert tags.genre in (None, *GENRES) and tags.mood in (None, *MOODS) and tags.key in (None, *KEYS)
+    assert tags.form in (None, *FORMS)
+    assert all(name.lstrip("-") in INSTRUMENTS for name in tags.instruments or ())

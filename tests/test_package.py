@@ -1,0 +1,89 @@
+"""The package face: names, versions, import time, and the two published sizes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rtjazz_hf
+
+
+def run_python(code: str, **environment: str) -> str:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestImport:
+    def test_is_fast_and_leaves_torch_alone(self):
+        code = (
+            "import sys, time; started = time.perf_counter(); import rtjazz_hf;"
+            "print(time.perf_counter() - started);"
+            "print([name for name in ('torch', 'transformers', 'diffusers', 'numpy') if name in sys.modules])"
+        )
+        seconds, heavy = run_python(code).splitlines()
+        assert float(seconds) < 0.5
+        assert heavy == "[]"
+
+    def test_every_public_name_is_there(self):
+        for name in rtjazz_hf.__all__:
+            assert getattr(rtjazz_hf, name) is not None
+            assert name in dir(rtjazz_hf)
+
+    def test_unknown_name(self):
+        with pytest.raises(AttributeError, match="NoSuchThing"):
+            _ = rtjazz_hf.NoSuchThing
+
+    def test_version_is_that_of_the_distribution(self):
+        assert rtjazz_hf.__version__ == importlib.metadata.version("rtjazz-hf")
+
+
+class TestSizes:
+    """Both published sizes are configs of the same classes."""
+
+    @staticmethod
+    def count(size: str) -> dict[str, int]:
+        from rtjazz_hf import (
+            RealTimeJazzCodec,
+            RealTimeJazzCodecConfig,
+            RealTimeJazzFlowTransformer,
+            RealTimeJazzFlowTransformerConfig,
+            RealTimeJazzStyleEncoder,
+            RealTimeJazzStyleEncoderConfig,
+        )
+
+        parts = (
+            (RealTimeJazzCodec, RealTimeJazzCodecConfig),
+            (RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig),
+            (RealTimeJazzStyleEncoder, RealTimeJazzStyleEncoderConfig),
+        )
+        with torch.device("meta"):
+            models = [model(getattr(config, size)()) for model, config in parts]
+        return {type(model).__name__: sum(p.numel() for p in model.parameters()) for model in models}
+
+    def test_base_is_290_to_320_million(self):
+        assert 290e6 <= sum(self.count("base").values()) <= 320e6
+
+    def test_mini_is_at_most_32_million(self):
+        assert sum(self.count("mini").values()) <= 32e6
+
+    def test_base_transformer(self):
+        config = rtjazz_hf.RealTimeJazzFlowTransformerConfig.base()
+        assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (12, 768, 12)
+
+    def test_default_lead_sheet_width_fits(self):
+        from rtjazz_hf.music import LEAD_SHEET_DIM
+
+        assert rtjazz_hf.RealTimeJazzFlowTransformerConfig.base().lead_sheet_dim == LEAD_SHEET_DIM
