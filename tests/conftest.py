@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pushing: tests/hub_stub.py
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network; pushing: tests/hub_stub.py
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a test are too small to share out
 
 import pytest
 
@@ -13,8 +14,8 @@ TINY_CODEC = {"encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_si
 TINY_FLOW = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
              "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
 TINY_STYLE = {"vocab_size": 400, "text_hidden_size": 32, "text_num_layers": 1, "text_num_heads": 2,
-              "text_intermediate_size": 64, "num_mel_bins": 32, "audio_hidden_size": 32, "audio_num_layers": 1,
-              "audio_num_heads": 2, "audio_intermediate_size": 64}  # fmt: skip
+              "text_intermediate_size": 64, "num_mel_bins": 32, "audio_hidden_size": 32,
+              "audio_num_layers": 1, "audio_num_heads": 2, "audio_intermediate_size": 64}  # fmt: skip
 CAPTIONS = [
     "medium swing piano trio",
     "bossa nova with nylon guitar",

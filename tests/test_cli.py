@@ -180,6 +180,45 @@ class TestHelp:
         assert cli.main([]) == 2
         assert capsys.readouterr().err.startswith("rtjazz: error: ")
 
-    def test_evaluate_wants_takes(self, capsys, tmp_path):
-        assert cli.main(["evaluate", "--takes", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
-        assert "prepare_corpus" in capsys.readouterr().err
+
+class TestEvaluate:
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--takes", "no"], "prepare_corpus"),
+            (["--only", "beauty"], "codec, flow"),
+            (["--num-takes", "0"], "--num-takes 0"),
+            (["--duration", "0"], "--duration 0"),
+        ],
+    )
+    def test_refusals(self, capsys, monkeypatch, tmp_path, arguments, words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(cli, "_load_pipeline", lambda args: pytest.fail("a model was read"))
+        assert cli.main(["evaluate", "--out", "out", *arguments]) == 2
+        assert words in capsys.readouterr().err and os.listdir() == []
+
+    def test_the_parts_are_those_of_the_report(self):
+        from rtjazz_hf.evaluation.report import PARTS
+
+        assert cli.EVALUATION_PARTS == PARTS
+
+    def test_speed(self, capsys, monkeypatch, tmp_path, tiny_folder):
+        monkeypatch.chdir(tmp_path)
+        code = cli.main(
+            [
+                "evaluate",
+                "--model",
+                str(tiny_folder),
+                "--out",
+                "out",
+                "--only",
+                "speed",
+                "--json",
+                "--device",
+                "cpu",
+            ]
+        )
+        assert code == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["speed"] and report["table"]
+        assert json.loads(Path("out/report.json").read_text()) == report

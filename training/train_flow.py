@@ -158,7 +158,8 @@ def main() -> None:
     if config.takes:
         style = RealTimeJazzStyleEncoder.from_pretrained(config.style_encoder, dtype=torch.float32).eval()
         tokenizer = RealTimeJazzTokenizer.from_pretrained(config.style_encoder)
-        encode_takes(codec, style, tokenizer, load_takes(config.takes), config.data)
+        encode_takes(codec, style, tokenizer, load_takes(config.takes), config.data,
+                     codes=config.model.get("prediction_type") == "codebook")  # fmt: skip
     run = TrainingRun(config)
     train, test = LatentStore(config.data, "train"), LatentStore(config.data, "test")
     run.print(f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "rtjazz-mini"
 DTYPES = ("float32", "bfloat16", "float16")
+# those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
+EVALUATION_PARTS = ("codec", "flow", "splits", "seeds", "charts", "drift", "speed")
 _MAX_SEED = 2**31 - 1
 
 _GENERATE_HELP = """\
@@ -102,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(
-    commands: Any, name: str, summary: str, description: str, run: Any
+    commands: Any, name: str, summary: str, description: str, run: Any, seed_help: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -117,7 +119,7 @@ def _add_command(
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_seed, help="whole number; drawn and printed when not given")
+    parser.add_argument("--seed", type=_seed, help=seed_help)
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -127,7 +129,10 @@ def _add_command(
 # rtjazz generate
 # ----------------------------------------------------------------------------------------------------------
 def _add_generate(commands: Any) -> None:
-    parser = _add_command(commands, "generate", "play a clip into a file", _GENERATE_HELP, run_generate)
+    seed_help = "whole number; drawn and printed when not given"
+    parser = _add_command(
+        commands, "generate", "play a clip into a file", _GENERATE_HELP, run_generate, seed_help
+    )
     parser.add_argument("prompt", help="the music in words")
     parser.add_argument("-o", "--output", type=Path, required=True, help="out.wav, out.flac or out.ogg")
     parser.add_argument("--duration", type=float, default=10.0, help="seconds (default: %(default)s)")
@@ -216,12 +221,7 @@ def _check_generate(args: argparse.Namespace) -> None:
     try:
         if not args.prompt.strip():
             raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
-        if not (math.isfinite(args.duration) and 0 < args.duration <= 600):
-            raise ValueError(f"--duration {args.duration:g}: choose more than 0 and at most 600 seconds")
-        if args.steps is not None and not 1 <= args.steps <= 1000:
-            raise ValueError(f"--steps {args.steps}: choose 1 to 1000")
-        if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
-            raise ValueError(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
+        _check_numbers(args)
         outputs = [
             (args.output, AUDIO_SUFFIXES),
             (args.codes, (".safetensors",)),
@@ -237,6 +237,15 @@ def _check_generate(args: argparse.Namespace) -> None:
         raise Refused(f"--plot needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from error
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if not (math.isfinite(args.duration) and 0 < args.duration <= 600):
+        raise Refused(f"--duration {args.duration:g}: choose more than 0 and at most 600 seconds")
+    if args.steps is not None and not 1 <= args.steps <= 1000:
+        raise Refused(f"--steps {args.steps}: choose 1 to 1000")
+    if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
+        raise Refused(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
 
 
 def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
@@ -271,28 +280,50 @@ def _write_codes(path: Path, codes: Any, metadata: dict[str, str]) -> None:
 # ----------------------------------------------------------------------------------------------------------
 def _add_evaluate(commands: Any) -> None:
     parser = _add_command(
-        commands, "evaluate", "measure a model on held-out takes", _EVALUATE_HELP, run_evaluate
+        commands,
+        "evaluate",
+        "measure a model on held-out takes",
+        _EVALUATE_HELP,
+        run_evaluate,
+        "whole number (default: 0)",
     )
     parser.add_argument(
-        "--takes", type=Path, required=True, help="folder written by training/prepare_corpus.py"
+        "--takes",
+        type=Path,
+        help="folder of training/prepare_corpus.py (default: compose and render new takes)",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the report, the sounds and the pictures"
-    )
-    parser.add_argument("--only", nargs="+", metavar="MEASURE", help="measure these alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report, clips and pictures")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some of: " + ", ".join(EVALUATION_PARTS))
+    parser.add_argument("--num-takes", type=int, default=20, help="takes and charts (default: %(default)s)")
+    parser.add_argument("--duration", type=float, default=30.0, help="seconds of each (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's)")
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    if not args.takes.is_dir():
-        raise Refused(
-            f"--takes {args.takes}: there is no such folder; write one with training/prepare_corpus.py"
-        )
+    if unknown := sorted(set(args.only or ()) - set(EVALUATION_PARTS)):
+        raise Refused(f"--only {' '.join(unknown)}: choose from {', '.join(EVALUATION_PARTS)}")
+    if args.takes is not None and not args.takes.is_dir():
+        raise Refused(f"--takes {args.takes}: no such folder; write one with training/prepare_corpus.py")
     if args.out.exists() and not args.out.is_dir():
         raise Refused(f"--out {args.out} is a file; give a folder")
+    if args.num_takes < 1:
+        raise Refused(f"--num-takes {args.num_takes}: choose 1 or more")
+    _check_numbers(args)
+    pipe = _load_pipeline(args)
     from .evaluation.report import evaluate
 
-    pipe = _load_pipeline(args)
-    report = evaluate(pipe, args.takes, args.out, only=args.only, seed=args.seed or 0)
+    report = evaluate(
+        pipe,
+        args.takes,
+        args.out,
+        num_takes=args.num_takes,
+        duration=args.duration,
+        steps=args.steps,
+        guidance_scale=args.guidance,
+        seed=args.seed or 0,
+        only=args.only,
+    )
     if args.json:
         print(json.dumps(report))
     return 0

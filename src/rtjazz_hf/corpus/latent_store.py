@@ -1,6 +1,6 @@
 """Takes encoded once: latents, codes and style embeddings in safetensors, one file a take, resumable.
 
-    DIR/takes/{name}.safetensors   latents (frames, latent_dim) float16; codes (levels, frames) int16;
+    DIR/takes/{name}.safetensors   latents (frames, latent_dim) float16; with codes also codes (levels, frames) int16;
                                    text (captions, style_dim), audio (clips, style_dim) float32
     DIR/takes/{name}.json          the take's label
     DIR/index.json                 fingerprint of the codec and style encoder that made it
@@ -44,10 +44,11 @@ def _atomic_text(path: Path, text: str) -> None:
 
 
 @torch.no_grad()
-def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: int = 3, progress: bool = True):
+def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: int = 3,
+                 codes: bool = False, progress: bool = True):  # fmt: skip
     """Encode `takes` (records of `corpus.dataset`) into the store at `out_dir`; takes already there are skipped.
 
-    Only what the encoder makes is stored, so the fingerprint is of the codec's encoder and statistics; a decoder
+    `codes` stores residual codes too, which a flow with `prediction_type="codebook"` learns. Only what the encoder makes is stored, so the fingerprint is of the codec's encoder and statistics; a decoder
     may be trained further.
 
     Raises:
@@ -72,7 +73,7 @@ def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: i
         if label_path.exists():  # written last
             continue
         audio = torch.from_numpy(np.ascontiguousarray(read_audio(take.path)))[None].to(codec.device)
-        encoded = codec.encode(audio)
+        encoded = codec.encode(audio, return_codes=codes)
         tokens = tokenizer(list(take.captions), return_tensors="pt", padding=True, truncation=True)
         text = style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
         length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
@@ -80,10 +81,11 @@ def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: i
         clips = torch.cat([audio[..., start : start + length] for start in starts])
         tensors = {
             "latents": encoded.latents[0].T.half().cpu().contiguous(),
-            "codes": encoded.codes[0].to(torch.int16).cpu(),
             "text": text.float().cpu(),
             "audio": style_encoder.encode_audio(clips).float().cpu(),
         }
+        if codes:
+            tensors["codes"] = encoded.codes[0].to(torch.int16).cpu()
         path = out_dir / "takes" / f"{name}.safetensors"
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         save_file(tensors, partial)
@@ -106,12 +108,12 @@ class StoredTake:
 
     name: str
     latents: torch.Tensor
-    codes: torch.Tensor
     text: torch.Tensor
     audio: torch.Tensor
     lead_sheet: LeadSheet
     caption: str
     split: str
+    codes: torch.Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -121,11 +123,13 @@ class StoredTake:
         """latents (latent_dim, frames), codes (levels, frames), lead_sheet (frames, LEAD_SHEET_DIM), float32."""
         if start < 0 or frames < 1 or start + frames > self.num_frames:
             raise ValueError(f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames}).")
-        return {
+        crop = {
             "latents": self.latents[start : start + frames].T.float(),
-            "codes": self.codes[:, start : start + frames].long(),
             "lead_sheet": torch.from_numpy(self.lead_sheet.features(start, frames)),
         }
+        if self.codes is not None:
+            crop["codes"] = self.codes[:, start : start + frames].long()
+        return crop
 
 
 class LatentStore:
@@ -145,7 +149,7 @@ class LatentStore:
             if split is not None and label["split"] != split:
                 continue
             with safe_open(label_path.with_suffix(".safetensors"), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in ("latents", "codes", "text", "audio")}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             sheet = LeadSheet.from_dict(label["lead_sheet"])
             self.takes.append(StoredTake(label_path.stem, **tensors, lead_sheet=sheet,
                                          caption=label["caption"], split=label["split"]))  # fmt: skip

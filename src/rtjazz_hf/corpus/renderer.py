@@ -116,7 +116,10 @@ def _fluidsynth() -> Any:
 
 
 class Renderer:
-    """One FluidSynth engine with one font; loading takes a second or so, so keep it for many takes.
+    """FluidSynth with one font.
+
+    Every pass has an engine of its own, since a used one carries the phases of its reverb's modulation into the next
+    take; that costs little, as an engine reads only the samples of the presets that play.
 
     Args:
         soundfont: "musescore", "fluid" or a path.
@@ -126,11 +129,17 @@ class Renderer:
     """
 
     def __init__(self, soundfont: str = "musescore"):
-        path = find_soundfont(soundfont)
-        module = _fluidsynth()
+        self.path = find_soundfont(soundfont)
+        self.module = _fluidsynth()
         self.soundfont = soundfont
         self.channels = {name: index if index < 9 else index + 1 for index, name in enumerate(VOICES)}
-        self.synth = module.Synth(
+        # The binding offers 16 bits only; the library gives floats.
+        self._write = self.module._fl.fluid_synth_write_float
+        self._write.argtypes = [ctypes.c_void_p, ctypes.c_int, *([ctypes.c_void_p, ctypes.c_int, ctypes.c_int] * 2)]
+
+    def _engine(self) -> tuple[Any, int]:
+        """A fresh engine and the number of its font."""
+        synth = self.module.Synth(
             gain=_ENGINE_GAIN,
             samplerate=float(SAMPLE_RATE),
             channels=32,
@@ -138,28 +147,15 @@ class Renderer:
                 "synth.chorus.active": 0,
                 "synth.reverb.active": 1,
                 "synth.polyphony": 256,
-                "synth.dynamic-sample-loading": 1,  # only the presets in use: 500 MB fonts in a small worker
+                "synth.dynamic-sample-loading": 1,  # only the presets in use: a 500 MB font in a small process
                 "synth.cpu-cores": 1,
             },
         )
-        self.font = self.synth.sfload(str(path))
-        if self.font == -1:
-            raise RendererUnavailable(f"FluidSynth cannot read the sound font '{path}'. {INSTALL_HINT}")
-        # The binding offers 16 bits only; the library gives floats.
-        self._write = module._fl.fluid_synth_write_float
-        self._write.argtypes = [ctypes.c_void_p, ctypes.c_int, *([ctypes.c_void_p, ctypes.c_int, ctypes.c_int] * 2)]
-
-    def close(self) -> None:
-        """Free the engine and the font."""
-        if self.synth is not None:
-            self.synth.delete()
-            self.synth = None
-
-    def __enter__(self) -> Renderer:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        font = synth.sfload(str(self.path))
+        if font == -1:
+            synth.delete()
+            raise RendererUnavailable(f"FluidSynth cannot read the sound font '{self.path}'. {INSTALL_HINT}")
+        return synth, font
 
     def render(self, take: Take, rng: np.random.Generator, stems: bool = False) -> Rendering:
         """Render a take with a mix drawn from `rng`: presets, levels, places, room, loudness.
@@ -191,14 +187,21 @@ class Renderer:
         return Rendering(mix, parts, loudness, band_share(mix))
 
     def _pass(self, take: Take, players: list[str], setup: dict, reverb: tuple, samples: int) -> np.ndarray:
-        synth = self.synth
-        synth.system_reset()
+        synth, font = self._engine()
+        try:
+            return self._play(synth, font, take, players, setup, reverb, samples)
+        finally:
+            synth.delete()
+
+    def _play(
+        self, synth: Any, font: int, take: Take, players: list[str], setup: dict, reverb: tuple, samples: int
+    ) -> np.ndarray:
         synth.set_reverb(*reverb)
         for name in players:
             channel = self.channels[name]
             (bank, program), level, pan, wet = setup[name]
-            if synth.program_select(channel, self.font, bank, program) != 0:
-                synth.program_select(channel, self.font, 128 if name in KITS else 0, 0)
+            if synth.program_select(channel, font, bank, program) != 0:
+                synth.program_select(channel, font, 128 if name in KITS else 0, 0)
             # FluidSynth takes volume as 40 log10(value / 127) dB.
             for controller, value in ((7, 127 * 10 ** (level / 40)), (10, 64 + 63 * pan), (91, 127 * wet)):
                 synth.cc(channel, controller, int(np.clip(round(value), 0, 127)))
@@ -210,7 +213,7 @@ class Renderer:
         for time, _, channel, kind, one, two in self._events(take, players):
             block = min(int(time * SAMPLE_RATE) // _BLOCK * _BLOCK, out.shape[1])
             if block > at:
-                self._advance(out, at, block)
+                self._advance(synth, out, at, block)
                 at = block
             if kind == "on":
                 synth.noteon(channel, one, two)
@@ -220,7 +223,7 @@ class Renderer:
                 synth.pitch_bend(channel, two)
             else:
                 synth.cc(channel, one, two)
-        self._advance(out, at, out.shape[1])
+        self._advance(synth, out, at, out.shape[1])
         out = out[:, :samples]
         fade = min(samples, round(FADE_OUT_S * SAMPLE_RATE))
         out[:, samples - fade :] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
@@ -240,30 +243,31 @@ class Renderer:
                 events.append((control.start_s, 1, channel, "control", control.controller, control.value))
         return sorted(events, key=lambda event: (event[0], event[1], event[2], event[4]))
 
-    def _advance(self, out: np.ndarray, start: int, stop: int) -> None:
+    def _advance(self, synth: Any, out: np.ndarray, start: int, stop: int) -> None:
         """Compute samples `[start, stop)` into `out` in place."""
         if stop > start:
             left, right = out[0].ctypes.data, out[1].ctypes.data
-            self._write(self.synth.synth, stop - start, left, start, 1, right, start, 1)
+            self._write(synth.synth, stop - start, left, start, 1, right, start, 1)
 
 
 def render(
     take: Take, soundfont: str = "musescore", rng: np.random.Generator | None = None, stems: bool = True
 ) -> Rendering:
-    """Render one take with the process's engine for `soundfont` (kept for the next call)."""
+    """Render one take with the process's renderer for `soundfont` (kept for the next call)."""
     return shared_renderer(soundfont).render(take, np.random.default_rng(0) if rng is None else rng, stems)
 
 
 @lru_cache(maxsize=2)
 def shared_renderer(soundfont: str) -> Renderer:
-    """This process's engine for a font, made on first use."""
+    """This process's renderer for a font, made on first use."""
     return Renderer(soundfont)
 
 
 def band_share(audio: np.ndarray, below_hz: float = LOW_BAND_HZ) -> float:
     """Share of the energy of `(2, samples)` below a frequency in Hz."""
-    power = np.abs(np.fft.rfft(audio, axis=-1)) ** 2
-    edge = int(below_hz * audio.shape[-1] / SAMPLE_RATE)
+    size = _fast_length(audio.shape[-1])  # an odd length costs ten times as much
+    power = np.abs(np.fft.rfft(audio, size, axis=-1)) ** 2
+    edge = int(below_hz * size / SAMPLE_RATE)
     total = float(power.sum())
     return float(power[:, :edge].sum()) / total if total > 0 else 0.0
 

@@ -409,7 +409,7 @@ def _speed(run: _Evaluation) -> dict[str, Any]:
         run.pipe, run.speed_duration, steps=run.steps, guidance_scale=run.guidance_scale
     )
     run.row(
-        f"real-time factor, streaming: {result['device']}, {result['torch_threads']} threads, {result['dtype']}",
+        f"real-time factor, live: {result['device']}, {result['torch_threads']} threads, {result['dtype']}",
         "< 0.5, codec included",
         f"{result['real_time_factor']:.3f}; block {result['block_ms_p50']:.0f} ms "
         f"(P95 {result['block_ms_p95']:.0f})",

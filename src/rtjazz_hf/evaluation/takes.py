@@ -13,6 +13,7 @@ import numpy as np
 
 from rtjazz_hf.audio import SAMPLE_RATE, read_audio
 from rtjazz_hf.music import GENRES, LeadSheet, Section
+from rtjazz_hf.music.vocabulary import KITS
 
 TEMPO_RANGE = (70.0, 220.0)  # of the charts that are judged
 _HELD_OUT = 0x4A415A5A  # keeps these seeds apart from those of training corpora
@@ -85,10 +86,17 @@ def held_out_takes(num: int = 20, seed: int = 0, min_seconds: float = 30.0) -> l
     """
     from rtjazz_hf.corpus.captions import caption
     from rtjazz_hf.corpus.composer import compose
-    from rtjazz_hf.corpus.renderer import find_soundfonts, render
+    from rtjazz_hf.corpus.renderer import SOUND_FONTS, RendererUnavailable, find_soundfont, render
     from rtjazz_hf.music.band_leader import random_lead_sheet
 
-    fonts = find_soundfonts()
+    fonts = []
+    for name in SOUND_FONTS:
+        try:
+            find_soundfont(name)
+            fonts.append(name)
+        except RendererUnavailable:
+            if name == SOUND_FONTS[-1] and not fonts:
+                raise
     takes: list[HeldOutTake] = []
     attempt = 0
     while len(takes) < num:
@@ -104,7 +112,7 @@ def held_out_takes(num: int = 20, seed: int = 0, min_seconds: float = 30.0) -> l
         take = compose(sheet, rng)
         if take.duration_s < min_seconds:
             continue
-        _, mix = render(take, fonts[len(takes) % len(fonts)])
+        mix = render(take, fonts[len(takes) % len(fonts)], rng, stems=False).mix
         words = caption(take.lead_sheet, rng)
         takes.append(
             HeldOutTake(
@@ -145,6 +153,9 @@ def steady(lead_sheet: LeadSheet) -> LeadSheet:
 
     What changes between two stretches of such a performance is drift and not arrangement.
     """
-    fullest = max(lead_sheet.sections, key=lambda section: (len(section.instruments), section.role == "solo"))
+    fullest = max(
+        lead_sheet.sections,
+        key=lambda section: (section.lead not in KITS, len(section.instruments), section.role == "solo"),
+    )
     section = Section("solo", 0.0, lead_sheet.num_beats, fullest.instruments, fullest.lead)
     return dataclasses.replace(lead_sheet, sections=(section,), loops=True, beat_offset=0.0)

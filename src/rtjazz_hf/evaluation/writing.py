@@ -34,7 +34,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     if "charts" in report:
         lines += [
             "",
-            "| chart | key | tempo | chords: generated / rotated / render | beat F: generated, render | RMS |",
+            "| chart | key | tempo | chords: generated, rotated, render | F: generated, render | RMS |",
         ]
         lines += ["|---|---|---|---|---|---|"]
 
@@ -42,10 +42,11 @@ def to_markdown(report: dict[str, Any]) -> str:
             return "-" if value is None else f"{value:.2f}"
 
         for chart in report["charts"]["charts"]:
-            chords = " / ".join(show(chart[f"chord_{name}"]) for name in ("generated", "rotated", "render"))
+            chords = ", ".join(show(chart[f"chord_{name}"]) for name in ("generated", "rotated", "render"))
+            beats = f"{show(chart['beat_f'])}, {show(chart['beat_f_render'])}"
             lines.append(
                 f"| {chart['take']}, {chart['genre']}, {chart['beats_per_bar']}/4 | {chart['key']} | "
-                f"{chart['tempo']:.0f} | {chords} | {show(chart['beat_f'])}, {show(chart['beat_f_render'])} | "
+                f"{chart['tempo']:.0f} | {chords} | {beats} | "
                 f"{chart['sanity']['rms_dbfs']:.1f} |"
             )
     for name in report["pictures"]:

@@ -248,7 +248,8 @@ def _course(
     trading = middle >= 2 and band.kit is not None and len(band.members) > 2 and rng.random() < 0.4
     soloing = middle - trading
     order = leads[: max(1, min(len(leads), soloing))]
-    if soloing >= 4 and "bass" in band.members and "bass" not in order and rng.random() < 0.3:
+    room = soloing >= 4 or (soloing >= 2 and len(order) == 1)
+    if room and "bass" in band.members and "bass" not in order and rng.random() < 0.3:
         order.append("bass")
     solos = [order[index * len(order) // soloing] for index in range(soloing)]
     course = [("head", first), *(("solo", lead) for lead in solos)]

@@ -1,0 +1,111 @@
+"""Reading a corpus back: as records with lead sheets, or as a `datasets` dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import read_audio
+from ..music.lead_sheet import LeadSheet
+
+
+@dataclass(frozen=True)
+class TakeRecord:
+    """One take on disk.
+
+    Attributes:
+        path: its mix. lead_sheet: its exact label; t = 0 of the file is its `beat_offset`.
+        caption, captions: phrases for it. tags: genre, mood, key, tempo, instruments, ...
+        soundfont: which font rendered it. split: "train" or "test". duration: seconds.
+    """
+
+    path: Path
+    lead_sheet: LeadSheet
+    caption: str
+    captions: tuple[str, ...]
+    tags: dict[str, Any]
+    soundfont: str
+    split: str = "train"
+    duration: float = 0.0
+
+    @property
+    def stems(self) -> dict[str, Path]:
+        """The files of single instruments, where the corpus was made with stems."""
+        return {path.stem: path for path in sorted((self.path.parent / "stems").glob("*.flac"))}
+
+    def audio(self, start: float = 0.0, duration: float | None = None) -> np.ndarray:
+        """The mix, or a part of it in seconds: float32 `(2, samples)` at 48 kHz."""
+        return read_audio(self.path, start, duration)
+
+
+def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[TakeRecord]:
+    """The takes of a corpus made by `training/prepare_corpus.py`, in order; incomplete ones are passed over.
+
+    Args:
+        split: "train", "test", or None for both.
+
+    Raises:
+        FileNotFoundError: where `folder` holds no takes.
+        ValueError: for an unknown split, or a label that cannot be read, by name.
+    """
+    if split not in (None, "train", "test"):
+        raise ValueError(f"unknown split {split!r}: choose train, test or None")
+    folder = Path(folder)
+    labels = sorted((folder / "takes").glob("*/label.json"))
+    if not labels:
+        raise FileNotFoundError(
+            f"'{folder}' holds no takes; make some: python training/prepare_corpus.py --hours 1 --out {folder}"
+        )
+    records = []
+    for file in labels:
+        try:
+            label = json.loads(file.read_text())
+            if split is not None and label["split"] != split:
+                continue
+            records.append(
+                TakeRecord(
+                    path=file.with_name("mix.flac"),
+                    lead_sheet=LeadSheet.from_dict(label["lead_sheet"]),
+                    caption=label["caption"],
+                    captions=tuple(label["captions"]),
+                    tags=label["tags"],
+                    soundfont=label["soundfont"],
+                    split=label["split"],
+                    duration=label["duration"],
+                )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the label '{file}' cannot be read ({error}); delete its folder and prepare again") from error
+    return records
+
+
+def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool = False) -> Any:
+    """The corpus as a `datasets.Dataset` with an `audio` column.
+
+    Columns: audio, caption, captions, split, soundfont, duration, genre, mood, key, tempo, beats_per_bar, swing,
+    instruments, leads, roles, lead_sheet (JSON; `LeadSheet.from_dict(json.loads(...))`).
+
+    Args:
+        split: "train", "test", or None for both.
+        decode: let `datasets` decode the audio itself (needs its audio extra); else the column holds file paths,
+            which `rtjazz_hf.audio.read_audio` opens.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("datasets is not installed; run: pip install 'rtjazz-hf[corpus]'") from error
+    folder = Path(folder)
+    table = folder / "metadata.jsonl"
+    if not table.is_file():
+        raise FileNotFoundError(f"'{folder}' has no metadata.jsonl; run training/prepare_corpus.py on it to its end")
+    rows = [json.loads(line) for line in table.read_text().splitlines() if line]
+    rows = [row for row in rows if split is None or row["split"] == split]
+    for row in rows:
+        row["audio"] = str(folder / row.pop("file_name"))
+    data = datasets.Dataset.from_list(rows)
+    return data.cast_column("audio", datasets.Audio(sampling_rate=48_000, decode=decode)) if decode else data

@@ -1,0 +1,229 @@
+"""Making a corpus on disk: take by take, in any number of processes, resumable, the same for the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import write_audio
+from ..music.band_leader import random_lead_sheet
+from ..music.lead_sheet import LeadSheet
+from .captions import captions, tags
+from .composer import MAX_LEAD_IN_S, compose
+from .renderer import SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
+
+MEAN_TAKE_S = 31.0  # of many takes; hours are turned into a number of takes by it
+TAKE_RANGE_S = (19.0, 42.0)
+SETTINGS = "corpus.json"
+METADATA = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """What a corpus is made from. Two corpora of the same settings are the same, take by take.
+
+    Attributes:
+        seed: with a take's index the only source of chance.
+        soundfont: "both" (alternating by chance), "musescore" or "fluid".
+        stems: also write every instrument alone.
+        test_fraction: share of takes held out, chosen by a hash of their index alone.
+    """
+
+    seed: int = 0
+    soundfont: str = "both"
+    stems: bool = False
+    test_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.soundfont not in ("both", *SOUND_FONTS):
+            raise ValueError(f"unknown sound font {self.soundfont!r}: choose both, {', '.join(SOUND_FONTS)}")
+        if not 0.0 <= self.test_fraction < 1.0:
+            raise ValueError(f"test fraction {self.test_fraction!r}: choose 0 up to, but not, 1")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed!r}: choose 0 or more")
+
+    @property
+    def fonts(self) -> tuple[str, ...]:
+        return SOUND_FONTS if self.soundfont == "both" else (self.soundfont,)
+
+
+def takes_for(hours: float) -> int:
+    """How many takes make about `hours` of music."""
+    if not 0 < hours < 10_000:
+        raise ValueError(f"hours {hours!r}: choose more than 0 and less than 10000")
+    return max(1, round(hours * 3600 / MEAN_TAKE_S))
+
+
+def split_of(index: int, test_fraction: float) -> str:
+    """"train" or "test" of a take: the same for its index whatever the size of the corpus."""
+    digest = hashlib.sha256(f"rtjazz take {index}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test_fraction else "train"
+
+
+def draw_lead_sheet(rng: np.random.Generator) -> LeadSheet:
+    """A random lead sheet of a take's length."""
+    low, high = TAKE_RANGE_S
+    for _ in range(50):
+        sheet = random_lead_sheet(rng)
+        if low <= sheet.duration <= high - MAX_LEAD_IN_S:
+            return sheet
+    return sheet
+
+
+def take_folder(out: Path, index: int) -> Path:
+    return out / "takes" / f"{index:06d}"
+
+
+def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
+    """Compose, render and write take `index` of a corpus; its length in seconds.
+
+    The label is written last and at once: a take with a label is complete, one without is made again.
+    """
+    rng = np.random.default_rng([settings.seed, index])
+    take = compose(draw_lead_sheet(rng), rng)
+    texts = captions(take.lead_sheet, rng)
+    font = settings.fonts[int(rng.integers(len(settings.fonts)))]
+    rendering = shared_renderer(font).render(take, rng, stems=settings.stems)
+    folder = take_folder(out, index)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_audio(folder / "mix.flac", rendering.mix, overwrite=True)
+    for name, stem in rendering.stems.items():
+        (folder / "stems").mkdir(exist_ok=True)
+        write_audio(folder / "stems" / f"{name}.flac", stem, overwrite=True)
+    label = {
+        "lead_sheet": take.lead_sheet.to_dict(),
+        "caption": texts[0],
+        "captions": texts,
+        "tags": tags(take.lead_sheet),
+        "seed": [settings.seed, index],
+        "soundfont": font,
+        "split": split_of(index, settings.test_fraction),
+        "loudness": round(rendering.loudness, 2),
+        "low_share": round(rendering.low_share, 4),
+        "duration": round(rendering.mix.shape[-1] / 48_000, 4),
+        "stems": sorted(rendering.stems),
+    }
+    _write_json(folder / "label.json", label)
+    return label["duration"]
+
+
+def prepare_corpus(
+    out: str | os.PathLike, hours: float, settings: CorpusSettings, workers: int = 1, progress: bool = True
+) -> dict[str, Any]:
+    """Make what is missing of a corpus of `hours`, then its table `metadata.jsonl`; a summary.
+
+    Raises:
+        RendererUnavailable: where FluidSynth or a font is missing: before anything is written.
+        ValueError: where `out` holds a corpus of other settings.
+    """
+    from tqdm.auto import tqdm
+
+    out = Path(out)
+    count = takes_for(hours)
+    for font in settings.fonts:
+        find_soundfont(font)
+    shared_renderer(settings.fonts[0])  # the library too, before processes start
+    _check_settings(out, settings)
+    todo = [index for index in range(count) if not (take_folder(out, index) / "label.json").exists()]
+    with tqdm(total=count, initial=count - len(todo), unit="take", disable=not progress) as bar:
+        for _ in _run(out, todo, settings, workers):
+            bar.update(1)
+    return write_metadata(out)
+
+
+def _run(out: Path, todo: list[int], settings: CorpusSettings, workers: int) -> Iterator[float]:
+    if workers <= 1:
+        for index in todo:
+            yield make_take(out, index, settings)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_start_worker) as pool:
+        yield from pool.imap_unordered(_job, [(out, index, settings) for index in todo], chunksize=1)
+
+
+def _start_worker() -> None:
+    """One thread each, and an interrupt is the parent's to handle."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _job(work: tuple[Path, int, CorpusSettings]) -> float:
+    return make_take(*work)
+
+
+def _check_settings(out: Path, settings: CorpusSettings) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"the output '{out}' is a file; give a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / SETTINGS
+    if not file.exists():
+        _write_json(file, asdict(settings))
+        return
+    before = json.loads(file.read_text())
+    if before != asdict(settings):
+        raise ValueError(
+            f"'{out}' holds a corpus of other settings ({before}); asked: {asdict(settings)}. "
+            "Use the same settings to resume it, or another folder."
+        )
+
+
+def write_metadata(out: str | os.PathLike) -> dict[str, Any]:
+    """Write `metadata.jsonl` (one row a take, for `datasets`) from the labels; a summary of the corpus."""
+    out = Path(out)
+    rows, seconds = [], 0.0
+    for file in sorted((out / "takes").glob("*/label.json")):
+        label = json.loads(file.read_text())
+        seconds += label["duration"]
+        rows.append(
+            {
+                "file_name": f"takes/{file.parent.name}/mix.flac",
+                "caption": label["caption"],
+                "captions": label["captions"],
+                "split": label["split"],
+                "soundfont": label["soundfont"],
+                "duration": label["duration"],
+                **label["tags"],
+                "lead_sheet": json.dumps(label["lead_sheet"]),
+            }
+        )
+    partial = out / f".{METADATA}.partial"
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(partial, out / METADATA)
+    tests = sum(row["split"] == "test" for row in rows)
+    return {"takes": len(rows), "hours": seconds / 3600, "train": len(rows) - tests, "test": tests}
+
+
+def clear_partial(out: str | os.PathLike) -> int:
+    """Remove the folders of takes that have no label, as an interrupt leaves them; how many."""
+    broken = [path for path in (Path(out) / "takes").glob("*") if not (path / "label.json").exists()]
+    for path in broken:
+        shutil.rmtree(path)
+    return len(broken)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1))
+    os.replace(partial, path)
+
+
+__all__ = [
+    "CorpusSettings",
+    "RendererUnavailable",
+    "clear_partial",
+    "draw_lead_sheet",
+    "make_take",
+    "prepare_corpus",
+    "split_of",
+    "takes_for",
+    "write_metadata",
+]
