@@ -106,6 +106,18 @@ class TestUpdate:
         block = next(session)
         assert (block.bar, block.beat) == (1, pytest.approx(4.0)) and block.tempo == 200
 
+    def test_phase_is_kept_when_a_block_is_in_the_making(self, tiny_pipeline, monkeypatch):
+        session = tiny_pipeline.live("swing", chords=CHART, tempo=120)
+        before, denoise = session.lead_sheet, session.stream.denoise
+
+        def denoise_and_update(*args, **kwargs):
+            session.update(tempo=240)  # as another thread would
+            return denoise(*args, **kwargs)
+
+        monkeypatch.setattr(session.stream, "denoise", denoise_and_update)
+        next(session)
+        assert session.lead_sheet.beat_at(BLOCK) == pytest.approx(before.beat_at(BLOCK))
+
     def test_new_chart_starts_from_its_top_in_phase(self, tiny_pipeline):
         session = tiny_pipeline.live("swing", chords=CHART, tempo=125)
         take(session, 6)

@@ -6,7 +6,8 @@ Needs FluidSynth and the sound fonts (Debian, Ubuntu):
     apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm
     pip install 'rtjazz-hf[corpus]'
 
-Stop it when you like; the same command goes on where it stopped. Take by take the result depends on --seed alone.
+Stop it when you like; the same command goes on where it stopped. What a take holds depends on --seed and its
+number alone.
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--hours", type=float, required=True, help="hours of music, about")
     parser.add_argument("--out", required=True, help="folder; takes that it already holds are kept")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stems", action="store_true", help="also write each instrument alone (several times slower)")
+    parser.add_argument(
+        "--stems", action="store_true", help="also write each instrument alone (several times slower)"
+    )
     parser.add_argument("--soundfont", choices=("both", "musescore", "fluid"), default="both")
-    parser.add_argument("--test-fraction", type=float, default=0.05, help="share of takes held out (default: 0.05)")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.05, help="share of takes held out (default: 0.05)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(arguments)
 

@@ -167,8 +167,9 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         super().save_pretrained(str(save_directory), **kwargs)
         card = Path(save_directory) / "README.md"
         if not card.exists():
-            source = self.config.get("_name_or_path") or Path(save_directory).name
-            card.write_text(hub.model_card(self, str(source)), encoding="utf-8")
+            source = str(self.config.get("_name_or_path") or save_directory)
+            name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
+            card.write_text(hub.model_card(self, name), encoding="utf-8")
 
     def push_to_hub(
         self,

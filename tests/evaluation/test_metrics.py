@@ -33,7 +33,9 @@ def noise_like(audio: np.ndarray, seed: int = 1) -> np.ndarray:
     edges = np.unique(np.geomspace(1, 513, 12).astype(int))
     for low, high in zip([0, *edges[:-1]], edges):
         wanted = np.sqrt((np.abs(ours[:, low:high]) ** 2).mean(1, keepdims=True))
-        noise[:, low:high] *= wanted / np.sqrt((np.abs(noise[:, low:high]) ** 2).mean(1, keepdims=True) + 1e-12)
+        noise[:, low:high] *= wanted / np.sqrt(
+            (np.abs(noise[:, low:high]) ** 2).mean(1, keepdims=True) + 1e-12
+        )
     return istft(noise, nperseg=1024)[1][:, : audio.shape[1]].astype(np.float32)
 
 
@@ -109,7 +111,9 @@ class TestBands:
     @pytest.mark.parametrize("gain_db", [-12.0, 0.0, 5.0])
     def test_difference_is_the_gain(self, gain_db):
         clip = np.random.default_rng(0).standard_normal((2, RATE)).astype(np.float32) * 0.1
-        np.testing.assert_allclose(metrics.band_difference(clip, clip * 10 ** (gain_db / 20)), gain_db, atol=1e-3)
+        np.testing.assert_allclose(
+            metrics.band_difference(clip, clip * 10 ** (gain_db / 20)), gain_db, atol=1e-3
+        )
 
 
 class TestSanity:

@@ -7,13 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from played import play_chords
 
 from rtjazz_hf.evaluation import model_checks
 from rtjazz_hf.evaluation.report import PARTS, evaluate
 from rtjazz_hf.evaluation.takes import HeldOutTake, choose_takes, load_held_out, looping, steady
 from rtjazz_hf.music import LEAD_SHEET_DIM, LeadSheet
-
-from .test_obedience import play_chords
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +50,17 @@ class TestModelChecks:
 
     def test_states_shorter_than_a_block_are_refused(self, tiny_pipeline):
         with pytest.raises(ValueError, match="one block of 36"):
-            model_checks.validation_gap(tiny_pipeline.transformer, [torch.zeros(64, 20)], [LeadSheet.from_chart("C")])
+            model_checks.validation_gap(
+                tiny_pipeline.transformer, [torch.zeros(64, 20)], [LeadSheet.from_chart("C")]
+            )
 
     def test_splits_and_cache_agree(self, tiny_pipeline):
         latents = torch.randn(1, 64, 60, generator=torch.Generator().manual_seed(0))
         assert model_checks.decode_split_difference(tiny_pipeline.codec, latents) <= 1e-4
-        assert model_checks.cache_difference(tiny_pipeline, LeadSheet.from_chart("Dm7 | G7"), num_blocks=3) <= 1e-4
+        assert (
+            model_checks.cache_difference(tiny_pipeline, LeadSheet.from_chart("Dm7 | G7"), num_blocks=3)
+            <= 1e-4
+        )
 
     def test_round_trip_keeps_the_length(self, tiny_pipeline, takes):
         back, latents = model_checks.round_trip(tiny_pipeline.codec, takes[0].audio(1.003))
@@ -85,7 +89,9 @@ class _Deaf(torch.nn.Module):
 
 class TestTakes:
     def test_genres_come_in_turn_and_fit_ones_first(self, takes):
-        slow = HeldOutTake("slow", LeadSheet.from_chart("C", tempo=50, genre="swing"), "x", 6.0, samples=takes[0].samples)
+        slow = HeldOutTake(
+            "slow", LeadSheet.from_chart("C", tempo=50, genre="swing"), "x", 6.0, samples=takes[0].samples
+        )
         chosen = choose_takes([slow, *takes], 4, 5.0)
         assert [take.name for take in chosen] == ["one", "two", "three", "slow"]
         assert len(choose_takes(takes, 2, 5.0)) == 2
@@ -141,7 +147,38 @@ class TestEvaluate:
         "options, message",
         [({"only": ["melody"]}, "melody"), ({"only": []}, "nothing"), ({"num_takes": 0}, "num_takes 0")],
     )
-    def test_bad_wishes_are_refused_before_anything_is_written(self, tiny_pipeline, takes, tmp_path, options, message):
+    def test_bad_wishes_are_refused_before_anything_is_written(
+        self, tiny_pipeline, takes, tmp_path, options, message
+    ):
         with pytest.raises(ValueError, match=message):
             evaluate(tiny_pipeline, takes, tmp_path / "none", **options)
         assert not (tmp_path / "none").exists()
+
+
+class TestHeldOutTakes:
+    def test_composed_here_and_always_the_same(self):
+        from rtjazz_hf.corpus.renderer import RendererUnavailable
+        from rtjazz_hf.evaluation.takes import held_out_takes
+
+        try:
+            (take,) = held_out_takes(1, seed=1, min_seconds=20.0)
+        except RendererUnavailable as error:
+            pytest.skip(str(error))
+        (again,) = held_out_takes(1, seed=1, min_seconds=20.0)
+        assert take.lead_sheet == again.lead_sheet and take.caption == again.caption
+        np.testing.assert_allclose(take.samples, again.samples, atol=1e-4)
+        assert take.seconds >= 20.0
+        assert take.audio(2.0).shape == (2, 96_000)
+        assert 70 <= take.lead_sheet.tempo <= 220
+
+    def test_records_of_a_corpus(self, takes, tmp_path):
+        from types import SimpleNamespace
+
+        from rtjazz_hf.audio import write_audio
+
+        (tmp_path / "000007").mkdir()
+        path = write_audio(tmp_path / "000007" / "mix.flac", takes[0].audio())
+        record = SimpleNamespace(path=path, lead_sheet=takes[0].lead_sheet, caption="swing")
+        (take,) = load_held_out([record], 1)
+        assert take.name == "000007" and take.seconds == 6.0
+        np.testing.assert_allclose(take.audio(1.0), takes[0].audio(1.0), atol=1e-4)

@@ -27,7 +27,9 @@ class _Bassist:
 
     def play(self, style: str) -> None:
         section = self.section
-        write = {"two": self._two, "bossa": self._bossa, "waltz": self._waltz, "hold": self._hold}.get(style, self._walk)
+        write = {"two": self._two, "bossa": self._bossa, "waltz": self._waltz, "hold": self._hold}.get(
+            style, self._walk
+        )
         for start, end, chord in self.harmony.cuts(section.start_beat, section.end_beat):
             if chord.root is None:
                 continue
@@ -41,7 +43,9 @@ class _Bassist:
         middle = 0.6 * self.last + 0.4 * _CENTRE if around is None else around
         return nearest(middle, (chord.bass,), LOW, HIGH)
 
-    def _note(self, beat: float, beats: float, midi: int, accent: float = 0.0, straight: bool = False) -> None:
+    def _note(
+        self, beat: float, beats: float, midi: int, accent: float = 0.0, straight: bool = False
+    ) -> None:
         self.performance.add("bass", beat, beats, midi, self._velocity(beat, accent), straight=straight)
         self.last = midi
 
@@ -65,7 +69,9 @@ class _Bassist:
         """`count` keys, one a beat: bass note first, an approach to the next bass note last."""
         root = self._root(chord)
         keys = [root]
-        following = self.harmony.following(start) if start + count >= self.harmony.end(start) - 1e-6 else chord
+        following = (
+            self.harmony.following(start) if start + count >= self.harmony.end(start) - 1e-6 else chord
+        )
         target_pitch = following.bass if following.bass is not None else chord.bass
         target = nearest(0.5 * root + 0.5 * _CENTRE, (target_pitch,), LOW, HIGH)
         tones, scale = strong_tones(chord), chord_scale(chord)
@@ -100,7 +106,9 @@ class _Bassist:
                 beat = at + index
                 accent = 4.0 if (beat % bar) in (1, 3) else 0.0
                 length = 0.93 if self.performance.chance(0.85) else 0.6
-                if index and self.performance.chance(0.05 + 0.08 * self.performance.intensity(self.section, beat)):
+                if index and self.performance.chance(
+                    0.05 + 0.08 * self.performance.intensity(self.section, beat)
+                ):
                     self._note(beat, 0.45, key, accent)  # a skip: dead note on the off-beat
                     self._note(beat + 0.5, 0.22, self.last, -22)
                 else:
@@ -120,7 +128,9 @@ class _Bassist:
                 half = 2.0 if room >= 4 else room - 1
                 pickup = room >= 4 and self.performance.chance(0.28)
                 self._note(at, half * 0.95, root)
-                fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (chord.root,)
+                fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (
+                    chord.root,
+                )
                 second = fifth if self.performance.chance(0.72) else strong_tones(chord)
                 low = nearest(root + (-5 if root > 36 else 7), second, LOW, HIGH, avoid=root)
                 self._note(at + half, (room - half - (0.5 if pickup else 0)) * 0.92, low, -5)
@@ -136,7 +146,9 @@ class _Bassist:
         while at < end - 1e-6:
             stop = min(end, (at // bar + 1) * bar)
             root = self._root(chord)
-            fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (chord.root,)
+            fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (
+                chord.root,
+            )
             low = nearest(root + (-5 if root > 35 else 7), fifth, LOW, HIGH)
             if stop - at >= 4:
                 self._note(at, 1.4, root, 3)
@@ -165,7 +177,9 @@ class _Bassist:
                 self._note(at, (2.0 if count == 3 else stop - at) * 0.95, self._root(chord), 3)
                 if count == 3:
                     goal = self.harmony.at(stop) if stop < self.section.end_beat else chord
-                    target = nearest(self.last, (goal.bass if goal.bass is not None else chord.bass,), LOW, HIGH)
+                    target = nearest(
+                        self.last, (goal.bass if goal.bass is not None else chord.bass,), LOW, HIGH
+                    )
                     self._note(at + 2, 0.9, self._approach(chord, target), -5)
             at = stop
 

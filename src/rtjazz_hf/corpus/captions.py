@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def tempo_word(tempo: float, rng: np.random.Generator) -> str:
 
 
 def tags(lead_sheet: LeadSheet) -> dict[str, Any]:
-    """What a take is, in the words of the closed lists: genre, mood, key, tempo, metre, instruments, leads, roles."""
+    """What a take is, in the words of the closed lists: genre, mood, key, tempo, metre, instruments, leads,
+    roles."""
     leads = []
     for section in lead_sheet.sections:
         if section.lead is not None and section.lead not in leads:
@@ -104,7 +106,8 @@ def key_words(key: str, rng: np.random.Generator) -> str:
 
 
 def caption(lead_sheet: LeadSheet, rng: np.random.Generator) -> str:
-    """One phrase for a take, from a few words to a sentence; every call with another draw says it differently."""
+    """One phrase for a take, from a few words to a sentence; every call with another draw says it
+    differently."""
     facts = tags(lead_sheet)
 
     def word(table: dict[str, tuple[str, ...]], name: str) -> str:
@@ -116,16 +119,23 @@ def caption(lead_sheet: LeadSheet, rng: np.random.Generator) -> str:
         speed = ""
     if speed and "medium" in genre:  # never "fast medium swing"
         genre = genre.replace("medium ", "")
+    nylon = facts["genre"] == "bossa" and rng.random() < 0.6
     names = [word(_NAMES, name) for name in facts["instruments"]]
+    if nylon:  # a bossa's guitar has nylon strings
+        names = ["nylon guitar" if name.endswith("guitar") else name for name in names]
     lead = facts["leads"][0] if facts["leads"] else None
     front = [word(_NAMES, name) for name in facts["leads"] if name in HORNS + CHORD_INSTRUMENTS][:2]
+    if nylon:
+        front = ["nylon guitar" if name.endswith("guitar") else name for name in front]
     band = _band_name(facts, word)
     clock = str(rng.choice([f"{round(lead_sheet.tempo)} bpm", f"at {round(lead_sheet.tempo)} BPM"]))
     key = key_words(facts["key"], rng)
     role = str(rng.choice(facts["roles"]))
     scene = ""
     if role in _ROLES and rng.random() < 0.35:
-        soloists = [section.lead for section in lead_sheet.sections if section.role == "solo" and section.lead]
+        soloists = [
+            section.lead for section in lead_sheet.sections if section.role == "solo" and section.lead
+        ]
         who = word(_NAMES, soloists[0]) if soloists else (word(_NAMES, lead) if lead else "band")
         scene = str(rng.choice(_ROLES[role])).format(lead=who)
 
@@ -147,8 +157,7 @@ def caption(lead_sheet: LeadSheet, rng: np.random.Generator) -> str:
     else:
         text = f"{mood} {genre} {band} {key}"
     text = " ".join(f"{text}{', ' + scene if scene else ''}".split()).replace(" ,", ",")
-    for vowel in "aeiou":
-        text = text.replace(f"a {vowel}", f"an {vowel}") if text.startswith(f"a {vowel}") else text
+    text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     return text
 
 

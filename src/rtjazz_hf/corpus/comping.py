@@ -1,4 +1,5 @@
-"""Chord players: piano, electric piano, organ, guitar, vibraphone and pad, each with the rhythms of its style."""
+"""Chord players: piano, electric piano, organ, guitar, vibraphone and pad, each with the rhythms of its
+style."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from ..music.lead_sheet import Section
 from .harmony import guide_tones, place_voicing, voicing_tones
 from .score import Performance, pick
 
-# Rhythms of one bar: (beat, length) in beats; a beat at 3.5 (2.5 in a waltz) anticipates the next bar's chord.
+# Rhythms of one bar: (beat, length) in beats; a beat at 3.5 (2.5 in a waltz) anticipates the next bar's
+# chord.
 SWING = {
     ((0.0, 1.2), (1.5, 0.6)): 3.0,  # Charleston
     ((0.0, 1.2), (1.5, 1.6)): 2.0,
@@ -79,9 +81,9 @@ def play_chords(performance: Performance, section: Section, instrument: str, man
     """Write a chord player through a section.
 
     Args:
-        manner: "comp" (the style's rhythms), "busy", "sparse", "bossa", "waltz", "four" (a guitar's four to the bar),
-            "backbeat", "pad" (held), "stabs" (first beat of a chord, short), "left" (a soloing pianist's left hand),
-            "hold" (let ring to the end).
+        manner: "comp" (the style's rhythms), "busy", "sparse", "bossa", "waltz", "four" (a guitar's four to
+            the bar), "backbeat", "pad" (held), "stabs" (first beat of a chord, short), "left" (a soloing
+            pianist's left hand), "hold" (let ring to the end).
     """
     _Comper(performance, section, instrument, manner).play()
 
@@ -146,7 +148,9 @@ class _Comper:
         if manner == "bossa":
             return self.bossa[count % 2]
         if manner == "four":
-            return tuple((beat, length) for beat, length in FOUR if beat < self.performance.sheet.beats_per_bar)
+            return tuple(
+                (beat, length) for beat, length in FOUR if beat < self.performance.sheet.beats_per_bar
+            )
         if manner == "backbeat":
             return BACKBEAT
         if manner == "stabs":

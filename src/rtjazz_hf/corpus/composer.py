@@ -20,8 +20,9 @@ MAX_LEAD_IN_S = 0.3
 def compose(lead_sheet: LeadSheet, rng: np.random.Generator) -> Take:
     """Play a lead sheet once, from its first beat to its last.
 
-    Everybody whom a section names plays in it and nobody else; the bass has the chord's bass note where the chord
-    changes; the take begins with 0 to 0.3 s of silence, which the returned sheet's `beat_offset` accounts for.
+    Everybody whom a section names plays in it and nobody else; the bass has the chord's bass note where the
+    chord changes; the take begins with 0 to 0.3 s of silence, which the returned sheet's `beat_offset`
+    accounts for.
 
     Args:
         lead_sheet: any sheet; its own `beat_offset` is replaced.
@@ -42,7 +43,9 @@ def compose(lead_sheet: LeadSheet, rng: np.random.Generator) -> Take:
     duration = lead_in + sheet.num_beats * 60.0 / sheet.tempo
     notes = {name: _settle(written, duration) for name, written in performance.notes.items()}
     controls = {
-        name: tuple(sorted((event for event in events if event.start_s < duration), key=lambda event: event.start_s))
+        name: tuple(
+            sorted((event for event in events if event.start_s < duration), key=lambda event: event.start_s)
+        )
         for name, events in performance.controls.items()
     }
     return Take(sheet, notes, controls, duration)
@@ -50,7 +53,9 @@ def compose(lead_sheet: LeadSheet, rng: np.random.Generator) -> Take:
 
 def _settle(notes: list[Note], duration: float) -> tuple[Note, ...]:
     """Notes in order of time, none beyond the end, none that runs into its own repetition."""
-    ordered = sorted((note for note in notes if note.start_s < duration - 0.02), key=lambda note: (note.start_s, note.midi))
+    ordered = sorted(
+        (note for note in notes if note.start_s < duration - 0.02), key=lambda note: (note.start_s, note.midi)
+    )
     following: dict[int, float] = {}
     settled: list[Note] = []
     for note in reversed(ordered):
@@ -83,9 +88,15 @@ class _Band:
         self.head = HeadBook(performance)
         self.soloists: dict[str, Soloist] = {}
         self.unison = bool(rng.random() < 0.4)
-        self.two_feel_head = bool(rng.random() < {"swing": 0.5, "cool": 0.4, "blues": 0.2}.get(sheet.genre, 0.1))
+        self.two_feel_head = bool(
+            rng.random() < {"swing": 0.5, "cool": 0.4, "blues": 0.2}.get(sheet.genre, 0.1)
+        )
         self.shuffle = sheet.genre == "blues" and sheet.swing > 0.5 and rng.random() < 0.4
-        self.four = sheet.genre in ("swing", "blues", "rhythm_changes") and 90 < sheet.tempo < 230 and rng.random() < 0.5
+        self.four = (
+            sheet.genre in ("swing", "blues", "rhythm_changes")
+            and 90 < sheet.tempo < 230
+            and rng.random() < 0.5
+        )
         self.filled = False
 
     def play(self, section: Section) -> None:
@@ -95,9 +106,13 @@ class _Band:
         for name in section.instruments:
             if name in KITS:
                 style = "hold" if held else "solo" if drum_break and name == lead else self._drum_style()
-                play_drums(self.performance, section, name, style, crash=self.filled and section.start_beat > 0)
+                play_drums(
+                    self.performance, section, name, style, crash=self.filled and section.start_beat > 0
+                )
             elif name == "bass" and lead != "bass":
-                play_bass(self.performance, section, "hold" if held else self._bass_style(section, drum_break))
+                play_bass(
+                    self.performance, section, "hold" if held else self._bass_style(section, drum_break)
+                )
             elif name in CHORD_INSTRUMENTS:
                 self._comp(section, name, held, drum_break)
         self.filled = any(name in KITS for name in section.instruments) and section.beats > 12
@@ -141,7 +156,11 @@ class _Band:
             manner = "four" if name == "guitar" and self.four else "sparse"
         elif sheet.genre == "bossa" and sheet.beats_per_bar == 4:
             manner = "bossa"
-        elif sheet.genre == "ballad" or (name == "organ" and self.performance.chance(0.4)) or name == "vibraphone":
+        elif (
+            sheet.genre == "ballad"
+            or (name == "organ" and self.performance.chance(0.4))
+            or name == "vibraphone"
+        ):
             manner = "sparse"
         elif name == "guitar" and self.four:
             manner = "four"

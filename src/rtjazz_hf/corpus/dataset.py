@@ -80,20 +80,22 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the label '{file}' cannot be read ({error}); delete its folder and prepare again") from error
+            raise ValueError(
+                f"the label '{file}' cannot be read ({error}); delete its folder and prepare again"
+            ) from error
     return records
 
 
 def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool = False) -> Any:
     """The corpus as a `datasets.Dataset` with an `audio` column.
 
-    Columns: audio, caption, captions, split, soundfont, duration, genre, mood, key, tempo, beats_per_bar, swing,
-    instruments, leads, roles, lead_sheet (JSON; `LeadSheet.from_dict(json.loads(...))`).
+    Columns: audio, caption, captions, split, soundfont, duration, genre, mood, key, tempo, beats_per_bar,
+    swing, instruments, leads, roles, lead_sheet (JSON; `LeadSheet.from_dict(json.loads(...))`).
 
     Args:
         split: "train", "test", or None for both.
-        decode: let `datasets` decode the audio itself (needs its audio extra); else the column holds file paths,
-            which `rtjazz_hf.audio.read_audio` opens.
+        decode: let `datasets` decode the audio itself (needs its audio extra); else the column holds file
+            paths, which `rtjazz_hf.audio.read_audio` opens.
     """
     try:
         import datasets
@@ -102,7 +104,9 @@ def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool
     folder = Path(folder)
     table = folder / "metadata.jsonl"
     if not table.is_file():
-        raise FileNotFoundError(f"'{folder}' has no metadata.jsonl; run training/prepare_corpus.py on it to its end")
+        raise FileNotFoundError(
+            f"'{folder}' has no metadata.jsonl; run training/prepare_corpus.py on it to its end"
+        )
     rows = [json.loads(line) for line in table.read_text().splitlines() if line]
     rows = [row for row in rows if split is None or row["split"] == split]
     for row in rows:

@@ -1,4 +1,5 @@
-"""The drummer: sticks and brushes, swing, bossa, waltz, fills, fours and endings. Keys are General MIDI drum numbers."""
+"""The drummer: sticks and brushes, swing, bossa, waltz, fills, fours and endings. Keys are General MIDI drum
+numbers."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def play_drums(performance: Performance, section: Section, kit: str, style: str,
 
     Args:
         kit: "drums" or "brushes".
-        style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "solo" (a drum break), "hold" (the last chord).
-        crash: whether the section before ended in a fill that lands here.
+        style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "solo" (a drum break), "hold" (the
+        last chord). crash: whether the section before ended in a fill that lands here.
     """
     _Drummer(performance, section, kit).play(style, crash)
 
@@ -60,7 +61,11 @@ class _Drummer:
             hard = self.performance.intensity(section, at)
             last = count == bars - 1
             phrase_end = count % 8 == 7 or (count % 4 == 3 and self.rng.random() < 0.3)
-            fill = style != "solo" and bars > 2 and (last or (phrase_end and self.rng.random() < 0.4 + 0.4 * hard))
+            fill = (
+                style != "solo"
+                and bars > 2
+                and (last or (phrase_end and self.rng.random() < 0.4 + 0.4 * hard))
+            )
             write(at, count, hard, fill)
             if style == "modal":
                 self._triplet_comping(at, hard)
@@ -72,14 +77,17 @@ class _Drummer:
                 self._hit(at, KICK, 42 + 24 * hard)
             at, count = at + self.bar, count + 1
 
-    def _hit(self, beat: float, drum: int, velocity: float, beats: float = 0.4, straight: bool = False) -> None:
+    def _hit(
+        self, beat: float, drum: int, velocity: float, beats: float = 0.4, straight: bool = False
+    ) -> None:
         if beat < self.section.end_beat - 1e-6:
             self.performance.add(self.kit, beat, beats, drum, velocity, straight=straight, jitter=0.7)
 
     def _swing(self, at: float, count: int, hard: float, fill: bool) -> None:
         stop = self.bar - (1 if fill and hard < 0.6 else 2 if fill else 0)
         draw, skips = self.rng.random(), ()
-        for skips, weight in _RIDES:
+        for option, weight in _RIDES:
+            skips = option
             draw -= weight
             if draw <= 0:
                 break
@@ -129,7 +137,12 @@ class _Drummer:
                 place = min(place + 1, len(drums) - 1) if self.rng.random() < 0.7 else 0
             if self.rng.random() < 0.5 + 0.4 * hard:
                 swell = 40 + 40 * hard + 12 * step / max(1, steps)
-                self._hit(start + step / thirds, drums[place], swell + (8 if step % thirds == 0 else 0), straight=True)
+                self._hit(
+                    start + step / thirds,
+                    drums[place],
+                    swell + (8 if step % thirds == 0 else 0),
+                    straight=True,
+                )
 
     def _brushes(self, at: float, count: int, hard: float, fill: bool) -> None:
         for beat in range(self.bar):
@@ -210,7 +223,11 @@ class _Drummer:
     def _solo_bar(self, at: float, count: int, hard: float, fill: bool) -> None:
         """One bar of a drum solo: a rhythmic cell moved round the kit, hi-hat keeping time underneath."""
         thirds = 3 if self.performance.sheet.swing > 0.3 else 4
-        cells = ((1, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, 1)) if thirds == 3 else ((1, 1, 1, 1), (1, 0, 1, 1), (1, 1, 1, 0))
+        cells = (
+            ((1, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, 1))
+            if thirds == 3
+            else ((1, 1, 1, 1), (1, 0, 1, 1), (1, 1, 1, 0))
+        )
         cell = cells[int(self.rng.integers(len(cells)))]
         kit = [SNARE, SNARE, HIGH_TOM, MID_TOM, LOW_TOM, KICK]
         for beat in range(self.bar):
@@ -238,4 +255,9 @@ class _Drummer:
             self._hit(start, SWIRL, 54, section.beats)
         elif self.rng.random() < 0.6:  # a mallet-like roll on the cymbal dies away
             for step in range(int(section.beats * 4)):
-                self._hit(start + 0.5 + step / 4, self.ride, 34 * (1 - step / (section.beats * 4)) + 14, straight=True)
+                self._hit(
+                    start + 0.5 + step / 4,
+                    self.ride,
+                    34 * (1 - step / (section.beats * 4)) + 14,
+                    straight=True,
+                )

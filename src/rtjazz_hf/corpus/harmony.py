@@ -14,8 +14,8 @@ _DIATONIC_MAJOR = (0, 2, 4, 7, 9, 11)  # without the fourth, which no strong bea
 def chord_scale(chord: Chord) -> tuple[int, ...]:
     """Absolute pitch classes that a line may use over `chord`, ascending; empty for no chord.
 
-    The usual chord scales: Ionian (fourth left out), Dorian, Mixolydian, altered, half-whole, Locrian natural 2,
-    whole-half diminished, melodic minor, whole tone. The chord's own tones are always among them.
+    The usual chord scales: Ionian (fourth left out), Dorian, Mixolydian, altered, half-whole, Locrian natural
+    2, whole-half diminished, melodic minor, whole tone. The chord's own tones are always among them.
     """
     if chord.root is None:
         return ()
@@ -62,8 +62,8 @@ def voicing_tones(chord: Chord, kind: str) -> tuple[int, ...]:
     """Pitch classes of a voicing, most telling first.
 
     Args:
-        kind: "shell" (third and seventh), "rootless" (third, fifth, seventh and a colour), "rooted" (with the root
-            for a band without bass), "full" (four or five of the chord's own tones).
+        kind: "shell" (third and seventh), "rootless" (third, fifth, seventh and a colour), "rooted" (with the
+            root for a band without bass), "full" (four or five of the chord's own tones).
     """
     root = chord.root
     tones = set(chord.intervals)
@@ -79,7 +79,13 @@ def voicing_tones(chord: Chord, kind: str) -> tuple[int, ...]:
         if kind in ("rooted", "full") or not colours:
             chosen.append(root)
         chosen += [(root + step) % 12 for step in colours]
-        if kind == "rootless" and 2 not in tones and not colours and 7 in tones and not tones & {1, 3, 6, 8} - {3}:
+        if (
+            kind == "rootless"
+            and 2 not in tones
+            and not colours
+            and 7 in tones
+            and not tones & {1, 3, 6, 8} - {3}
+        ):
             chosen[-1] = (root + 2) % 12  # the ninth in place of the root: the classic rootless shape
     kept: list[int] = []
     for tone in chosen:
@@ -91,7 +97,8 @@ def voicing_tones(chord: Chord, kind: str) -> tuple[int, ...]:
 def place_voicing(
     tones: tuple[int, ...], low: int, high: int, previous: tuple[int, ...] = (), centre: float = 60.0
 ) -> tuple[int, ...]:
-    """MIDI keys for pitch classes, close together in `[low, high]`, moving as little as may be from `previous`."""
+    """MIDI keys for pitch classes, close together in `[low, high]`, moving as little as may be from
+    `previous`."""
     best: tuple[int, ...] = ()
     best_cost = float("inf")
     for order in _orders(tones):
@@ -122,7 +129,9 @@ def _orders(tones: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(close + drops)
 
 
-def nearest(midi: float, pitch_classes: tuple[int, ...], low: int, high: int, avoid: int | None = None) -> int:
+def nearest(
+    midi: float, pitch_classes: tuple[int, ...], low: int, high: int, avoid: int | None = None
+) -> int:
     """The MIDI key in `[low, high]` nearest to `midi` whose pitch class is among `pitch_classes`."""
     keys = [key for key in range(low, high + 1) if key % 12 in pitch_classes and key != avoid]
     if not keys:

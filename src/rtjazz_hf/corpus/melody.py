@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 from ..music.chords import Chord
@@ -29,9 +30,41 @@ _MOTIFS = (
     ((0.0, 0.5), (1.5, 0.5), (3.0, 0.5), (4.5, 0.5), (6.0, 1.0)),
 )
 _BOP_MOTIFS = (
-    ((0.5, 0.5), (1.0, 0.5), (1.5, 0.5), (2.0, 0.5), (2.5, 0.5), (3.5, 0.5), (4.0, 0.5), (4.5, 0.5), (5.5, 0.5), (6.0, 0.5)),
-    ((0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.5, 1.0), (3.0, 0.5), (3.5, 0.5), (4.5, 0.5), (5.0, 0.5), (5.5, 0.5), (6.5, 0.5)),
-    ((1.5, 0.5), (2.0, 0.5), (2.5, 0.5), (3.0, 0.5), (3.5, 1.0), (5.0, 0.5), (5.5, 0.5), (6.0, 0.5), (6.5, 0.5)),
+    (
+        (0.5, 0.5),
+        (1.0, 0.5),
+        (1.5, 0.5),
+        (2.0, 0.5),
+        (2.5, 0.5),
+        (3.5, 0.5),
+        (4.0, 0.5),
+        (4.5, 0.5),
+        (5.5, 0.5),
+        (6.0, 0.5),
+    ),
+    (
+        (0.0, 0.5),
+        (0.5, 0.5),
+        (1.0, 0.5),
+        (1.5, 1.0),
+        (3.0, 0.5),
+        (3.5, 0.5),
+        (4.5, 0.5),
+        (5.0, 0.5),
+        (5.5, 0.5),
+        (6.5, 0.5),
+    ),
+    (
+        (1.5, 0.5),
+        (2.0, 0.5),
+        (2.5, 0.5),
+        (3.0, 0.5),
+        (3.5, 1.0),
+        (5.0, 0.5),
+        (5.5, 0.5),
+        (6.0, 0.5),
+        (6.5, 0.5),
+    ),
 )
 _BALLAD_MOTIFS = (
     ((0.0, 2.0), (2.0, 1.0), (3.0, 0.5), (3.5, 0.5), (4.0, 3.0)),
@@ -58,7 +91,8 @@ class Tone:
 
 
 class HeadBook:
-    """The tune. Phrases over the same chords are the same phrase, so that A sections come back, slightly varied."""
+    """The tune. Phrases over the same chords are the same phrase, so that A sections come back, slightly
+    varied."""
 
     def __init__(self, performance: Performance):
         self.performance = performance
@@ -93,7 +127,9 @@ class HeadBook:
             for index, tone in enumerate(self.phrases[name]):
                 midi = tone.midi
                 if self.performance.chance(0.05) and index % 2:  # a passing thought
-                    midi = nearest(midi + 2, chord_scale(harmony.at(at + tone.beat)) or (midi % 12,), low, high)
+                    midi = nearest(
+                        midi + 2, chord_scale(harmony.at(at + tone.beat)) or (midi % 12,), low, high
+                    )
                 while midi > high:
                     midi -= 12
                 while midi < low:
@@ -132,7 +168,8 @@ class HeadBook:
 
 
 class Soloist:
-    """Improvised lines: chord tones on strong beats, approaches and enclosures between them, phrases and rests."""
+    """Improvised lines: chord tones on strong beats, approaches and enclosures between them, phrases and
+    rests."""
 
     def __init__(self, performance: Performance, lead: str):
         self.performance = performance
@@ -153,15 +190,23 @@ class Soloist:
             slow = sheet.tempo < 92
             double = slow and rng.random() < 0.2 + 0.3 * hard
             unit = 0.25 if double else 0.5
-            if sheet.genre in ("ballad", "modal", "cool", "bossa", "waltz") and rng.random() < 0.45 and not double:
+            if (
+                sheet.genre in ("ballad", "modal", "cool", "bossa", "waltz")
+                and rng.random() < 0.45
+                and not double
+            ):
                 phrase = self._lyrical(at, min(at + length, section.end_beat))
             else:
-                phrase = self._line(at, min(at + length * (0.75 if double else 1.0), section.end_beat), unit, hard)
+                phrase = self._line(
+                    at, min(at + length * (0.75 if double else 1.0), section.end_beat), unit, hard
+                )
             if not phrase:
                 at += 1.0
                 continue
             tones += phrase
-            rest = float(rng.choice([0.5, 1.0, 1.5, 2.0, 3.0], p=[0.2, 0.25, 0.25, 0.2, 0.1])) * (1.5 - 0.8 * hard)
+            rest = float(rng.choice([0.5, 1.0, 1.5, 2.0, 3.0], p=[0.2, 0.25, 0.25, 0.2, 0.1])) * (
+                1.5 - 0.8 * hard
+            )
             end = phrase[-1].beat + phrase[-1].beats + rest
             at = round(end * 2) / 2
         return tones
@@ -170,8 +215,12 @@ class Soloist:
         if self.lead == "bass":
             pitches: tuple[int, ...] = strong_tones(chord)
         else:
-            pitches = guide_tones(chord) + strong_tones(chord) if self.rng.random() < 0.6 else strong_tones(chord)
-        return nearest(self.pitch + direction * self.rng.integers(2, 6), pitches, self.low, self.high, int(self.pitch))
+            pitches = (
+                guide_tones(chord) + strong_tones(chord) if self.rng.random() < 0.6 else strong_tones(chord)
+            )
+        return nearest(
+            self.pitch + direction * self.rng.integers(2, 6), pitches, self.low, self.high, int(self.pitch)
+        )
 
     def _line(self, start: float, stop: float, unit: float, hard: float) -> list[Tone]:
         harmony, rng = self.performance.harmony, self.rng
@@ -202,7 +251,7 @@ class Soloist:
                 keys[index] = self._target(chord, direction)
             self.pitch = keys[index]
             anchors.append(index)
-        for first, second in zip(anchors, anchors[1:], strict=False):
+        for first, second in itertools.pairwise(anchors):
             self._fill(keys, first, second, start, unit)
         tones = []
         for index, key in enumerate(keys):
@@ -245,7 +294,9 @@ class Soloist:
         elif draw < 0.5:
             between[-1] = there + (-1 if between[-1] <= there else 1)
         elif between[-1] == there:
-            between[-1] = nearest(there + (2 if here > there else -2), scale, self.low, self.high, avoid=there)
+            between[-1] = nearest(
+                there + (2 if here > there else -2), scale, self.low, self.high, avoid=there
+            )
         keys[first + 1 : second] = [min(max(key, self.low), self.high) for key in between]
 
     def _turn(self, tones: list[Tone]) -> None:
@@ -321,12 +372,18 @@ def background(performance: Performance, section: Section, instrument: str) -> l
 
 
 def play_tones(performance: Performance, section: Section, instrument: str, tones: list[Tone]) -> None:
-    """Turn a line into notes: one at a time, legato on the beat, clipped off it, long wind notes swell and quiver."""
-    tones = sorted((tone for tone in tones if tone.beat < section.end_beat - 1e-6), key=lambda tone: tone.beat)
+    """Turn a line into notes: one at a time, legato on the beat, clipped off it, long wind notes swell and
+    quiver."""
+    tones = sorted(
+        (tone for tone in tones if tone.beat < section.end_beat - 1e-6), key=lambda tone: tone.beat
+    )
     wind = instrument in WIND
     tempo = performance.sheet.tempo
     for index, tone in enumerate(tones):
-        room = min(tones[index + 1].beat if index + 1 < len(tones) else section.end_beat, section.end_beat) - tone.beat
+        room = (
+            min(tones[index + 1].beat if index + 1 < len(tones) else section.end_beat, section.end_beat)
+            - tone.beat
+        )
         if room < 0.05:
             continue
         touch = 0.97 if tone.beats <= 0.5 or performance.chance(0.8) else 0.6

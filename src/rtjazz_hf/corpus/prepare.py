@@ -1,4 +1,5 @@
-"""Making a corpus on disk: take by take, in any number of processes, resumable, the same for the same seed."""
+"""Making a corpus on disk: take by take, in any number of processes, resumable, the same for the same
+seed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import write_audio
+from ..audio import SAMPLE_RATE, write_audio
 from ..music.band_leader import random_lead_sheet
 from ..music.lead_sheet import LeadSheet
 from .captions import captions, tags
@@ -64,7 +65,7 @@ def takes_for(hours: float) -> int:
 
 
 def split_of(index: int, test_fraction: float) -> str:
-    """"train" or "test" of a take: the same for its index whatever the size of the corpus."""
+    """ "train" or "test" of a take: the same for its index whatever the size of the corpus."""
     digest = hashlib.sha256(f"rtjazz take {index}".encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test_fraction else "train"
 
@@ -109,7 +110,7 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
         "split": split_of(index, settings.test_fraction),
         "loudness": round(rendering.loudness, 2),
         "low_share": round(rendering.low_share, 4),
-        "duration": round(rendering.mix.shape[-1] / 48_000, 4),
+        "duration": round(rendering.mix.shape[-1] / SAMPLE_RATE, 6),
         "stems": sorted(rendering.stems),
     }
     _write_json(folder / "label.json", label)

@@ -21,7 +21,7 @@ TRUE_PEAK = 0.95
 LOW_BAND_HZ = 200.0
 LOW_SHARE_RANGE = (0.2, 0.4)  # largest share of energy below LOW_BAND_HZ that a mix may keep
 _BLOCK = 64  # samples FluidSynth computes at once; events fall on these
-_ENGINE_GAIN = 0.35
+_ENGINE_GAIN = 0.55
 _RELEASE_S = 0.3  # a note's own release fits into the end of the file
 
 SOUND_FONTS = ("musescore", "fluid")
@@ -29,7 +29,12 @@ _FONT_FILES = {
     "musescore": ("MuseScore_General_Full.sf2", "MuseScore_General.sf3", "MuseScore_General.sf2"),
     "fluid": ("FluidR3_GM.sf2", "FluidR3_GM.sf3"),
 }
-_FONT_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/soundfonts", "/usr/local/share/soundfonts")
+_FONT_FOLDERS = (
+    "/usr/share/sounds/sf2",
+    "/usr/share/sounds/sf3",
+    "/usr/share/soundfonts",
+    "/usr/local/share/soundfonts",
+)
 INSTALL_HINT = (
     "On Debian and Ubuntu: apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm ; "
     "then: pip install 'rtjazz-hf[corpus]'. Fonts kept elsewhere: set RTJAZZ_SOUNDFONTS to their folder."
@@ -38,7 +43,8 @@ INSTALL_HINT = (
 
 @dataclass(frozen=True)
 class Voice:
-    """How an instrument stands in the mix: presets (bank, program) to draw from, level in dB, place -1 left to 1."""
+    """How an instrument stands in the mix: presets (bank, program) to draw from, level in dB, place -1 left
+    to 1."""
 
     presets: tuple[tuple[int, int], ...]
     level_db: float
@@ -48,23 +54,28 @@ class Voice:
 
 # Levels bring the fonts' instruments, which differ by 15 dB, to the balance of a small jazz group.
 VOICES = {
-    "piano": Voice(((0, 0), (0, 0), (0, 1)), -5.0, -0.25, 0.3),
-    "electric_piano": Voice(((0, 4), (0, 4), (0, 5)), -5.0, -0.25, 0.3),
-    "organ": Voice(((0, 16), (0, 17)), -9.0, -0.3, 0.3),
-    "guitar": Voice(((0, 26),), -3.0, 0.35, 0.3),
-    "vibraphone": Voice(((0, 11),), -4.0, 0.3, 0.35),
-    "bass": Voice(((0, 32),), -9.0, 0.0, 0.12),
-    "drums": Voice(((128, 32), (128, 0)), -6.0, 0.1, 0.22),
-    "brushes": Voice(((128, 40),), -3.0, 0.1, 0.22),
-    "alto_sax": Voice(((0, 65),), -6.0, -0.1, 0.4),
-    "tenor_sax": Voice(((0, 66),), -6.0, -0.1, 0.4),
-    "trumpet": Voice(((0, 56),), -6.0, 0.12, 0.4),
-    "muted_trumpet": Voice(((0, 59),), -5.0, 0.12, 0.45),
-    "trombone": Voice(((0, 57),), -6.0, 0.2, 0.4),
-    "clarinet": Voice(((0, 71),), -5.0, -0.12, 0.4),
-    "flute": Voice(((0, 73),), -4.0, 0.12, 0.45),
-    "synth_pad": Voice(((0, 89), (0, 88)), -12.0, 0.0, 0.4),
+    "piano": Voice(((0, 0), (0, 0), (0, 1)), -9.0, -0.25, 0.3),
+    "electric_piano": Voice(((0, 4), (0, 4), (0, 5)), -9.0, -0.25, 0.3),
+    "organ": Voice(((0, 16), (0, 17)), -13.0, -0.3, 0.3),
+    "guitar": Voice(((0, 26),), -7.0, 0.35, 0.3),
+    "vibraphone": Voice(((0, 11),), -8.0, 0.3, 0.35),
+    "bass": Voice(((0, 32),), -13.0, 0.0, 0.12),
+    "drums": Voice(((128, 32), (128, 0)), -10.0, 0.1, 0.22),
+    "brushes": Voice(((128, 40),), -7.0, 0.1, 0.22),
+    "alto_sax": Voice(((0, 65),), -10.0, -0.1, 0.4),
+    "tenor_sax": Voice(((0, 66),), -10.0, -0.1, 0.4),
+    "trumpet": Voice(((0, 56),), -10.0, 0.12, 0.4),
+    "muted_trumpet": Voice(((0, 59),), -9.0, 0.12, 0.45),
+    "trombone": Voice(((0, 57),), -10.0, 0.2, 0.4),
+    "clarinet": Voice(((0, 71),), -11.0, -0.12, 0.4),
+    "flute": Voice(((0, 73),), -8.0, 0.12, 0.45),
+    "synth_pad": Voice(((0, 89), (0, 88)), -16.0, 0.0, 0.4),
 }
+
+
+_NYLON_GUITAR = (0, 24)
+# What a font plays softer than the other, in dB.
+_FONT_LEVELS = {"fluid": {"brushes": 6.5, "drums": 2.0}}
 
 
 @dataclass(frozen=True)
@@ -96,20 +107,26 @@ def find_soundfont(name: str) -> Path:
             if Path(name).is_file():
                 return Path(name)
             raise RendererUnavailable(f"there is no sound font '{name}'. {INSTALL_HINT}")
-        raise ValueError(f"unknown sound font {name!r}: choose {', '.join(SOUND_FONTS)} or give an .sf2 or .sf3 file")
+        raise ValueError(
+            f"unknown sound font {name!r}: choose {', '.join(SOUND_FONTS)} or give an .sf2 or .sf3 file"
+        )
     extra = [os.environ["RTJAZZ_SOUNDFONTS"]] if os.environ.get("RTJAZZ_SOUNDFONTS") else []
     for folder in (*extra, *_FONT_FOLDERS):
         for file in _FONT_FILES[name]:
             if (path := Path(folder) / file).is_file():
                 return path
-    raise RendererUnavailable(f"the sound font {name!r} ({_FONT_FILES[name][0]}) is not installed. {INSTALL_HINT}")
+    raise RendererUnavailable(
+        f"the sound font {name!r} ({_FONT_FILES[name][0]}) is not installed. {INSTALL_HINT}"
+    )
 
 
 def _fluidsynth() -> Any:
     try:
         import fluidsynth
     except ImportError as error:
-        raise RendererUnavailable(f"FluidSynth or its Python binding is missing ({error}). {INSTALL_HINT}") from error
+        raise RendererUnavailable(
+            f"FluidSynth or its Python binding is missing ({error}). {INSTALL_HINT}"
+        ) from error
     if not hasattr(fluidsynth, "Synth"):
         raise RendererUnavailable(f"the module 'fluidsynth' found is not pyfluidsynth. {INSTALL_HINT}")
     return fluidsynth
@@ -118,8 +135,8 @@ def _fluidsynth() -> Any:
 class Renderer:
     """FluidSynth with one font.
 
-    Every pass has an engine of its own, since a used one carries the phases of its reverb's modulation into the next
-    take; that costs little, as an engine reads only the samples of the presets that play.
+    Every pass has an engine of its own, since a used one carries the phases of its reverb's modulation into
+    the next take; that costs little, as an engine reads only the samples of the presets that play.
 
     Args:
         soundfont: "musescore", "fluid" or a path.
@@ -135,7 +152,11 @@ class Renderer:
         self.channels = {name: index if index < 9 else index + 1 for index, name in enumerate(VOICES)}
         # The binding offers 16 bits only; the library gives floats.
         self._write = self.module._fl.fluid_synth_write_float
-        self._write.argtypes = [ctypes.c_void_p, ctypes.c_int, *([ctypes.c_void_p, ctypes.c_int, ctypes.c_int] * 2)]
+        self._write.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_int,
+            *([ctypes.c_void_p, ctypes.c_int, ctypes.c_int] * 2),
+        ]
 
     def _engine(self) -> tuple[Any, int]:
         """A fresh engine and the number of its font."""
@@ -166,20 +187,34 @@ class Renderer:
         players = [name for name in VOICES if take.notes.get(name)]
         samples = round(take.duration_s * SAMPLE_RATE)
         room = float(rng.uniform(0.15, 0.7))
-        reverb = (room, float(rng.uniform(0.2, 0.6)), float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.3, 0.9)))
+        reverb = (
+            room,
+            float(rng.uniform(0.2, 0.6)),
+            float(rng.uniform(0.5, 1.0)),
+            float(rng.uniform(0.3, 0.9)),
+        )
         width = float(rng.uniform(0.6, 1.5)) * (1 if rng.random() < 0.5 else -1)
         setup = {}
         for name in VOICES:  # drawn for all, so that one more player changes nobody else's place
             voice = VOICES[name]
-            level = voice.level_db + float(rng.normal(0, 1.3))
+            level = (
+                voice.level_db
+                + _FONT_LEVELS.get(self.soundfont, {}).get(name, 0.0)
+                + float(rng.normal(0, 1.3))
+            )
             pan = float(np.clip(voice.pan * width + rng.normal(0, 0.08), -0.8, 0.8))
             wet = float(np.clip(voice.reverb * rng.uniform(0.5, 1.6), 0, 1))
-            setup[name] = (voice.presets[int(rng.integers(len(voice.presets)))], level, pan, wet)
+            preset = voice.presets[int(rng.integers(len(voice.presets)))]
+            if name == "guitar" and take.lead_sheet.genre == "bossa":
+                preset = _NYLON_GUITAR
+            setup[name] = (preset, level, pan, wet)
         target = float(rng.uniform(*LOUDNESS_RANGE))
         low_share = float(rng.uniform(*LOW_SHARE_RANGE))
 
         passes = [[name] for name in players] if stems else [players]
-        tracks = np.stack([self._pass(take, group, setup, reverb, samples) for group in passes])  # (passes, 2, samples)
+        tracks = np.stack(
+            [self._pass(take, group, setup, reverb, samples) for group in passes]
+        )  # (passes, 2, samples)
         tracks = _limit_lows(tracks, low_share)
         tracks, loudness = _master(tracks, target)
         mix = tracks.sum(axis=0)
@@ -273,7 +308,8 @@ def band_share(audio: np.ndarray, below_hz: float = LOW_BAND_HZ) -> float:
 
 
 def _limit_lows(tracks: np.ndarray, most: float) -> np.ndarray:
-    """Turn down what lies below 200 Hz of `(tracks, 2, samples)` so that the mix has at most the share `most` there."""
+    """Turn down what lies below 200 Hz of `(tracks, 2, samples)` so that the mix has at most the share `most`
+    there."""
     size = _fast_length(tracks.shape[-1])
     spectrum = np.fft.rfft(tracks.astype(np.float32), size, axis=-1)
     hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
@@ -303,7 +339,8 @@ def _fast_length(samples: int) -> int:
 
 
 def _master(tracks: np.ndarray, target: float) -> tuple[np.ndarray, float]:
-    """Bring the sum of `(tracks, 2, samples)` to `target` LUFS under the true peak; the tracks and the loudness."""
+    """Bring the sum of `(tracks, 2, samples)` to `target` LUFS under the true peak; the tracks and the
+    loudness."""
     import pyloudnorm
 
     meter = pyloudnorm.Meter(SAMPLE_RATE)

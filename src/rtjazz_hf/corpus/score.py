@@ -1,4 +1,5 @@
-"""What the band writes down: notes and controllers in seconds, and the clock and harmony that every player reads."""
+"""What the band writes down: notes and controllers in seconds, and the clock and harmony that every player
+reads."""
 
 from __future__ import annotations
 
@@ -39,9 +40,8 @@ class Take:
     """A composed performance.
 
     Attributes:
-        lead_sheet: exactly what was played: its `beat_offset` makes t = 0 right, its sections say who sounds when.
-        notes: notes per instrument, by time.
-        controls: controller changes per instrument, by time.
+        lead_sheet: exactly what was played: its `beat_offset` makes t = 0 right, its sections say who sounds
+        when. notes: notes per instrument, by time. controls: controller changes per instrument, by time.
         duration_s: length of the performance in seconds, lead-in included.
     """
 
@@ -138,7 +138,8 @@ class Performance:
         straight: bool = False,
         jitter: float = 1.0,
     ) -> None:
-        """Write a note at a notated beat for `beats` (its end is swung too), humanised in time and loudness."""
+        """Write a note at a notated beat for `beats` (its end is swung too), humanised in time and
+        loudness."""
         start = self.seconds(beat, straight)
         stop = self.seconds(beat + beats, straight)
         start += self.lag_s.get(instrument, 0.0) + jitter * self.tightness_s * float(
@@ -148,7 +149,9 @@ class Performance:
         note = Note(max(0.0, start), max(0.04, stop - max(0.0, start)), int(midi), loud)
         self.notes.setdefault(instrument, []).append(note)
 
-    def control(self, instrument: str, beat: float, controller: int, value: float, straight: bool = False) -> None:
+    def control(
+        self, instrument: str, beat: float, controller: int, value: float, straight: bool = False
+    ) -> None:
         limits = (-8192, 8191) if controller == PITCH_BEND else (0, 127)
         event = Control(max(0.0, self.seconds(beat, straight)), controller, int(np.clip(value, *limits)))
         self.controls.setdefault(instrument, []).append(event)

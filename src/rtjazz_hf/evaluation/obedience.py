@@ -33,8 +33,8 @@ def chroma(audio: np.ndarray) -> np.ndarray:
     except ImportError as error:
         raise ImportError("chord obedience needs librosa: pip install 'rtjazz-hf[eval]'") from error
     mono = soxr.resample(as_audio(audio).mean(0), SAMPLE_RATE, 12_000)
-    if mono.size < 12_000:  # the lowest filters are long
-        mono = np.pad(mono, (0, 12_000 - mono.size))
+    if mono.size < 36_000:  # the lowest filters are long
+        mono = np.pad(mono, (0, 36_000 - mono.size))
     folded = librosa.feature.chroma_cqt(
         y=mono, sr=12_000, hop_length=CHROMA_HOP // 4, norm=None, n_octaves=6, bins_per_octave=36, tuning=0.0
     )

@@ -81,7 +81,7 @@ def plot_obedience(charts: Sequence[dict[str, Any]], path: str | Path) -> Path:
         for index, (key, label) in enumerate(bars):
             values = [chart[key] if chart[key] is not None else np.nan for chart in charts]
             axis.bar(places + (index - 1) * 0.27, values, width=0.26, label=label)
-        axis.set_ylim(0, 1.02)
+        axis.set_ylim(0, 1.2)
         axis.grid(axis="y", alpha=0.3)
         axis.legend(loc="upper right", ncols=3, fontsize=8)
     top.set_ylabel("chord ranked first")

@@ -125,7 +125,9 @@ class LiveSession:
             raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")
         self.pipe = pipe
         self.seed = seed
-        self._lock = threading.Lock()
+        self._update_lock = threading.Lock()  # one update at a time
+        self._lock = threading.Lock()  # of the two that follow; never held for long
+        self._effect_frame = 0  # where a plan that is put in place now takes effect
         self._closed = False
         self._times: deque[float] = deque(maxlen=_REMEMBERED_BLOCKS)
         self._blocks = self._under_runs = 0
@@ -175,9 +177,10 @@ class LiveSession:
     def __next__(self) -> LiveBlock:
         if self._closed:
             raise StopIteration
-        plan = self._plan  # an update from another thread waits for the next block
         started = time.perf_counter()
         start_frame, frames = self.stream.frame, self.stream.block_frames
+        with self._lock:  # an update from another thread waits for the next block
+            plan, self._effect_frame = self._plan, start_frame + frames
         features = self.pipe.prepare_features([plan.lead_sheet], start_frame, frames)
         state = self.stream.denoise(
             self.stream.prepare_latents(),
@@ -226,8 +229,15 @@ class LiveSession:
             )
         if not changes:
             return
-        with self._lock:
-            self._plan = self._make_plan(changes, before=self._plan)
+        with self._update_lock:
+            before = self._plan
+            plan = self._make_plan(changes, before)
+            with self._lock:
+                if plan.lead_sheet is not before.lead_sheet:
+                    seconds = self._effect_frame / FRAME_RATE
+                    sheet = continue_in_phase(plan.lead_sheet, before.lead_sheet, seconds)
+                    plan = dataclasses.replace(plan, lead_sheet=sheet)
+                self._plan = plan
 
     def stats(self) -> LiveStats:
         """Block times, real-time factor and under-runs so far."""
@@ -279,12 +289,9 @@ class LiveSession:
     ) -> LeadSheet:
         if "lead_sheet" in asked:
             sheet = asked["lead_sheet"] if before is None or "lead_sheet" in changes else before.lead_sheet
-            if "tempo" in changes:
-                sheet = sheet.with_tempo(changes["tempo"])
-        else:
-            wishes = {name: asked.get(name) for name in ("prompt", *_WRITTEN_FIELDS)}
-            (sheet,) = self.pipe.prepare_lead_sheet(**wishes, seeds=[self.seed])
-        return sheet if before is None else continue_in_phase(sheet, before.lead_sheet, self.position)
+            return sheet.with_tempo(changes["tempo"]) if "tempo" in changes else sheet
+        wishes = {name: asked.get(name) for name in ("prompt", *_WRITTEN_FIELDS)}
+        return self.pipe.prepare_lead_sheet(**wishes, seeds=[self.seed])[0]
 
 
 def continue_in_phase(sheet: LeadSheet, before: LeadSheet, seconds: float) -> LeadSheet:

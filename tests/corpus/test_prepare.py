@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+
+from rtjazz_hf.audio import read_audio
+from rtjazz_hf.corpus import prepare
+from rtjazz_hf.corpus.dataset import as_dataset, load_takes
+from rtjazz_hf.corpus.prepare import (
+    CorpusSettings,
+    make_take,
+    prepare_corpus,
+    split_of,
+    takes_for,
+    write_metadata,
+)
+from rtjazz_hf.music import LeadSheet
+
+
+@pytest.fixture
+def short_takes(monkeypatch, renderer):
+    """The real chain on four bars a take, with the font that is there."""
+
+    def draw(rng):
+        tempo = float(rng.uniform(150, 220))
+        return LeadSheet.from_chart(
+            "Dm7 | G7 | Cmaj7 | A7", tempo=tempo, instruments=("piano", "bass", "brushes")
+        )
+
+    monkeypatch.setattr(prepare, "draw_lead_sheet", draw)
+    monkeypatch.setattr(prepare, "MEAN_TAKE_S", 36.0)  # 0.03 hours are three takes
+    return CorpusSettings(seed=5, soundfont=renderer.soundfont, test_fraction=0.5)
+
+
+class TestCorpus:
+    def test_made_resumed_and_loaded(self, tmp_path, short_takes):
+        summary = prepare_corpus(tmp_path, 0.03, short_takes, progress=False)
+        assert summary["takes"] == 3 and summary["train"] + summary["test"] == 3
+        takes = load_takes(tmp_path)
+        assert [take.split for take in takes] == [split_of(index, 0.5) for index in range(3)]
+        for take in takes:
+            audio = take.audio()
+            assert audio.shape == (2, round(take.duration * 48_000))
+            assert take.lead_sheet.time_of(take.lead_sheet.num_beats) == pytest.approx(
+                take.duration, abs=1e-3
+            )
+            assert take.lead_sheet.features(0, 10).shape[0] == 10 and len(take.captions) == 3
+
+        again = tmp_path / "takes" / "000001"
+        before = (again / "mix.flac").read_bytes()
+        (again / "label.json").unlink()  # what an interrupt leaves
+        assert len(load_takes(tmp_path)) == 2
+        untouched = (tmp_path / "takes" / "000000" / "mix.flac").stat().st_mtime_ns
+        prepare_corpus(tmp_path, 0.03, short_takes, progress=False)
+        assert (again / "mix.flac").read_bytes() == before
+        assert (tmp_path / "takes" / "000000" / "mix.flac").stat().st_mtime_ns == untouched
+
+    def test_datasets_reads_it(self, tmp_path, short_takes):
+        datasets = pytest.importorskip("datasets", reason="pip install 'rtjazz-hf[corpus]'")
+        make_take(tmp_path, 0, short_takes)
+        write_metadata(tmp_path)
+        data = as_dataset(tmp_path)
+        assert len(data) == 1 and read_audio(data[0]["audio"], 0, 1.0).shape == (2, 48_000)
+        assert LeadSheet.from_dict(json.loads(data[0]["lead_sheet"])) == load_takes(tmp_path)[0].lead_sheet
+        table = datasets.load_dataset(
+            "json",
+            data_files=str(tmp_path / "metadata.jsonl"),
+            split="train",
+            cache_dir=str(tmp_path / "cache"),
+        )
+        assert table[0]["genre"] == "swing"
+
+    def test_stems_sum_to_the_mix(self, tmp_path, short_takes):
+        settings = CorpusSettings(seed=1, soundfont=short_takes.soundfont, stems=True)
+        make_take(tmp_path, 2, settings)
+        take = load_takes(tmp_path)[0]
+        assert set(take.stems) == {"piano", "bass", "brushes"}
+        total = sum(read_audio(path) for path in take.stems.values())
+        assert np.abs(total - take.audio()).max() < 3e-4  # 16 bits each
+
+    def test_other_settings_are_refused(self, tmp_path, short_takes):
+        prepare_corpus(tmp_path, 0.01, short_takes, progress=False)
+        with pytest.raises(ValueError, match="other settings"):
+            prepare_corpus(
+                tmp_path, 0.01, CorpusSettings(seed=6, soundfont=short_takes.soundfont), progress=False
+            )
+
+
+class TestSettings:
+    @pytest.mark.parametrize("bad", [{"soundfont": "x"}, {"test_fraction": 1.0}, {"seed": -1}])
+    def test_bad_settings(self, bad):
+        with pytest.raises(ValueError, match="choose"):
+            CorpusSettings(**bad)
+
+    @pytest.mark.parametrize("hours", [0, -1, float("nan"), 1e9])
+    def test_bad_hours(self, hours):
+        with pytest.raises(ValueError, match="hours"):
+            takes_for(hours)
+
+    def test_split_depends_on_the_index_alone_and_has_the_share(self):
+        tests = [index for index in range(4000) if split_of(index, 0.05) == "test"]
+        assert 0.03 < len(tests) / 4000 < 0.07
+        assert set(tests) <= {index for index in range(4000) if split_of(index, 0.1) == "test"}
+
+    def test_loading_nothing(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="prepare_corpus"):
+            load_takes(tmp_path)
+        with pytest.raises(ValueError, match="train, test"):
+            load_takes(tmp_path, "valid")
