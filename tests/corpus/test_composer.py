@@ -10,8 +10,8 @@ from rtjazz_hf.corpus.melody import RANGES, WIND
 from rtjazz_hf.music import GENRES, Chord, LeadSheet, random_lead_sheet
 from rtjazz_hf.music.vocabulary import CHORD_INSTRUMENTS, KITS
 
-CHORDS = ("Cmaj7", "Dm7", "G7", "Bm7b5", "C#dim7", "F6", "Am6", "G7alt", "E7b9", "Bb7#11", "Dm(maj7)", "C7sus4", "A13",
-          "Fm", "G", "Caug", "C/E", "D7b9#9")  # fmt: skip
+CHORDS = ("Cmaj7", "Dm7", "G7", "Bm7b5", "C#dim7", "F6", "Am6", "G7alt", "E7b9", "Bb7#11",
+          "Dm(maj7)", "C7sus4", "A13", "Fm", "G", "Caug", "C/E", "D7b9#9")  # fmt: skip
 
 
 def sheet_of(genre, seed=0):
@@ -134,9 +134,10 @@ class TestSwing:
 
 
 class TestEdges:
-    @pytest.mark.parametrize("band", [("piano",), ("guitar", "bass"), ("bass",), ("drums",), ("tenor_sax", "bass"),
-                                      ("synth_pad", "bass", "drums"), ("alto_sax", "trumpet", "trombone", "drums")])  # fmt: skip
+    @pytest.mark.parametrize("band", ["piano", "guitar bass", "bass", "drums", "tenor_sax bass",
+                                      "synth_pad bass drums", "alto_sax trumpet trombone drums"])  # fmt: skip
     def test_any_band(self, band):
+        band = band.split()
         sheet = LeadSheet.from_chart("Dm7 / G7 / | Cmaj7 | N.C. | Bm7b5 E7b9", instruments=band)
         take = compose(sheet, np.random.default_rng(0))
         assert set(take.notes) <= set(band)

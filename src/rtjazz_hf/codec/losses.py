@@ -6,13 +6,14 @@ import torch
 
 from .transforms import FLOOR, constant
 
-# FFT size, hop, and how its bins are pooled: semitones where pitch is heard, ERB bands where attacks are.
+# FFT size, hop, how its bins are pooled (semitones where pitch is heard, ERB bands where attacks are), and weight:
+# the melody counts twice.
 RESOLUTIONS = (
-    (8192, 2560, "semitone", (28, 100)),
-    (4096, 1280, "semitone", (48, 116)),
-    (2048, 768, "band", 100),
-    (1024, 400, "band", 64),
-    (512, 240, "band", 32),
+    (8192, 2560, "semitone", (28, 100), 1.0),
+    (4096, 1280, "semitone", (48, 116), 2.0),
+    (2048, 768, "band", 100, 1.0),
+    (1024, 400, "band", 64, 1.0),
+    (512, 240, "band", 32, 1.0),
 )
 
 
@@ -45,13 +46,14 @@ def spectral_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: i
         estimate, target (`torch.Tensor` of shape `(batch, 2, samples)`): at least 8,192 samples.
     """
     total = 0.0
-    for resolution in RESOLUTIONS:
+    for *resolution, weight in RESOLUTIONS:
         a = pooled_energies(estimate.float(), *resolution, sampling_rate)
         b = pooled_energies(target.float(), *resolution, sampling_rate)
         a_root, b_root = (a + 1e-9).sqrt(), (b + 1e-9).sqrt()
         log_difference = (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
-        total = total + log_difference + 2 * (a_root - b_root).abs().mean() / (b_root.mean() + 0.003)
-    return total / len(RESOLUTIONS)
+        root_difference = (a_root - b_root).abs().mean() / (b_root.mean() + 0.003)
+        total = total + weight * (log_difference + 2 * root_difference)
+    return total / sum(weight for *_, weight in RESOLUTIONS)
 
 
 def waveform_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,8 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
     labels = sorted((folder / "takes").glob("*/label.json"))
     if not labels:
         raise FileNotFoundError(
-            f"'{folder}' holds no takes; make some: python training/prepare_corpus.py --hours 1 --out {folder}"
+            f"'{folder}' holds no takes; make some: "
+            f"python training/prepare_corpus.py --hours 1 --out {folder}"
         )
     records = []
     for file in labels:

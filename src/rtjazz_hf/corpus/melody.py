@@ -13,8 +13,9 @@ from .score import EXPRESSION, PITCH_BEND, VIBRATO, Performance
 # Sounding ranges as soloists use them, MIDI keys.
 RANGES = {
     "alto_sax": (53, 80), "tenor_sax": (47, 75), "trumpet": (56, 81), "muted_trumpet": (57, 80),
-    "trombone": (45, 69), "clarinet": (54, 85), "flute": (64, 92), "piano": (60, 88), "electric_piano": (60, 86),
-    "organ": (60, 85), "guitar": (52, 79), "vibraphone": (60, 87), "synth_pad": (60, 84), "bass": (31, 58),
+    "trombone": (45, 69), "clarinet": (54, 85), "flute": (64, 92), "piano": (60, 88),
+    "electric_piano": (60, 86), "organ": (60, 85), "guitar": (52, 79),
+    "vibraphone": (60, 87), "synth_pad": (60, 84), "bass": (31, 58),
 }  # fmt: skip
 WIND = frozenset({"alto_sax", "tenor_sax", "trumpet", "muted_trumpet", "trombone", "clarinet", "flute"})
 

@@ -36,7 +36,7 @@ _FONT_FOLDERS = (
     "/usr/local/share/soundfonts",
 )
 INSTALL_HINT = (
-    "On Debian and Ubuntu: apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm ; "
+    "Debian, Ubuntu: apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm ; "
     "then: pip install 'rtjazz-hf[corpus]'. Fonts kept elsewhere: set RTJAZZ_SOUNDFONTS to their folder."
 )
 
@@ -168,7 +168,7 @@ class Renderer:
                 "synth.chorus.active": 0,
                 "synth.reverb.active": 1,
                 "synth.polyphony": 256,
-                "synth.dynamic-sample-loading": 1,  # only the presets in use: a 500 MB font in a small process
+                "synth.dynamic-sample-loading": 1,  # of a 500 MB font only what is played
                 "synth.cpu-cores": 1,
             },
         )

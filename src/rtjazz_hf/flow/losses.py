@@ -74,7 +74,8 @@ def flow_matching_loss(
             raise ValueError(
                 f"{weights.numel()} channel_weights were given; the velocity has {error.shape[1]} channels."
             )
-        frames = torch.einsum("bcf,c->bf", error, weights / weights.sum())
+        # Not a matrix product, which autocast would take to 16 bit.
+        frames = (error * (weights / weights.sum())[:, None]).sum(1)
     return _reduce(frames, mask, reduction)
 
 
@@ -104,7 +105,7 @@ def codebook_loss(
         frames = entropy.mean(1)
     else:
         weights = torch.as_tensor(level_weights, dtype=entropy.dtype, device=entropy.device)
-        frames = torch.einsum("bkf,k->bf", entropy, weights / weights.sum())
+        frames = (entropy * (weights / weights.sum())[:, None]).sum(1)
     return _reduce(frames, mask, reduction)
 
 
