@@ -18,7 +18,7 @@ import torch
 
 from rtjazz_hf.codec import RealTimeJazzCodec
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
 from rtjazz_hf.flow import FlowMatchScheduler, RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
 from rtjazz_hf.flow.losses import (
     codebook_loss,
@@ -66,6 +66,8 @@ class Batches:
         self.usable = np.array([i for i in range(len(store)) if store[i].num_frames >= config.crop_frames])
         if len(self.usable) == 0:
             raise ValueError(f"no take in {store.folder} is as long as crop_frames={config.crop_frames}.")
+        if not self.block_sizes:
+            raise ValueError(f"crop_frames={config.crop_frames} is no multiple of any of {block_sizes}.")
 
     def __call__(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         config, rows = self.config, []
@@ -114,7 +116,7 @@ def validate(model, batches: Batches, config: FlowTrainConfig, weights: torch.Te
     totals = {"true": 0.0, "rotated": 0.0, "none": 0.0}
     for index in range(count):
         batch = batches(np.random.default_rng([99, index]))
-        batch["block_frames"] = torch.tensor(36)
+        batch["block_frames"] = torch.tensor(36 if 36 in batches.block_sizes else batches.block_sizes[-1])
         batch["window_frames"] = torch.full((config.batch_size,), 144)
         batch = {name: value.to(device) for name, value in batch.items()}
         sheets = {"true": batch["lead_sheet"], "none": torch.zeros_like(batch["lead_sheet"])}
@@ -155,12 +157,15 @@ def sample_take(model, codec, take, seconds: float = 12.0, steps: int = 8, guida
 def main() -> None:
     config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__)
     codec = RealTimeJazzCodec.from_pretrained(config.codec, dtype=torch.float32).eval()
+    run = TrainingRun(config)
+    codec.to(run.device)
     if config.takes:
         style = RealTimeJazzStyleEncoder.from_pretrained(config.style_encoder, dtype=torch.float32).eval()
         tokenizer = RealTimeJazzTokenizer.from_pretrained(config.style_encoder)
-        encode_takes(codec, style, tokenizer, load_takes(config.takes), config.data,
-                     codes=config.model.get("prediction_type") == "codebook")  # fmt: skip
-    run = TrainingRun(config)
+        with run.accelerator.main_process_first():
+            takes, codes = load_takes(config.takes), config.model.get("prediction_type") == "codebook"
+            encode_takes(codec, takes, config.data, codes=codes)
+            embed_takes(style.to(run.device), tokenizer, takes, config.data)
     train, test = LatentStore(config.data, "train"), LatentStore(config.data, "test")
     run.print(f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out")
 
@@ -175,9 +180,9 @@ def main() -> None:
         model = RealTimeJazzFlowTransformer(RealTimeJazzFlowTransformerConfig(**(sizes | config.model)))
         if model.config.prediction_type == "codebook":
             model.set_codebooks(codec.codebooks, codec.latents_offset)
-    weights = torch.tensor(model.config.channel_weights, device=run.device)
+    weights = torch.tensor(model.config.channel_weights or 1.0, device=run.device).expand(model.config.num_channels)
     batches = Batches(train, config, model.config.block_sizes)
-    held_out = Batches(test, config, model.config.block_sizes)
+    held_out = Batches(test if len(test) else train, config, model.config.block_sizes)
     model.to(run.device).train()
     run.make_ema(model)
     optimizer = torch.optim.AdamW(
@@ -197,10 +202,10 @@ def main() -> None:
             run.log_now(**losses)
             run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
         if run.due(config.sample_every):
-            codec.to(run.device)
             for index in range(min(2, len(test))):
                 audio = sample_take(run.weights(prepared).eval(), codec, test[index])
                 run.save_sample(f"sample_{index}", audio, test[index].lead_sheet)
+            prepared.train()
 
     card = model_card("RealTimeJazz flow transformer", "Latents of jazz, block by block, from a chart and words.",
                       config, run.metrics, f"{len(train)} takes, {train.hours:.1f} hours")  # fmt: skip

@@ -1,9 +1,10 @@
 """Takes encoded once: latents, codes and style embeddings in safetensors, one file a take, resumable.
 
-    DIR/takes/{name}.safetensors   latents (frames, latent_dim) float16; with codes also codes (levels, frames) int16;
-                                   text (captions, style_dim), audio (clips, style_dim) float32
-    DIR/takes/{name}.json          the take's label
-    DIR/index.json                 fingerprint of the codec and style encoder that made it
+    DIR/takes/{name}.safetensors    latents (frames, latent_dim) float16; on request codes (levels, frames) int16
+    DIR/takes/{name}.json           the take's label
+    DIR/index.json                  fingerprint of the codec's encoder
+    DIR/styles/{name}.safetensors   text (captions, style_dim), audio (clips, style_dim) float32
+    DIR/styles.json                 fingerprint of the style encoder
 """
 
 from __future__ import annotations
@@ -43,30 +44,42 @@ def _atomic_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def _claim(path: Path, what: str, **index) -> None:
+    """Write an index file, or check that the one there says the same."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _atomic_text(path, json.dumps(index))
+        return
+    known = json.loads(path.read_text())
+    if known != index:
+        raise ValueError(f"{path.parent} holds {what} made otherwise ({known}; these are {index}); "
+                         "give another folder or delete it.")  # fmt: skip
+
+
+def _save_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(tensors, partial)
+    os.replace(partial, path)
+
+
 @torch.no_grad()
-def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: int = 3,
-                 codes: bool = False, progress: bool = True):  # fmt: skip
+def encode_takes(codec, takes, out_dir, codes: bool = False, progress: bool = True) -> Path:
     """Encode `takes` (records of `corpus.dataset`) into the store at `out_dir`; takes already there are skipped.
 
-    `codes` stores residual codes too, which a flow with `prediction_type="codebook"` learns. Only what the encoder makes is stored, so the fingerprint is of the codec's encoder and statistics; a decoder
-    may be trained further.
+    Only what the encoder makes is stored, so the fingerprint is of the codec's encoder and statistics: a decoder
+    may be trained further. Several processes may share the work, each with its part of `takes`.
+
+    Args:
+        codes: store residual codes too, which a flow with `prediction_type="codebook"` learns.
 
     Raises:
-        ValueError: when the folder holds latents of another codec or style encoder.
+        ValueError: when the folder holds latents of another codec.
     """
     from tqdm.auto import tqdm
 
     out_dir = Path(out_dir)
     (out_dir / "takes").mkdir(parents=True, exist_ok=True)
-    print_of_models = fingerprint(style_encoder) + _encoder_fingerprint(codec)
-    index_path = out_dir / "index.json"
-    if index_path.exists():
-        known = json.loads(index_path.read_text())["fingerprint"]
-        if known != print_of_models:
-            raise ValueError(f"{out_dir} holds latents of other models ({known}, these are {print_of_models});"
-                             " give another folder or delete it.")  # fmt: skip
-    else:
-        _atomic_text(index_path, json.dumps({"fingerprint": print_of_models}))
+    _claim(out_dir / "index.json", "latents", encoder=_encoder_fingerprint(codec), codes=codes)
     for take in tqdm(takes, desc="encoding", disable=not progress):
         name = Path(take.path).parent.name
         label_path = out_dir / "takes" / f"{name}.json"
@@ -74,24 +87,40 @@ def encode_takes(codec, style_encoder, tokenizer, takes, out_dir, style_clips: i
             continue
         audio = torch.from_numpy(np.ascontiguousarray(read_audio(take.path)))[None].to(codec.device)
         encoded = codec.encode(audio, return_codes=codes)
-        tokens = tokenizer(list(take.captions), return_tensors="pt", padding=True, truncation=True)
-        text = style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
-        length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
-        starts = np.linspace(0, audio.shape[-1] - length, style_clips).astype(int)
-        clips = torch.cat([audio[..., start : start + length] for start in starts])
-        tensors = {
-            "latents": encoded.latents[0].T.half().cpu().contiguous(),
-            "text": text.float().cpu(),
-            "audio": style_encoder.encode_audio(clips).float().cpu(),
-        }
+        tensors = {"latents": encoded.latents[0].T.half().cpu().contiguous()}
         if codes:
             tensors["codes"] = encoded.codes[0].to(torch.int16).cpu()
-        path = out_dir / "takes" / f"{name}.safetensors"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        save_file(tensors, partial)
-        os.replace(partial, path)
+        _save_atomically(tensors, out_dir / "takes" / f"{name}.safetensors")
         label = {"lead_sheet": take.lead_sheet.to_dict(), "caption": take.caption, "split": take.split}
         _atomic_text(label_path, json.dumps(label))
+    return out_dir
+
+
+@torch.no_grad()
+def embed_takes(style_encoder, tokenizer, takes, out_dir, clips: int = 3, progress: bool = True) -> Path:
+    """Embed captions and `clips` pieces of 5 s of every take into the store; what is there already is skipped.
+
+    Raises:
+        ValueError: when the folder holds embeddings of another style encoder.
+    """
+    from tqdm.auto import tqdm
+
+    out_dir = Path(out_dir)
+    (out_dir / "styles").mkdir(parents=True, exist_ok=True)
+    _claim(out_dir / "styles.json", "style embeddings", encoder=fingerprint(style_encoder))
+    for take in tqdm(takes, desc="embedding", disable=not progress):
+        path = out_dir / "styles" / f"{Path(take.path).parent.name}.safetensors"
+        if path.exists():
+            continue
+        tokens = tokenizer(list(take.captions), return_tensors="pt", padding=True, truncation=True)
+        tokens = tokens.to(style_encoder.device)
+        text = style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
+        audio = torch.from_numpy(np.ascontiguousarray(read_audio(take.path)))[None].to(style_encoder.device)
+        length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
+        starts = np.linspace(0, audio.shape[-1] - length, clips).astype(int)
+        pieces = torch.cat([audio[..., start : start + length] for start in starts])
+        embedded = style_encoder.encode_audio(pieces)
+        _save_atomically({"text": text.float().cpu(), "audio": embedded.float().cpu()}, path)
     return out_dir
 
 
@@ -148,8 +177,13 @@ class LatentStore:
             label = json.loads(label_path.read_text())
             if split is not None and label["split"] != split:
                 continue
-            with safe_open(label_path.with_suffix(".safetensors"), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {}
+            for part in ("takes", "styles"):
+                path = self.folder / part / f"{label_path.stem}.safetensors"
+                if not path.exists():
+                    raise FileNotFoundError(f"{path} is missing: run embed_takes on this store too.")
+                with safe_open(path, framework="pt") as file:
+                    tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             sheet = LeadSheet.from_dict(label["lead_sheet"])
             self.takes.append(StoredTake(label_path.stem, **tensors, lead_sheet=sheet,
                                          caption=label["caption"], split=label["split"]))  # fmt: skip
@@ -166,4 +200,4 @@ class LatentStore:
         return frames * HOP_LENGTH / SAMPLE_RATE / 3600
 
 
-__all__ = ["LatentStore", "StoredTake", "encode_takes", "fingerprint"]
+__all__ = ["LatentStore", "StoredTake", "embed_takes", "encode_takes", "fingerprint"]
