@@ -51,7 +51,9 @@ class FlowTrainConfig(TrainConfig):
     audio_style_rate: float = 0.4  # share of rows whose style comes from the audio tower
     context_noise: float = 0.2
     no_context_rate: float = 0.15
-    channel_weight_power: float = 1.0  # loss weight of a channel: its deviation before normalisation, to this power
+    channel_weight_power: float = (
+        1.0  # loss weight of a channel: its deviation before normalisation, to this power
+    )
     time_distribution: str = "logit_normal"
     time_mean: float = -0.4  # under zero: more noise, where the chart decides
     validate_every: int = 250
@@ -98,7 +100,10 @@ def flow_loss(model, batch: dict, config: FlowTrainConfig, weights: torch.Tensor
     sample = (1 - per_frame) * noise + per_frame * clean
     style, lead_sheet = batch["style"], batch["lead_sheet"]
     if train:
-        style, lead_sheet = drop_rows(style, config.style_dropout), drop_rows(lead_sheet, config.lead_sheet_dropout)
+        style, lead_sheet = (
+            drop_rows(style, config.style_dropout),
+            drop_rows(lead_sheet, config.lead_sheet_dropout),
+        )
     if block:
         context = corrupt_context(clean, config.context_noise) if train else clean
         out = model(sample, timestep, lead_sheet=lead_sheet, style=style, context=context, block_frames=block,
@@ -111,7 +116,9 @@ def flow_loss(model, batch: dict, config: FlowTrainConfig, weights: torch.Tensor
 
 
 @torch.no_grad()
-def validate(model, batches: Batches, config: FlowTrainConfig, weights: torch.Tensor, device, count: int = 6) -> dict:
+def validate(
+    model, batches: Batches, config: FlowTrainConfig, weights: torch.Tensor, device, count: int = 6
+) -> dict:
     """Held-out loss with the true chart, the same chart a tritone away, and no chart; same noise for all three."""
     totals = {"true": 0.0, "rotated": 0.0, "none": 0.0}
     for index in range(count):
@@ -180,7 +187,9 @@ def main() -> None:
         model = RealTimeJazzFlowTransformer(RealTimeJazzFlowTransformerConfig(**(sizes | config.model)))
         if model.config.prediction_type == "codebook":
             model.set_codebooks(codec.codebooks, codec.latents_offset)
-    weights = torch.tensor(model.config.channel_weights or 1.0, device=run.device).expand(model.config.num_channels)
+    weights = torch.tensor(model.config.channel_weights or 1.0, device=run.device).expand(
+        model.config.num_channels
+    )
     batches = Batches(train, config, model.config.block_sizes)
     held_out = Batches(test if len(test) else train, config, model.config.block_sizes)
     model.to(run.device).train()

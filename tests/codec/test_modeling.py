@@ -11,7 +11,11 @@ TINY = dict(
     latent_dim=16, codebook_size=32, encoder_hidden_size=32, encoder_layers=1, decoder_hidden_size=32,
     decoder_layers=1, expansion=2, noise_frames=50, seanet_filters=4,
 )  # fmt: skip
-KINDS = [dict(backbone="lapped", phase="free"), dict(backbone="lapped", phase="kept"), dict(backbone="seanet")]
+KINDS = [
+    dict(backbone="lapped", phase="free"),
+    dict(backbone="lapped", phase="kept"),
+    dict(backbone="seanet"),
+]
 
 
 def music(seconds: float = 1.5, rows: int = 1, seed: int = 0) -> torch.Tensor:
@@ -97,7 +101,9 @@ class TestCodes:
     def test_codebooks_sum_to_latents(self, codec):
         codes = codec.encode(music()).codes
         vectors = codec.codebooks
-        total = codec.latents_offset[None, :, None] + sum(vectors[k][codes[:, k]].transpose(1, 2) for k in range(4))
+        total = codec.latents_offset[None, :, None] + sum(
+            vectors[k][codes[:, k]].transpose(1, 2) for k in range(4)
+        )
         torch.testing.assert_close(codec.codes_to_latents(codes), total, atol=1e-4, rtol=1e-4)
 
     def test_fewer_levels(self, codec):

@@ -109,7 +109,9 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
         if self.audio_channels != 2:
-            raise ValueError(f"audio_channels={self.audio_channels} is not supported: the codec is stereo (2).")
+            raise ValueError(
+                f"audio_channels={self.audio_channels} is not supported: the codec is stereo (2)."
+            )
         if self.backbone == "seanet" and math.prod(self.seanet_strides) != self.hop_length:
             raise ValueError(
                 f"seanet_strides={self.seanet_strides} multiply to {math.prod(self.seanet_strides)}, "

@@ -208,7 +208,9 @@ class LappedDecoder(nn.Module):
         """Amplitudes (batch, channels, frames, notes) -> windowed frames of samples."""
         config, device = self.config, amplitudes.device
         count, hop = config.num_notes, config.hop_length
-        notes = torch.arange(config.lowest_note, config.lowest_note + count, dtype=torch.float64, device=device)
+        notes = torch.arange(
+            config.lowest_note, config.lowest_note + count, dtype=torch.float64, device=device
+        )
         turns = 440.0 * 2.0 ** ((notes - 69) / 12) * hop / config.sampling_rate
         # float64 and modulo one turn: a stream of days keeps its phase.
         phase = (turns * frame[..., None] + constant("note_phases", count, device=device)) % 1.0

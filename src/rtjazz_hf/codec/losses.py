@@ -31,7 +31,9 @@ def pooled_energies(
     spectrum = torch.view_as_real(spectrum).unflatten(0, (batch, 2))  # (batch, 2, bins, frames, 2)
     left, right = spectrum[:, 0], spectrum[:, 1]
     # Mid and side from the same transforms: the FFT is linear.
-    power = torch.stack([x.square().sum(-1) for x in (left, right, (left + right) / 2, (left - right) / 2)], 1)
+    power = torch.stack(
+        [x.square().sum(-1) for x in (left, right, (left + right) / 2, (left - right) / 2)], 1
+    )
     return pool @ power
 
 

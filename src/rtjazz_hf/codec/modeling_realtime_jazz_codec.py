@@ -326,7 +326,9 @@ class RealTimeJazzCodec(PreTrainedModel):
     def _check_audio(self, audio: torch.Tensor, streaming: bool) -> torch.Tensor:
         if not torch.is_tensor(audio) or not audio.is_floating_point():
             kind = audio.dtype if torch.is_tensor(audio) else type(audio).__name__
-            raise ValueError(f"audio must be a floating point tensor in [-1, 1], got {kind}; scale PCM first.")
+            raise ValueError(
+                f"audio must be a floating point tensor in [-1, 1], got {kind}; scale PCM first."
+            )
         if audio.ndim != 3 or audio.shape[1] != 2:
             raise ValueError(
                 f"audio must be (batch, 2, samples) at {self.config.sampling_rate} Hz, got {tuple(audio.shape)};"

@@ -1,10 +1,10 @@
 """Takes encoded once: latents, codes and style embeddings in safetensors, one file a take, resumable.
 
-    DIR/takes/{name}.safetensors    latents (frames, latent_dim) float16; on request codes (levels, frames) int16
-    DIR/takes/{name}.json           the take's label
-    DIR/index.json                  fingerprint of the codec's encoder
-    DIR/styles/{name}.safetensors   text (captions, style_dim), audio (clips, style_dim) float32
-    DIR/styles.json                 fingerprint of the style encoder
+DIR/takes/{name}.safetensors    latents (frames, latent_dim) float16; on request codes (levels, frames) int16
+DIR/takes/{name}.json           the take's label
+DIR/index.json                  fingerprint of the codec's encoder
+DIR/styles/{name}.safetensors   text (captions, style_dim), audio (clips, style_dim) float32
+DIR/styles.json                 fingerprint of the style encoder
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ class StoredTake:
     def crop(self, start: int, frames: int) -> dict[str, torch.Tensor]:
         """latents (latent_dim, frames), codes (levels, frames), lead_sheet (frames, LEAD_SHEET_DIM), float32."""
         if start < 0 or frames < 1 or start + frames > self.num_frames:
-            raise ValueError(f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames}).")
+            raise ValueError(
+                f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames})."
+            )
         crop = {
             "latents": self.latents[start : start + frames].T.float(),
             "lead_sheet": torch.from_numpy(self.lead_sheet.features(start, frames)),
@@ -171,7 +173,9 @@ class LatentStore:
     def __init__(self, folder, split: str | None = None):
         self.folder = Path(folder)
         if not (self.folder / "index.json").is_file():
-            raise FileNotFoundError(f"{folder} is no latent store: it has no index.json. Make one with encode_takes.")
+            raise FileNotFoundError(
+                f"{folder} is no latent store: it has no index.json. Make one with encode_takes."
+            )
         self.takes: list[StoredTake] = []
         for label_path in sorted((self.folder / "takes").glob("*.json")):
             label = json.loads(label_path.read_text())
