@@ -17,7 +17,7 @@ import soundfile as sf
 import torch
 
 from rtjazz_hf.audio import HOP_LENGTH, SAMPLE_RATE
-from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, spectral_loss, waveform_loss
+from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, pitch_contrast_loss, spectral_loss, waveform_loss
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.training_utils import TrainConfig, TrainingRun, model_card, parameter_groups, parse_config
 
@@ -31,6 +31,7 @@ class CodecTrainConfig(TrainConfig):
     batch_size: int = 6
     crop_frames: int = 90  # at least 13 frames: the longest window of the loss
     latent_noise: float = 0.05  # standard deviation, relative to each channel's own
+    pitch_weight: float = 2.0
     waveform_weight: float = 0.0
     freeze_encoder_at: int = 1000
     fit_clips: int = 100  # clips of 10 s for the transform start and the quantiser
@@ -146,6 +147,10 @@ def main() -> None:
             out = model(audio, quantize=False, latent_noise=config.latent_noise,
                         start_frame=batch["start_frame"], codes_rows=half if frozen else 0)  # fmt: skip
             loss = spectral = spectral_loss(out.audio[..., skip:], audio[..., skip:])
+            if config.pitch_weight:
+                pitch = pitch_contrast_loss(out.audio[..., skip:], audio[..., skip:])
+                loss = loss + config.pitch_weight * pitch
+                run.log(pitch=pitch)
             if config.waveform_weight:
                 waveform = waveform_loss(out.audio, audio)
                 loss = loss + config.waveform_weight * waveform

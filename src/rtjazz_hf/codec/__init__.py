@@ -1,7 +1,7 @@
 """Audio <-> latents <-> codes."""
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
-from .losses import spectral_loss, waveform_loss
+from .losses import pitch_contrast_loss, spectral_loss, waveform_loss
 from .modeling_realtime_jazz_codec import (
     CodecDecoderOutput,
     CodecEncoderOutput,
@@ -17,6 +17,7 @@ __all__ = [
     "RealTimeJazzCodec",
     "RealTimeJazzCodecConfig",
     "StreamingState",
+    "pitch_contrast_loss",
     "spectral_loss",
     "waveform_loss",
 ]

@@ -58,6 +58,26 @@ def spectral_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: i
     return total / sum(weight for *_, weight in RESOLUTIONS)
 
 
+def pitch_contrast_loss(
+    estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000
+) -> torch.Tensor:
+    """One minus the correlation of semitone contrast, 250 Hz to 3 kHz: is the melody where it was?
+
+    Contrast is the log energy of a semitone less the mean of the seven around it, so that the envelope of the
+    spectrum and its level earn nothing.
+    """
+    contrasts = []
+    for audio in (estimate, target):
+        energy = pooled_energies(audio.float(), 4096, 1024, "semitone", (59, 103), sampling_rate)[:, :3]
+        # 60 dB under the loudest semitone of the clip nothing counts.
+        floor = energy.amax(dim=(1, 2, 3), keepdim=True).detach() * 1e-6 + 1e-9
+        level = torch.log(energy + floor).transpose(2, 3)  # (batch, channels, frames, notes)
+        around = torch.nn.functional.avg_pool1d(level.flatten(0, 1), 7, 1)
+        contrast = level[..., 3:-3].flatten(1) - around.unflatten(0, level.shape[:2]).flatten(1)
+        contrasts.append(contrast - contrast.mean(1, keepdim=True))
+    return 1 - torch.nn.functional.cosine_similarity(*contrasts, dim=1).mean()
+
+
 def waveform_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Absolute difference of pre-emphasised samples, relative to the target's: for `phase="kept"` and SEANet.
 
@@ -67,4 +87,4 @@ def waveform_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (emphasised[0] - emphasised[1]).abs().mean() / (emphasised[1].abs().mean() + 1e-3)
 
 
-__all__ = ["pooled_energies", "spectral_loss", "waveform_loss"]
+__all__ = ["pitch_contrast_loss", "pooled_energies", "spectral_loss", "waveform_loss"]

@@ -1,0 +1,165 @@
+"""What the documents say is so: commands, snippets, options, lists, versions, and the bundled model's card."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import configparser
+import re
+import runpy
+import shlex
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from rtjazz_hf import cli, hub
+from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS, parse_chart
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CARD = ROOT / "model_cards" / "rtjazz-mini.md"
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[.*\])?([<>=!~,.\d ]*)")
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def name_of(requirement: str) -> str:
+    """Name of a requirement's distribution, as package indices write it."""
+    return re.sub(r"[-_.]+", "-", REQUIREMENT.match(requirement).group(1)).lower()
+
+
+def requirements() -> dict[str, list[str]]:
+    """Requirements by extra; "" for what is always installed."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
+    return {name: text.split("\n")[1:] for name, text in extras.items()}
+
+
+class TestCommands:
+    def test_readme_begins_with_two_of_one_line(self):
+        lines = [line for line in code_blocks(README, "bash")[0].splitlines() if line and line[0] != "#"]
+        assert len(lines) == 2
+        setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt "
+        assert all(line.startswith(setup) for line in lines)
+        assert lines[1].endswith(" && python -m pytest -n 2")
+        play = shlex.split(lines[0].split(" && ")[-1])
+        assert play[0] == "rtjazz"
+        assert cli.build_parser().parse_args(play[1:]).prompt == "Bill Evans modal jazz"
+
+    def test_ci_finds_the_test_command(self):
+        pattern = re.search(r"grep -E '(.*)' README.md", (ROOT / ".ci" / "run").read_text()).group(1)
+        assert len(re.findall(pattern, README, re.MULTILINE)) == 1
+
+    def test_options_are_those_of_the_parser(self):
+        commands = next(
+            action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+        )
+        known = {option for option in commands.choices["generate"]._option_string_actions if option[:2] == "--"}
+        section = README[README.index("## Command line") : README.index("Instruments: ")]
+        rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+        listed = set(re.findall(r"--[a-z]+", " ".join(rows)))
+        assert listed == known - {"--help", "--output"}  # -o and --help are in the text
+
+    def test_lists_are_those_of_the_vocabulary(self):
+        for name, words in {"Instruments": INSTRUMENTS, "Genres": GENRES, "Moods": MOODS}.items():
+            written = re.search(rf"{name}: ([\w,\s]+)\.", README).group(1)
+            assert tuple(re.split(r",\s+", written)) == words
+
+    def test_charts_parse(self):
+        table = README[README.index("## Chord charts") : README.index("## Command line")].replace("\\|", "|")
+        charts = [cell for cell in re.findall(r"^\| (`.*`) \| ", table, re.MULTILINE)]
+        charts = [chart for cell in charts for chart in re.findall(r"`([^`]+)`", cell)]
+        charts = [chart if chart[0] != ":" else f"|: C {chart}" for chart in charts if chart != "[A]"]
+        assert len(charts) == 9
+        for chart in charts:
+            assert parse_chart(chart).bars
+        chords = re.findall(r"`([A-G][^`|]*)`", table[table.index("Chords as jazz charts") :])
+        assert len(chords) == 14
+        parse_chart(" | ".join(chords))
+
+
+class TestSnippets:
+    """Every Python block runs as it stands, with a tiny model in the place of the bundled one."""
+
+    def test_readme(self, tiny_folder, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        names: dict = {}
+        for block in code_blocks(README, "python"):
+            exec(compile(block.replace('"rtjazz-mini"', repr(str(tiny_folder))), "README.md", "exec"), names)
+        assert (tmp_path / "trio.wav").stat().st_size > 10 * 48_000 * 4
+        assert names["session"].lead_sheet.tempo == 126
+
+    def test_training_readme(self, tiny_pipeline, tmp_path, monkeypatch):
+        for run, part in (("codec", "codec"), ("flow", "transformer"), ("style", "style_encoder")):
+            getattr(tiny_pipeline, part).save_pretrained(tmp_path / "runs" / run / "final")
+        tiny_pipeline.tokenizer.save_pretrained(tmp_path / "runs" / "style" / "final")
+        monkeypatch.chdir(tmp_path)
+        (block,) = code_blocks((ROOT / "training" / "README.md").read_text(encoding="utf-8"), "python")
+        exec(compile(block, "training/README.md", "exec"), {})
+        hub.check_pipeline_folder("my-model")
+
+    def test_examples(self, tiny_folder, tmp_path, monkeypatch):
+        def play(script: str, *arguments: str) -> None:
+            monkeypatch.setattr(sys, "argv", [script, *arguments, "--model", str(tiny_folder)])
+            runpy.run_path(str(ROOT / "pipelines" / "examples" / script), run_name="__main__")
+
+        clip, session, received = (str(tmp_path / f"{name}.wav") for name in ("clip", "session", "received"))
+        play("whole_clip.py", "--out", clip, "--seconds", "1")
+        play("live_updates.py", "--out", session, "--seconds", "13")  # past all updates
+        play("codec_round_trip.py", clip, "--out", received, "--levels", "2")
+        assert Path(received).stat().st_size == Path(clip).stat().st_size
+        assert {file.name for file in (ROOT / "pipelines" / "examples").glob("*.py")} == {
+            "whole_clip.py", "live_updates.py", "codec_round_trip.py",
+        }  # fmt: skip
+
+
+class TestVersions:
+    def test_constraints_pin_what_the_extras_of_the_tests_want(self):
+        from packaging.specifiers import SpecifierSet
+
+        lines = (ROOT / "constraints.txt").read_text().splitlines()
+        pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+        wanted = requirements()
+        for requirement in [line for extra in ("", "corpus", "eval", "train", "dev") for line in wanted[extra]]:
+            if name_of(requirement) != "rtjazz-hf":
+                allowed = SpecifierSet(REQUIREMENT.match(requirement).group(2))
+                assert pins[name_of(requirement)] in allowed, requirement
+
+    def test_every_import_is_required(self):
+        wanted = requirements()
+        named = {name_of(line) for extra in ("", "corpus", "eval", "train") for line in wanted[extra]}
+        provides = packages_distributions()
+        for file in (ROOT / "src").rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    modules = [alias.name for alias in node.names]
+                else:
+                    modules = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+                for module in {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {"rtjazz_hf"}:
+                    distributions = {name_of(name) for name in provides.get(module, [module])}
+                    assert distributions & named, f"{file.name} imports {module}, which setup.cfg does not name"
+
+
+class TestModelCard:
+    def test_front_matter(self):
+        from huggingface_hub import ModelCard
+
+        data = ModelCard(CARD.read_text(encoding="utf-8")).data
+        assert (data.license, data.library_name, data.pipeline_tag) == (
+            "apache-2.0", "diffusers", "text-to-audio",
+        )  # fmt: skip
+
+    def test_bundled_folder_holds_a_copy(self):
+        copy = hub.bundled_folder("rtjazz-mini") / "README.md"
+        assert copy.read_text(encoding="utf-8") == CARD.read_text(encoding="utf-8"), (
+            f"the card has one home, model_cards/: cp model_cards/{CARD.name} {copy.relative_to(ROOT)}"
+        )
+
+    @pytest.mark.parametrize("place", ["<!-- figures -->", "{{"])
+    def test_no_place_is_left_empty(self, place):
+        assert place not in CARD.read_text(encoding="utf-8") and place not in README
