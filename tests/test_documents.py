@@ -59,7 +59,9 @@ class TestCommands:
         commands = next(
             action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)
         )
-        known = {option for option in commands.choices["generate"]._option_string_actions if option[:2] == "--"}
+        known = {
+            option for option in commands.choices["generate"]._option_string_actions if option[:2] == "--"
+        }
         section = README[README.index("## Command line") : README.index("Instruments: ")]
         rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
         listed = set(re.findall(r"--[a-z]+", " ".join(rows)))
@@ -72,7 +74,7 @@ class TestCommands:
 
     def test_charts_parse(self):
         table = README[README.index("## Chord charts") : README.index("## Command line")].replace("\\|", "|")
-        charts = [cell for cell in re.findall(r"^\| (`.*`) \| ", table, re.MULTILINE)]
+        charts = re.findall(r"^\| (`.*`) \| ", table, re.MULTILINE)
         charts = [chart for cell in charts for chart in re.findall(r"`([^`]+)`", cell)]
         charts = [chart if chart[0] != ":" else f"|: C {chart}" for chart in charts if chart != "[A]"]
         assert len(charts) == 9
@@ -125,7 +127,9 @@ class TestVersions:
         lines = (ROOT / "constraints.txt").read_text().splitlines()
         pins = dict(line.split("==") for line in lines if not line.startswith("#"))
         wanted = requirements()
-        for requirement in [line for extra in ("", "corpus", "eval", "train", "dev") for line in wanted[extra]]:
+        for requirement in [
+            line for extra in ("", "corpus", "eval", "train", "dev") for line in wanted[extra]
+        ]:
             if name_of(requirement) != "rtjazz-hf":
                 allowed = SpecifierSet(REQUIREMENT.match(requirement).group(2))
                 assert pins[name_of(requirement)] in allowed, requirement
@@ -140,9 +144,13 @@ class TestVersions:
                     modules = [alias.name for alias in node.names]
                 else:
                     modules = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-                for module in {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {"rtjazz_hf"}:
+                for module in (
+                    {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {"rtjazz_hf"}
+                ):
                     distributions = {name_of(name) for name in provides.get(module, [module])}
-                    assert distributions & named, f"{file.name} imports {module}, which setup.cfg does not name"
+                    assert distributions & named, (
+                        f"{file.name} imports {module}, which setup.cfg does not name"
+                    )
 
 
 class TestModelCard:

@@ -15,6 +15,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from . import hub
+from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
@@ -84,7 +85,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
                 f"this version of the package writes {LEAD_SHEET_DIM}"
             )
         for model in (codec, transformer, style_encoder):
-            _align_weights(model)
+            align_weights(model)
         self.register_modules(
             codec=codec,
             transformer=transformer,
@@ -517,17 +518,6 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             seed=seed,
             **settings,
         )
-
-
-def _align_weights(model: torch.nn.Module) -> None:
-    """Move weights that lie off a 64-byte boundary.
-
-    safetensors leaves weights wherever they are in the file, and CPU kernels round by alignment: without this
-    a loaded pipeline does not play bit for bit as the saved one.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % 64:
-            tensor.data = tensor.data.clone()
 
 
 def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:

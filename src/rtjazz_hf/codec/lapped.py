@@ -22,6 +22,7 @@ from .streaming import CausalConv1d, StreamingState
 from .transforms import FLOOR, constant
 
 WINDOWS = {8192: 1024, 4096: 1024, 2048: 768, 1024: 256}  # analysis windows and how quickly each falls
+CHUNK_FRAMES = 64
 PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those at it, lower ones less
 
 
@@ -107,14 +108,17 @@ class LappedEncoder(nn.Module):
         config, device = self.config, windows.device
         rate = config.sampling_rate
 
-        def spectrum(size: int) -> torch.Tensor:
+        def spectrum(size: int, channels: slice = slice(None)) -> torch.Tensor:
             window = constant("asymmetric_window", size, WINDOWS[size], device=device)
-            return torch.fft.rfft(windows[..., -size:] * window)
+            return torch.fft.rfft(windows[:, channels, :, -size:] * window)
+
+        def power_of(spectrum: torch.Tensor) -> torch.Tensor:
+            return torch.view_as_real(spectrum).square().sum(-1)
 
         def decibel(power: torch.Tensor) -> torch.Tensor:
             return torch.log(power + FLOOR)
 
-        power = spectrum(1024).abs().square()
+        power = power_of(spectrum(1024))
         bands = power @ constant("band_matrix", 1024, config.num_bands, rate, device=device).T
         bands = decibel(bands)  # (batch, 2, frames, bands)
         bands = torch.cat([bands[:, 0], bands[:, 1]], dim=-1)
@@ -126,22 +130,25 @@ class LappedEncoder(nn.Module):
         # Longer windows where semitones lie closer together.
         low, end = config.lowest_note, config.lowest_note + config.num_notes
         low_end = min(low + 48, end)
-        long, middle, short = spectrum(8192), spectrum(4096), spectrum(2048)
+        mid = slice(0, 1)
+        long, middle = power_of(spectrum(8192, mid))[:, 0], power_of(spectrum(4096, mid))[:, 0]
+        short = spectrum(2048)
+        short_power = power_of(short[:, 0])
 
-        def semitones(spectrum_mid: torch.Tensor, size: int, first: int, last: int) -> torch.Tensor:
+        def semitones(power: torch.Tensor, size: int, first: int, last: int) -> torch.Tensor:
             matrix = constant("semitone_matrix", size, first, last, rate, 0.5, device=device)
-            return decibel(spectrum_mid.abs().square() @ matrix.T)
+            return decibel(power @ matrix.T)
 
-        notes_long = semitones(long[:, 0], 8192, low, low_end)
-        notes_middle = semitones(middle[:, 0], 4096, low + 24, low + 60)
-        notes_short = semitones(short[:, 0], 2048, low + 48, end)
+        notes_long = semitones(long, 8192, low, low_end)
+        notes_middle = semitones(middle, 4096, low + 24, low + 60)
+        notes_short = semitones(short_power, 2048, low + 48, end)
         tones = torch.cat([notes_long[..., :36], notes_middle[..., 12:36], notes_short[..., 12:]], dim=-1)
         pool = constant("band_matrix", 2048, config.num_pan_bands, rate, device=device).T
         together = (short[:, 0] * short[:, 1].conj()).real @ pool
-        pan = (together / (short[:, 0].abs().square() @ pool + FLOOR)).clamp(-1, 1)
+        pan = (together / (short_power @ pool + FLOOR)).clamp(-1, 1)
         base = torch.cat([tones, bands, 4 * pan], dim=-1)
         extra = [notes_long[..., 36:], notes_middle[..., :12], notes_short[..., :12]]
-        extra.append(decibel(long[:, 0, :, 5:70].abs().square()))
+        extra.append(decibel(long[..., 5:70]))
         return base, torch.cat(extra, dim=-1)
 
     def emphasis(self, device) -> torch.Tensor:
@@ -165,7 +172,9 @@ class LappedEncoder(nn.Module):
         if windows.shape[2] == 0:
             latents = windows.new_zeros(audio.shape[0], self.config.latent_dim, 0)
             return latents, StreamingState({**state.entries, "audio": new["audio"]})
-        base, extra = self.features(windows)
+        # Overlapping windows are 13 times the audio: in pieces they stay in the cache, and hours in memory.
+        pieces = [self.features(piece) for piece in windows.split(CHUNK_FRAMES, dim=2)]
+        base, extra = (torch.cat(parts, dim=1) for parts in zip(*pieces))
         base = (base - self.base_mean).to(self.components.weight.dtype)
         extra = ((extra - self.extra_mean) / self.extra_scale).to(base.dtype)
         x = self.project_in(torch.cat([base / 3, extra], dim=-1))

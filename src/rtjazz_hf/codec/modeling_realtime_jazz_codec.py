@@ -11,6 +11,8 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from rtjazz_hf.aligned_weights import AlignedWeightsMixin
+
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components
 from .quantizer import QuantizerOutput, ResidualVectorQuantizer, VectorQuantizer
@@ -53,7 +55,7 @@ class CodecOutput(ModelOutput):
     quantizer: QuantizerOutput | None = None
 
 
-class RealTimeJazzCodec(PreTrainedModel):
+class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
     """Neural codec of 48 kHz stereo (see [`RealTimeJazzCodecConfig`] for the two backbones).
 
     Example:
@@ -112,20 +114,6 @@ class RealTimeJazzCodec(PreTrainedModel):
             init.zeros_(module.project_out.bias)
         elif isinstance(module, VectorQuantizer | ResidualVectorQuantizer):
             module.reset_parameters()
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in transformers, with weights moved to aligned memory.
-
-        A safetensors file is mapped, not read, and its weights start at any multiple of 8 bytes; on a CPU the
-        matrix product then rounds differently, so that a loaded model differs from the saved one by 1e-7.
-        """
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % 64:
-                tensor.data = tensor.data.clone()
-        return loaded
 
     # --- what the model is -------------------------------------------------------------------------------------
 

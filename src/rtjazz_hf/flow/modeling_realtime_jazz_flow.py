@@ -24,6 +24,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from rtjazz_hf.aligned_weights import AlignedWeightsMixin
+
 from .cache import FlowCache
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
 
@@ -292,7 +294,7 @@ class FlowHead(nn.Module):
         return FlowTransformerOutput(sample=velocity, logits=logits)
 
 
-class RealTimeJazzFlowTransformer(PreTrainedModel):
+class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
     """
     Velocity field of the latents, conditioned on a lead sheet, a style and what was played before.
 
@@ -343,21 +345,6 @@ class RealTimeJazzFlowTransformer(PreTrainedModel):
         elif isinstance(module, FlowHead) and self.config.prediction_type == "codebook":
             init.zeros_(module.codebooks)
             init.zeros_(module.latents_offset)
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """
-        As in transformers, with weights moved to aligned memory.
-
-        A safetensors file is mapped, not read, and its weights start at any multiple of 8 bytes; on a CPU the
-        matrix product then rounds differently, so that a loaded model differs from the saved one by 1e-7.
-        """
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % 64:
-                tensor.data = tensor.data.clone()
-        return loaded
 
     def set_codebooks(self, codebooks: torch.Tensor, latents_offset: torch.Tensor | None = None) -> None:
         """

@@ -15,6 +15,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from rtjazz_hf.aligned_weights import AlignedWeightsMixin
+
 from .configuration_realtime_jazz_style import RealTimeJazzStyleEncoderConfig
 
 # log10 of power, below a clip's mean level, at which the spectrogram is floored
@@ -261,7 +263,7 @@ class StyleAudioTower(nn.Module):
         return masked_mean(self.final_norm(hidden_states), frame_mask)
 
 
-class RealTimeJazzStyleEncoderPreTrainedModel(PreTrainedModel):
+class RealTimeJazzStyleEncoderPreTrainedModel(AlignedWeightsMixin, PreTrainedModel):
     config: RealTimeJazzStyleEncoderConfig
     base_model_prefix = "style_encoder"
     main_input_name = "input_ids"
