@@ -9,6 +9,7 @@ decoder goes on alone on quantised and un-quantised latents: what a flow model l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +18,24 @@ import soundfile as sf
 import torch
 
 from rtjazz_hf.audio import HOP_LENGTH, SAMPLE_RATE
-from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, pitch_contrast_loss, spectral_loss, waveform_loss
+from rtjazz_hf.codec import (
+    RealTimeJazzCodec,
+    RealTimeJazzCodecConfig,
+    pitch_contrast_loss,
+    spectral_loss,
+    waveform_loss,
+)
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.training_utils import TrainConfig, TrainingRun, model_card, parameter_groups, parse_config
+from rtjazz_hf.training_utils import (
+    TrainConfig,
+    TrainingRun,
+    build_config,
+    input_errors,
+    latest_checkpoint,
+    model_card,
+    parameter_groups,
+    parse_config,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -35,6 +51,13 @@ class CodecTrainConfig(TrainConfig):
     waveform_weight: float = 0.0
     freeze_encoder_at: int = 1000
     fit_clips: int = 100  # clips of 10 s for the transform start and the quantiser
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.data:
+            raise ValueError(
+                "data is missing: give --data, a folder of takes (see training/prepare_corpus.py)."
+            )
 
 
 class Crops:
@@ -103,16 +126,17 @@ def freeze_encoder(run: TrainingRun, codec: RealTimeJazzCodec, crops: Crops, fit
         run.ema.module.config.latents_std = codec.config.latents_std
 
 
-def main() -> None:
-    config = parse_config(CodecTrainConfig, "codec", CONFIGS, description=__doc__)
-    takes, held_out = load_takes(config.data, split="train"), load_takes(config.data, split="test")
-    crops, test_crops = Crops(takes, config.crop_frames), Crops(held_out or takes, config.crop_frames)
-    run = TrainingRun(config)
-
-    if config.init_from:
-        codec = RealTimeJazzCodec.from_pretrained(config.init_from, dtype=torch.float32)
-    else:
-        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**config.model))
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(CodecTrainConfig, "codec", CONFIGS, description=__doc__, argv=argv)
+    with input_errors():
+        takes, held_out = load_takes(config.data, split="train"), load_takes(config.data, split="test")
+        crops, test_crops = Crops(takes, config.crop_frames), Crops(held_out or takes, config.crop_frames)
+        run = TrainingRun(config)
+        if config.init_from:
+            codec = RealTimeJazzCodec.from_pretrained(config.init_from, dtype=torch.float32)
+        else:
+            codec = RealTimeJazzCodec(build_config(RealTimeJazzCodecConfig, config.model))
+    if not config.init_from and not (config.resume and latest_checkpoint(config.output_dir)):
         kept = codec.fit_start(crops.clips(config.fit_clips))
         run.print(f"transform start keeps {kept:.3f} of the variance of the features")
     codec.to(run.device).train()
@@ -135,8 +159,9 @@ def main() -> None:
     skip = min(6, config.crop_frames // 4) * HOP_LENGTH
     for batch in run.batches(make_batch):
         frozen = run.step >= config.freeze_encoder_at
-        if frozen and codec.encoder.components.weight.requires_grad:
-            if not codec.quantizer.is_initialized:
+        if frozen and next(codec.encoder.parameters()).requires_grad:
+            # Also where a trained codec went on learning: its codes are of the latents it had before.
+            if run.step == config.freeze_encoder_at > 0 or not codec.quantizer.is_initialized:
                 freeze_encoder(run, codec, crops, config.fit_clips)
             codec.encoder.requires_grad_(False)
             codec.quantizer.requires_grad_(False)

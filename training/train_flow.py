@@ -10,6 +10,7 @@ style and lead sheet are dropped at random for guidance. A share of the batches 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,9 +30,17 @@ from rtjazz_hf.flow.losses import (
     velocity_target,
 )
 from rtjazz_hf.live.engine import BlockStream
-from rtjazz_hf.music import LEAD_SHEET_DIM
+from rtjazz_hf.music import LEAD_SHEET_DIM, rotated_chords, without_chords
 from rtjazz_hf.style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-from rtjazz_hf.training_utils import TrainConfig, TrainingRun, model_card, parameter_groups, parse_config
+from rtjazz_hf.training_utils import (
+    TrainConfig,
+    TrainingRun,
+    build_config,
+    input_errors,
+    model_card,
+    parameter_groups,
+    parse_config,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -57,6 +66,19 @@ class FlowTrainConfig(TrainConfig):
     time_distribution: str = "logit_normal"
     time_mean: float = -0.4  # under zero: more noise, where the chart decides
     validate_every: int = 250
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.data:
+            raise ValueError("data is missing: give --data, the folder of latents (made from --takes).")
+        if not self.codec:
+            raise ValueError(
+                "codec is missing: give --codec, the folder of the codec that makes the latents."
+            )
+        if self.takes and not self.style_encoder:
+            raise ValueError(
+                "style_encoder is missing: --takes are encoded with --codec and --style-encoder."
+            )
 
 
 class Batches:
@@ -100,10 +122,10 @@ def flow_loss(model, batch: dict, config: FlowTrainConfig, weights: torch.Tensor
     sample = (1 - per_frame) * noise + per_frame * clean
     style, lead_sheet = batch["style"], batch["lead_sheet"]
     if train:
-        style, lead_sheet = (
-            drop_rows(style, config.style_dropout),
-            drop_rows(lead_sheet, config.lead_sheet_dropout),
-        )
+        style = drop_rows(style, config.style_dropout)
+        keep_chords = torch.rand(rows, 1, 1).to(lead_sheet) >= config.chord_dropout
+        lead_sheet = torch.where(keep_chords, lead_sheet, without_chords(lead_sheet))
+        lead_sheet = drop_rows(lead_sheet, config.lead_sheet_dropout)
     if block:
         context = corrupt_context(clean, config.context_noise) if train else clean
         out = model(sample, timestep, lead_sheet=lead_sheet, style=style, context=context, block_frames=block,
@@ -126,24 +148,13 @@ def validate(
         batch["block_frames"] = torch.tensor(36 if 36 in batches.block_sizes else batches.block_sizes[-1])
         batch["window_frames"] = torch.full((config.batch_size,), 144)
         batch = {name: value.to(device) for name, value in batch.items()}
-        sheets = {"true": batch["lead_sheet"], "none": torch.zeros_like(batch["lead_sheet"])}
-        sheets["rotated"] = rotate_chords(batch["lead_sheet"], 6)
+        sheet = batch["lead_sheet"]
+        sheets = {"true": sheet, "rotated": rotated_chords(sheet, 6), "none": without_chords(sheet)}
         for name, sheet in sheets.items():
             torch.manual_seed(index)
             loss = flow_loss(model, {**batch, "lead_sheet": sheet}, config, weights, train=False)
             totals[name] += loss.item() / count
     return {f"val_{name}": value for name, value in totals.items()}
-
-
-def rotate_chords(features: torch.Tensor, semitones: int) -> torch.Tensor:
-    """Transpose every pitch-class part of lead sheet features."""
-    from rtjazz_hf.music import FEATURE_SLICES
-
-    rotated = features.clone()
-    for name, part in FEATURE_SLICES.items():
-        if part.stop - part.start == 12:
-            rotated[..., part] = features[..., part].roll(semitones, dims=-1)
-    return rotated
 
 
 @torch.no_grad()
@@ -161,37 +172,57 @@ def sample_take(model, codec, take, seconds: float = 12.0, steps: int = 8, guida
     return torch.cat(audio, -1)[0].cpu().numpy()
 
 
-def main() -> None:
-    config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__)
-    codec = RealTimeJazzCodec.from_pretrained(config.codec, dtype=torch.float32).eval()
-    run = TrainingRun(config)
-    codec.to(run.device)
+def open_stores(config: FlowTrainConfig, codec: RealTimeJazzCodec, run: TrainingRun) -> list[LatentStore]:
+    """The store's training and test part, after encoding what is missing and a check that it is this codec's."""
+    codes = config.model.get("prediction_type") == "codebook"
     if config.takes:
+        takes = load_takes(config.takes)
         style = RealTimeJazzStyleEncoder.from_pretrained(config.style_encoder, dtype=torch.float32).eval()
         tokenizer = RealTimeJazzTokenizer.from_pretrained(config.style_encoder)
         with run.accelerator.main_process_first():
-            takes, codes = load_takes(config.takes), config.model.get("prediction_type") == "codebook"
             encode_takes(codec, takes, config.data, codes=codes)
             embed_takes(style.to(run.device), tokenizer, takes, config.data)
-    train, test = LatentStore(config.data, "train"), LatentStore(config.data, "test")
-    run.print(f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out")
+    stores = [LatentStore(config.data, "train"), LatentStore(config.data, "test")]
+    stores[0].check_codec(codec)
+    if len(stores[0]) == 0:
+        raise ValueError(f"{config.data} holds no take of the training part.")
+    if codes and stores[0][0].codes is None:
+        raise ValueError(
+            f"{config.data} holds no codes, which prediction_type codebook learns; make another."
+        )
+    return stores
 
+
+def build_model(
+    config: FlowTrainConfig, codec: RealTimeJazzCodec, style_dim: int
+) -> RealTimeJazzFlowTransformer:
     if config.init_from:
-        model = RealTimeJazzFlowTransformer.from_pretrained(config.init_from, dtype=torch.float32)
-    else:
-        sizes = {"latent_dim": codec.config.latent_dim, "lead_sheet_dim": LEAD_SHEET_DIM,
-                 "style_dim": train[0].text.shape[-1], "codebook_size": codec.config.codebook_size,
-                 "num_codebooks": codec.config.num_codebooks}  # fmt: skip
-        weights = torch.tensor(codec.config.latents_std) ** config.channel_weight_power
-        sizes["channel_weights"] = tuple((weights / weights.mean()).tolist())
-        model = RealTimeJazzFlowTransformer(RealTimeJazzFlowTransformerConfig(**(sizes | config.model)))
-        if model.config.prediction_type == "codebook":
-            model.set_codebooks(codec.codebooks, codec.latents_offset)
+        return RealTimeJazzFlowTransformer.from_pretrained(config.init_from, dtype=torch.float32)
+    sizes = {"latent_dim": codec.config.latent_dim, "lead_sheet_dim": LEAD_SHEET_DIM, "style_dim": style_dim,
+             "codebook_size": codec.config.codebook_size, "num_codebooks": codec.config.num_codebooks}  # fmt: skip
+    weights = torch.tensor(codec.config.latents_std) ** config.channel_weight_power
+    sizes["channel_weights"] = tuple((weights / weights.mean()).tolist())
+    model = RealTimeJazzFlowTransformer(build_config(RealTimeJazzFlowTransformerConfig, sizes | config.model))
+    if model.config.prediction_type == "codebook":
+        model.set_codebooks(codec.codebooks, codec.latents_offset)
+    return model
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__, argv=argv)
+    with input_errors():
+        codec = RealTimeJazzCodec.from_pretrained(config.codec, dtype=torch.float32).eval()
+        if config.takes:
+            load_takes(config.takes)  # refused before anything is written
+        run = TrainingRun(config)
+        train, test = open_stores(config, codec.to(run.device), run)
+        run.print(f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out")
+        model = build_model(config, codec, train[0].text.shape[-1])
+        batches = Batches(train, config, model.config.block_sizes)
+        held_out = Batches(test if len(test) else train, config, model.config.block_sizes)
     weights = torch.tensor(model.config.channel_weights or 1.0, device=run.device).expand(
         model.config.num_channels
     )
-    batches = Batches(train, config, model.config.block_sizes)
-    held_out = Batches(test if len(test) else train, config, model.config.block_sizes)
     model.to(run.device).train()
     run.make_ema(model)
     optimizer = torch.optim.AdamW(

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rtjazz_hf.corpus.captions import caption
-from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
 from tqdm.auto import tqdm
 
 from rtjazz_hf.audio import SAMPLE_RATE, read_audio
+from rtjazz_hf.corpus.captions import caption
+from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
 from rtjazz_hf.music import GENRES, INSTRUMENTS, KEYS, MOODS, ROLES, LeadSheet, parse_tags
 from rtjazz_hf.style import (
     RealTimeJazzStyleEncoder,
@@ -36,6 +36,8 @@ from rtjazz_hf.training_utils import (
     TrainConfig,
     TrainingRun,
     atomic_folder,
+    build_config,
+    input_errors,
     model_card,
     parameter_groups,
     parse_config,
@@ -246,18 +248,21 @@ def load_or_train_tokenizer(
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train; the last measures (for tests and notebooks)."""
     config = parse_config(StyleTrainConfig, "style", CONFIGS, description=__doc__, argv=argv)
-    takes, held_out = load_takes(config.data, split="train"), load_takes(config.data, split="test")
+    with input_errors():
+        takes, held_out = load_takes(config.data, split="train"), load_takes(config.data, split="test")
     if not held_out:  # a corpus of one's own may have no test part
         cut = max(1, len(takes) // 20)
         takes, held_out = takes[:-cut], takes[-cut:]
     if len(takes) < 2:
         raise SystemExit(f"'{config.data}' holds {len(takes)} training takes; at least 2 are needed.")
     held_out = held_out[: config.eval_takes]
-    run = TrainingRun(config)
-    if config.init_from:
-        model = RealTimeJazzStyleEncoder.from_pretrained(config.init_from)
-    else:
-        model = RealTimeJazzStyleEncoder(getattr(RealTimeJazzStyleEncoderConfig, config.size)(**config.model))
+    with input_errors():
+        run = TrainingRun(config)
+        if config.init_from:
+            model = RealTimeJazzStyleEncoder.from_pretrained(config.init_from)
+        else:
+            make_config = getattr(RealTimeJazzStyleEncoderConfig, config.size)
+            model = RealTimeJazzStyleEncoder(build_config(make_config, config.model))
     model.to(run.device)
     model_config = model.config
     tokenizer = load_or_train_tokenizer(config, takes, model_config.vocab_size, run)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import math
 import os
+import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,6 +149,38 @@ def parse_config(
         return load_config(config_class, path, overrides)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+
+
+def build_config(make_config: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """A model's config from the `model` setting of a script; transformers would take a misspelt key as it is.
+
+    Args:
+        make_config: a config class, or a maker of one (`RealTimeJazzStyleEncoderConfig.mini`).
+
+    Raises ValueError that names unknown keys, with the nearest that exists, and what a config finds wrong.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    allowed = make_config().to_dict()
+    if unknown := sorted(set(values) - set(allowed)):
+        close = difflib.get_close_matches(unknown[0], allowed, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"unknown keys of model: {', '.join(unknown)}{hint}.")
+    try:
+        return make_config(**values)
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(f"model: {error}") from error
+
+
+@contextlib.contextmanager
+def input_errors() -> Iterator[None]:
+    """For the part of a script that opens what it was given: what is wrong with that ends it with one line and
+    status 2, as a wrong option does."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def learning_rate_factor(step: int, config: TrainConfig, progress: float | None = None) -> float:

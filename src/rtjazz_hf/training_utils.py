@@ -49,13 +49,23 @@ import torch
 from torch import nn
 
 from .audio import plot_spectrogram, write_audio
-from .training_config import TrainConfig, import_train_extra, learning_rate_factor, load_config, parse_config
+from .training_config import (
+    TrainConfig,
+    build_config,
+    import_train_extra,
+    input_errors,
+    learning_rate_factor,
+    load_config,
+    parse_config,
+)
 
 __all__ = [
     "EMA",
     "TrainConfig",
     "TrainingRun",
     "atomic_folder",
+    "build_config",
+    "input_errors",
     "latest_checkpoint",
     "learning_rate_factor",
     "load_config",

@@ -77,7 +77,7 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
                     tags=label["tags"],
                     soundfont=label["soundfont"],
                     split=label["split"],
-                    duration=label["duration"],
+                    duration=label.get("duration", 0.0),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:

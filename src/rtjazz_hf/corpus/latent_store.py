@@ -176,6 +176,7 @@ class LatentStore:
             raise FileNotFoundError(
                 f"{folder} is no latent store: it has no index.json. Make one with encode_takes."
             )
+        self.index = json.loads((self.folder / "index.json").read_text())
         self.takes: list[StoredTake] = []
         for label_path in sorted((self.folder / "takes").glob("*.json")):
             label = json.loads(label_path.read_text())
@@ -197,6 +198,13 @@ class LatentStore:
 
     def __getitem__(self, index: int) -> StoredTake:
         return self.takes[index]
+
+    def check_codec(self, codec) -> None:
+        """Raise ValueError if these are latents of another codec's encoder."""
+        if self.index["encoder"] != _encoder_fingerprint(codec):
+            raise ValueError(
+                f"{self.folder} holds latents of another codec; give that one, or make another store."
+            )
 
     @property
     def hours(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .band_leader import random_lead_sheet, write_lead_sheet
 from .chart import ChordSpan, ParsedChart, parse_chart
 from .chords import Chord
-from .features import FEATURE_SLICES, LEAD_SHEET_DIM
+from .features import FEATURE_SLICES, LEAD_SHEET_DIM, rotated_chords, without_chords
 from .lead_sheet import LeadSheet, Position, Section
 from .tags import Tags, parse_tags
 from .vocabulary import (
@@ -42,5 +42,7 @@ __all__ = [
     "parse_chart",
     "parse_tags",
     "random_lead_sheet",
+    "rotated_chords",
+    "without_chords",
     "write_lead_sheet",
 ]

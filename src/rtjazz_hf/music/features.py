@@ -51,7 +51,28 @@ LEAD_SHEET_DIM: int = sum(width for _, width in _LAYOUT)
 _CHORD_COLUMNS = slice(FEATURE_SLICES["chord"].start, FEATURE_SLICES["root"].stop)
 _NEXT_COLUMNS = slice(FEATURE_SLICES["next_chord"].start, FEATURE_SLICES["next_bass"].stop)
 _BAND_COLUMNS = slice(FEATURE_SLICES["instruments"].start, FEATURE_SLICES["role"].stop)
+_CHORD_NAMES = ("chord", "bass", "root", "next_chord", "next_bass", "no_chord", "change")
 _FULL_TURN = 2.0 * np.pi
+
+
+def without_chords(features):
+    """Features `(..., LEAD_SHEET_DIM)`, an array or tensor, with beat and band kept and no word about chords.
+
+    Not the same as N.C., which says that no chord sounds; this says nothing.
+    """
+    kept = features.copy() if isinstance(features, np.ndarray) else features.clone()
+    for name in _CHORD_NAMES:
+        kept[..., FEATURE_SLICES[name]] = 0
+    return kept
+
+
+def rotated_chords(features, semitones: int):
+    """Features `(..., LEAD_SHEET_DIM)`, an array or tensor, with every chord and bass note transposed."""
+    turned = features.copy() if isinstance(features, np.ndarray) else features.clone()
+    for name in _CHORD_NAMES[:5]:
+        columns = (np.arange(12) - semitones) % 12 + FEATURE_SLICES[name].start
+        turned[..., FEATURE_SLICES[name]] = features[..., columns]
+    return turned
 
 
 @dataclass(frozen=True, eq=False)

@@ -268,7 +268,7 @@ class RealTimeJazzStyleEncoderPreTrainedModel(AlignedWeightsMixin, PreTrainedMod
     base_model_prefix = "style_encoder"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["StyleEncoderLayer"]  # noqa: RUF012 - as transformers declares it
+    _no_split_modules = ["StyleEncoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -19,7 +19,7 @@ class RealTimeJazzTokenizer(PreTrainedTokenizerFast):
     It has no `__init__` of its own on purpose: transformers then loads `tokenizer.json` as it stands.
     """
 
-    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 - as transformers declares it
+    model_input_names = ["input_ids", "attention_mask"]
 
 
 def train_tokenizer(

@@ -1,0 +1,129 @@
+"""Encoded takes: what is stored, resuming, crops, and stores of other models."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from synthetic_takes import write_takes
+
+from rtjazz_hf.audio import read_audio
+from rtjazz_hf.corpus.dataset import load_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.music import LEAD_SHEET_DIM
+
+
+@pytest.fixture(scope="module")
+def takes(tmp_path_factory):
+    return load_takes(write_takes(tmp_path_factory.mktemp("corpus"), seconds=1.5))
+
+
+def make_store(pipe, takes, folder, codes=False):
+    encode_takes(pipe.codec, takes, folder, codes=codes, progress=False)
+    return embed_takes(pipe.style_encoder, pipe.tokenizer, takes, folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_pipeline, takes, tmp_path_factory):
+    return make_store(tiny_pipeline, takes, tmp_path_factory.mktemp("store"), codes=True)
+
+
+class TestContents:
+    def test_latents_and_codes_are_the_codecs(self, tiny_pipeline, takes, folder):
+        store = LatentStore(folder)
+        for take, stored in zip(takes, store, strict=True):
+            audio = torch.from_numpy(np.ascontiguousarray(read_audio(take.path)))[None]
+            encoded = tiny_pipeline.codec.encode(audio)
+            assert stored.latents.dtype == torch.float16
+            assert stored.num_frames == math.ceil(audio.shape[-1] / 640)
+            assert torch.equal(stored.latents, encoded.latents[0].T.half())
+            assert torch.equal(stored.codes.long(), encoded.codes[0])
+            assert stored.lead_sheet == take.lead_sheet
+            assert (stored.name, stored.caption) == (take.path.parent.name, take.caption)
+        assert store.hours == pytest.approx(sum(take.num_frames for take in store) / 75 / 3600)
+
+    def test_styles_are_unit_vectors_of_captions_and_clips(self, tiny_pipeline, folder):
+        take = LatentStore(folder)[0]
+        size = tiny_pipeline.style_encoder.config.projection_dim
+        assert take.text.shape == (2, size) and take.audio.shape == (3, size)
+        norms = torch.cat([take.text, take.audio]).norm(dim=-1)
+        assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+
+    def test_splits(self, folder):
+        assert [take.name for take in LatentStore(folder, "train")] == ["000000", "000001"]
+        assert [take.name for take in LatentStore(folder, "test")] == ["000002"]
+        assert len(LatentStore(folder)) == 3
+
+
+class TestCrop:
+    @pytest.mark.parametrize("start, frames", [(0, 1), (7, 36), (50, 60)])
+    def test_is_a_piece_of_latents_codes_and_chart(self, folder, start, frames):
+        take = LatentStore(folder)[1]
+        crop = take.crop(start, frames)
+        assert torch.equal(crop["latents"], take.latents[start : start + frames].float().T)
+        assert torch.equal(crop["codes"], take.codes[:, start : start + frames].long())
+        assert crop["lead_sheet"].shape == (frames, LEAD_SHEET_DIM)
+        assert np.array_equal(crop["lead_sheet"].numpy(), take.lead_sheet.features(start, frames))
+
+    @pytest.mark.parametrize("start, frames", [(-1, 10), (0, 0), (100, 36)])
+    def test_outside_the_take_is_refused_by_name(self, folder, start, frames):
+        with pytest.raises(ValueError, match="000000"):
+            LatentStore(folder)[0].crop(start, frames)
+
+
+class TestResume:
+    def test_what_is_there_is_kept_and_what_is_half_there_is_made_again(
+        self, tiny_pipeline, takes, folder, tmp_path
+    ):
+        make_store(tiny_pipeline, takes[:2], tmp_path, codes=True)
+        (tmp_path / "takes" / "000001.json").unlink()  # killed between a take's two files
+        before = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("000000.*")}
+        make_store(tiny_pipeline, takes, tmp_path, codes=True)
+        assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("000000.*")} == before
+        assert not list(tmp_path.rglob("*.partial"))
+        for one, other in zip(LatentStore(tmp_path), LatentStore(folder), strict=True):
+            assert torch.equal(one.latents, other.latents) and torch.equal(one.text, other.text)
+
+    def test_a_store_without_styles_says_so(self, tiny_pipeline, takes, tmp_path):
+        encode_takes(tiny_pipeline.codec, takes[:1], tmp_path, progress=False)
+        with pytest.raises(FileNotFoundError, match="embed_takes"):
+            LatentStore(tmp_path)
+
+    def test_a_folder_that_is_no_store(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"index\.json"):
+            LatentStore(tmp_path)
+
+
+class TestOtherModels:
+    def test_another_encoder_is_refused_and_another_decoder_is_not(self, tiny_pipeline, takes, folder):
+        codec = copy.deepcopy(tiny_pipeline.codec)
+        with torch.no_grad():
+            next(codec.decoder.parameters()).add_(1.0)
+        encode_takes(codec, takes, folder, codes=True, progress=False)
+        LatentStore(folder).check_codec(codec)
+        with torch.no_grad():
+            next(codec.encoder.parameters()).add_(1.0)
+        with pytest.raises(ValueError, match="give another folder"):
+            encode_takes(codec, takes, folder, codes=True, progress=False)
+        with pytest.raises(ValueError, match="another codec"):
+            LatentStore(folder).check_codec(codec)
+
+    def test_other_statistics_are_another_codec(self, tiny_pipeline, takes, folder):
+        codec = copy.deepcopy(tiny_pipeline.codec)
+        codec.config.latents_mean = tuple(value + 0.1 for value in codec.config.latents_mean)
+        with pytest.raises(ValueError, match="give another folder"):
+            encode_takes(codec, takes, folder, codes=True, progress=False)
+
+    def test_takes_with_and_without_codes_do_not_mix(self, tiny_pipeline, takes, folder):
+        with pytest.raises(ValueError, match="codes"):
+            encode_takes(tiny_pipeline.codec, takes, folder, codes=False, progress=False)
+
+    def test_another_style_encoder_is_refused(self, tiny_pipeline, takes, folder):
+        style_encoder = copy.deepcopy(tiny_pipeline.style_encoder)
+        with torch.no_grad():
+            next(style_encoder.parameters()).add_(1.0)
+        with pytest.raises(ValueError, match="style embeddings"):
+            embed_takes(style_encoder, tiny_pipeline.tokenizer, takes, folder, progress=False)
