@@ -57,6 +57,7 @@ class FlowTrainConfig(TrainConfig):
     full_attention_rate: float = 0.5  # share of batches without blocks
     style_dropout: float = 0.2
     lead_sheet_dropout: float = 0.1
+    chord_dropout: float = 0.1  # share of rows that keep beat and band and lose the chords
     audio_style_rate: float = 0.4  # share of rows whose style comes from the audio tower
     context_noise: float = 0.2
     no_context_rate: float = 0.15
