@@ -10,6 +10,7 @@ from .metrics import (
     pitch_correlation,
     rms_dbfs,
     sanity,
+    semitone_correlation,
     si_sdr,
 )
 from .obedience import (
@@ -36,6 +37,7 @@ __all__ = [
     "pitch_correlation",
     "rms_dbfs",
     "sanity",
+    "semitone_correlation",
     "si_sdr",
 ]
 

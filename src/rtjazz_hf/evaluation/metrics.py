@@ -158,6 +158,19 @@ def pitch_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
     return float(np.sum(a * b) / np.sqrt(float(np.sum(a**2)) * float(np.sum(b**2))))
 
 
+def semitone_correlation(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Correlation of semitone amplitudes, 300 to 2,500 Hz, over all frames of `(2, samples)`: the plain measure.
+
+    The square root of `semitone_energies`, nothing taken away. It weighs what is loud, and a spectrum of the right
+    envelope without any melody already has about 0.5: read it beside `pitch_correlation`, which has that at 0.1.
+    """
+    _pair(reference, estimate)
+    a, b = (np.sqrt(semitone_energies(audio)).ravel() for audio in (reference, estimate))
+    if a.std() < 1e-9 or b.std() < 1e-9:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
 def _without_envelope(levels: np.ndarray, reach: int = 3) -> np.ndarray:
     """Take from each semitone the mean of itself and its `reach` neighbours to either side, frame by
     frame."""

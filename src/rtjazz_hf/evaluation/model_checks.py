@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..music import without_chords
-from .metrics import SAMPLE_RATE, mel_distance, pitch_correlation, si_sdr
+from .metrics import SAMPLE_RATE, mel_distance, pitch_correlation, semitone_correlation, si_sdr
 
 if TYPE_CHECKING:
     from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer, RealTimeJazzPipeline
@@ -53,12 +53,14 @@ def codec_scores(
     rows, used = [], []
     for clip in clips:
         back, latents = round_trip(codec, clip, num_codebooks)
-        rows.append((pitch_correlation(clip, back), mel_distance(clip, back), si_sdr(clip, back)))
+        measures = (semitone_correlation, pitch_correlation, mel_distance, si_sdr)
+        rows.append([measure(clip, back) for measure in measures])
         if num_codebooks is not None:
             used.append(codec.latents_to_codes(latents, num_codebooks)[0].cpu())
-    pitch, mel, sdr = np.array(rows, dtype=np.float64).T
+    semitones, pitch, mel, sdr = np.array(rows, dtype=np.float64).T
     scores: dict[str, Any] = {
         "clips": len(clips),
+        "semitone_correlation": float(np.nanmean(semitones)),
         "pitch_correlation": float(np.nanmean(pitch)),
         "pitch_correlation_worst": float(np.nanmin(pitch)),
         "mel_distance_db": float(mel.mean()),
