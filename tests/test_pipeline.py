@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny_pipeline
+from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf import Chord, LeadSheet, RealTimeJazzPipeline
 from rtjazz_hf.live.engine import draw_noise, soft_limit

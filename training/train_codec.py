@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             judge = run.weights(model)
             for index, clip in enumerate(test_crops.clips(3)):
                 latents = judge.encode(clip.to(run.device), return_codes=False).latents
-                audio = judge.decode(latents=latents).audio
+                audio = judge.decode(latents=latents).audio[..., : clip.shape[-1]]
                 run.log_now(**{f"test_spectral_{index}": spectral_loss(audio, clip.to(run.device)).item()})
                 run.save_sample(f"original_{index}", clip[0].numpy())
                 run.save_sample(f"round_trip_{index}", audio[0].cpu().numpy())

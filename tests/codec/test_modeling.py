@@ -1,5 +1,7 @@
 """The codec as a model: shapes, streaming equals whole, saved equals loaded, bad input."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,7 @@ class TestStreaming:
         whole = codec.encode(audio, return_codes=False).latents
         state, parts = codec.init_encoder_state(1), []
         cuts = [0, 1, 700, 895, 897, 20000, 20001, audio.shape[-1]]
-        for start, stop in zip(cuts, cuts[1:]):
+        for start, stop in pairwise(cuts):
             last = stop == audio.shape[-1]
             out = codec.encode(audio[..., start:stop], state=state, flush=last, return_codes=False)
             parts.append(out.latents)
@@ -69,7 +71,7 @@ class TestStreaming:
         cuts = np.random.default_rng(seed).choice(np.arange(1, latents.shape[-1]), 6, replace=False)
         cuts = [0, *sorted(cuts.tolist()), latents.shape[-1]]
         state, parts = None, []
-        for start, stop in zip(cuts, cuts[1:]):
+        for start, stop in pairwise(cuts):
             out = codec.decode(latents=latents[..., start:stop], state=state)
             parts.append(out.audio)
             state = out.state

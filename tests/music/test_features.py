@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from rtjazz_hf.music import (
     random_lead_sheet,
     write_lead_sheet,
 )
+from rtjazz_hf.music.features import rotated_chords, without_chords
 
 sheets = st.integers(0, 2**32 - 1).map(lambda seed: random_lead_sheet(np.random.default_rng(seed)))
 offsets = st.sampled_from([0.0, -4.0, -0.3, 7.25])
@@ -143,6 +145,20 @@ class TestFrames:
         sheet.features(0, 2250)
         best = min(_timed(sheet) for _ in range(9))
         assert best < 0.02  # about 1 ms on a free core
+
+
+class TestChanges:
+    @given(sheets, st.integers(0, 11), st.integers(0, 500))
+    def test_rotated_chords_are_those_of_the_rotated_sheet(self, sheet, semitones, start):
+        features, rotated = sheet.features(start, 60), sheet.rotated(semitones).features(start, 60)
+        assert np.array_equal(rotated_chords(features, semitones), rotated)
+        assert np.array_equal(rotated_chords(torch.from_numpy(features), semitones).numpy(), rotated)
+
+    @given(sheets)
+    def test_without_chords_two_charts_of_one_band_look_the_same(self, sheet):
+        other = sheet.rotated(5)
+        assert np.array_equal(without_chords(sheet.features(0, 200)), without_chords(other.features(0, 200)))
+        assert without_chords(sheet.features(0, 200)).any(axis=1).all()  # zeros would mean "no lead sheet"
 
 
 def _timed(sheet):

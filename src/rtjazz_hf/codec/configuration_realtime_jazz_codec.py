@@ -143,7 +143,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
 
     @classmethod
     def base(cls, **kwargs) -> RealTimeJazzCodecConfig:
-        """The codec of `rtjazz-base`: about 28M parameters."""
+        """The codec of `rtjazz-base`: about 25M parameters."""
         sizes = dict(encoder_hidden_size=640, encoder_layers=4, decoder_hidden_size=768, decoder_layers=4)
         return cls(**{**sizes, **kwargs})
 

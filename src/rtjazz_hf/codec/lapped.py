@@ -87,7 +87,9 @@ class LappedEncoder(nn.Module):
         past = config.analysis_length - config.hop_length - config.overlap
         state = StreamingState({"audio": torch.zeros(batch_size, 2, past, device=device)})
         for index, block in enumerate(self.blocks):
-            state[f"block_{index}"] = block.depthwise.init_state(batch_size, device, self.project_in.weight.dtype)
+            state[f"block_{index}"] = block.depthwise.init_state(
+                batch_size, device, self.project_in.weight.dtype
+            )
         return state
 
     def windows(self, audio: torch.Tensor, state: StreamingState, flush: bool):
@@ -210,7 +212,9 @@ class LappedDecoder(nn.Module):
             }
         )
         for index, block in enumerate(self.blocks):
-            state[f"block_{index}"] = block.depthwise.init_state(batch_size, device, self.project_in.weight.dtype)
+            state[f"block_{index}"] = block.depthwise.init_state(
+                batch_size, device, self.project_in.weight.dtype
+            )
         return state
 
     def _tones(self, amplitudes: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,68 @@
+"""A pipeline of the real classes, small enough for a test."""
+
+from __future__ import annotations
+
+TINY_CODEC = {"encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_size": 32, "decoder_layers": 1,
+              "codebook_size": 64, "noise_frames": 300}  # fmt: skip
+TINY_FLOW = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
+             "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
+TINY_STYLE = {"vocab_size": 400, "text_hidden_size": 32, "text_num_layers": 1, "text_num_heads": 2,
+              "text_intermediate_size": 64, "num_mel_bins": 32, "audio_hidden_size": 32,
+              "audio_num_layers": 1, "audio_num_heads": 2, "audio_intermediate_size": 64}  # fmt: skip
+CAPTIONS = [
+    "medium swing piano trio",
+    "bossa nova with nylon guitar",
+    "fast bebop sax quartet",
+    "slow ballad, muted trumpet",
+]
+
+
+def plucked_clip(seconds: float = 2.0):
+    """Plucked tones over a little noise: `(1, 2, samples)` at 48 kHz."""
+    import torch
+
+    time = torch.arange(round(seconds * 48_000)) / 48_000
+    pluck = torch.exp(-4 * (time % 0.5))
+    tones = [sum(0.1 * torch.sin(6.2832 * hz * detune * time) for hz in (110, 220, 330, 523, 784)) * pluck
+             for detune in (1.0, 1.001)]  # fmt: skip
+    return torch.stack(tones)[None] + 0.01 * torch.randn(1, 2, len(time))
+
+
+def build_tiny_pipeline(seed: int = 0, **flow):
+    """A pipeline with random weights; every weight is moved off zero, so that every input has an effect."""
+    import torch
+
+    from rtjazz_hf import (
+        FlowMatchScheduler,
+        RealTimeJazzCodec,
+        RealTimeJazzCodecConfig,
+        RealTimeJazzFlowTransformer,
+        RealTimeJazzFlowTransformerConfig,
+        RealTimeJazzPipeline,
+        RealTimeJazzStyleEncoder,
+        RealTimeJazzStyleEncoderConfig,
+    )
+    from rtjazz_hf.music import LEAD_SHEET_DIM
+    from rtjazz_hf.style import train_tokenizer
+
+    torch.manual_seed(seed)
+    flow_config = RealTimeJazzFlowTransformerConfig(**{"lead_sheet_dim": LEAD_SHEET_DIM, **TINY_FLOW, **flow})
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY_CODEC))
+    transformer = RealTimeJazzFlowTransformer(flow_config)
+    style_encoder = RealTimeJazzStyleEncoder(RealTimeJazzStyleEncoderConfig(**TINY_STYLE))
+    codec.fit_start([plucked_clip()])  # a codec that was never fitted only roars
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            if not parameter.any():  # outputs and gates start at zero
+                parameter.normal_(std=0.05)
+    pipe = RealTimeJazzPipeline(
+        codec=codec.eval(),
+        transformer=transformer.eval(),
+        style_encoder=style_encoder.eval(),
+        tokenizer=train_tokenizer(CAPTIONS, vocab_size=400),
+        scheduler=FlowMatchScheduler(),
+        num_inference_steps=2,
+        guidance_scale=1.5,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
