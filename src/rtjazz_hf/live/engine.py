@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..flow import apply_guidance
+from ..music import without_chords
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec
@@ -115,16 +116,18 @@ class BlockStream:
         Args:
             latents: the state: the codec's latents, and cue channels after them if the flow has any.
             style: `(batch, style_dim)`. lead_sheet: `(batch, frames, lead_sheet_dim)`.
-            guidance_scale: 1 follows the conditions as trained; more follows them harder, at twice the cost
+            guidance_scale: 1 follows the chart as trained; more follows its chords harder, at twice the rows
                 (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch).
         """
         dtype = self.transformer.dtype
         style, lead_sheet = style.to(dtype), lead_sheet.to(dtype)
         guided = guidance_scale != 1.0
         if guided:
-            # the second half of the rows hears the same past, and is asked for nothing: zeros mean "none"
-            style = torch.cat([style, torch.zeros_like(style)])
-            lead_sheet = torch.cat([lead_sheet, torch.zeros_like(lead_sheet)])
+            # The second half of the rows hears the same past and has the same words, beat and band, and is told no
+            # chords. So guidance pushes towards the chart alone; against rows that are asked for nothing at all it
+            # pushes loudness and brightness too, and the cymbals grow.
+            style = torch.cat([style, style])
+            lead_sheet = torch.cat([lead_sheet, without_chords(lead_sheet)])
         for index, t in enumerate(self.set_timesteps(num_inference_steps)):
             sample = torch.cat([latents, latents]) if guided else latents
             velocity = self.transformer(
