@@ -51,8 +51,11 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         analysis_length: int = 8192,
         lowest_note: int = 24,
         num_notes: int = 92,
+        tones_per_note: int = 1,
         num_bands: int = 40,
         num_pan_bands: int = 12,
+        num_fine_bands: int = 128,
+        level_passes: int = 2,
         noise_frames: int = 1500,
         encoder_hidden_size: int = 320,
         encoder_layers: int = 3,
@@ -81,8 +84,11 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         self.analysis_length = analysis_length
         self.lowest_note = lowest_note
         self.num_notes = num_notes
+        self.tones_per_note = tones_per_note
         self.num_bands = num_bands
         self.num_pan_bands = num_pan_bands
+        self.num_fine_bands = num_fine_bands
+        self.level_passes = level_passes
         self.noise_frames = noise_frames
         self.encoder_hidden_size = encoder_hidden_size
         self.encoder_layers = encoder_layers
@@ -125,6 +131,11 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and len(value) != self.latent_dim:
                 raise ValueError(f"{name} has {len(value)} numbers, latent_dim is {self.latent_dim}.")
+
+    @property
+    def num_tones(self) -> int:
+        """Tones of the decoder's bank."""
+        return self.num_notes * self.tones_per_note
 
     @property
     def frame_rate(self) -> float:

@@ -21,8 +21,13 @@ from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .streaming import CausalConv1d, StreamingState
 from .transforms import FLOOR, constant
 
-WINDOWS = {8192: 1024, 4096: 1024, 2048: 768, 1024: 256}  # analysis windows and how quickly each falls
+WINDOWS = {8192: 1024, 4096: 1024, 1024: 256}  # analysis windows and how quickly each falls
 CHUNK_FRAMES = 64
+ATTACK_BLOCKS = 7  # of 128 samples: where in the newest frame the energy lies
+LEVEL_WINDOW = 2048  # of the fine bands: past, one hop, and the overlap in which it falls
+NOISE_WINDOW = 1024  # of the coarse bands, which say when
+MOST_LEVEL = 6.0  # log power that one pass may add or take: 26 dB
+ENVELOPE_POINTS = 6  # of the gain inside a frame, 3 ms apart: attacks are shorter than a frame
 PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those at it, lower ones less
 
 
@@ -52,6 +57,16 @@ def _run_blocks(blocks, x: torch.Tensor, state: StreamingState | None, new: Stre
     return x
 
 
+def fine_bands(config: RealTimeJazzCodecConfig, power: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Power (batch, mid/side, frames, bins) of a level window -> log power of the fine bands of mid and side, each
+    (batch, frames, bands); the side has half as many."""
+    pools = [
+        constant("mean_mel_matrix", LEVEL_WINDOW, bands, config.sampling_rate, device=power.device).T
+        for bands in (config.num_fine_bands, config.num_fine_bands // 2)
+    ]
+    return tuple(torch.log(power[:, channel] @ pool + FLOOR) for channel, pool in enumerate(pools))
+
+
 class LappedEncoder(nn.Module):
     """Audio to un-normalised latents, frame by frame, with the past of the stream in the state."""
 
@@ -78,8 +93,8 @@ class LappedEncoder(nn.Module):
         if config.phase == "kept":
             return 2 * config.hop_length, bands
         low = min(48, config.num_notes)
-        extra = (low - 36) + 12 + 12 + 65
-        return config.num_notes + bands + config.num_pan_bands, extra
+        extra = (low - 36) + 12 + 12 + 65 + 2 * ATTACK_BLOCKS
+        return config.num_notes + bands + config.num_pan_bands + config.num_fine_bands * 3 // 2, extra
 
     def init_state(self, batch_size: int, device=None) -> StreamingState:
         """The silence before a stream."""
@@ -120,8 +135,8 @@ class LappedEncoder(nn.Module):
         def decibel(power: torch.Tensor) -> torch.Tensor:
             return torch.log(power + FLOOR)
 
-        power = power_of(spectrum(1024))
-        bands = power @ constant("band_matrix", 1024, config.num_bands, rate, device=device).T
+        power = power_of(spectrum(NOISE_WINDOW))
+        bands = power @ constant("band_matrix", NOISE_WINDOW, config.num_bands, rate, device=device).T
         bands = decibel(bands)  # (batch, 2, frames, bands)
         bands = torch.cat([bands[:, 0], bands[:, 1]], dim=-1)
         if config.phase == "kept":
@@ -134,8 +149,9 @@ class LappedEncoder(nn.Module):
         low_end = min(low + 48, end)
         mid = slice(0, 1)
         long, middle = power_of(spectrum(8192, mid))[:, 0], power_of(spectrum(4096, mid))[:, 0]
-        short = spectrum(2048)
-        short_power = power_of(short[:, 0])
+        window = constant("level_window", LEVEL_WINDOW, config.hop_length, config.overlap, False, device=device)
+        fine = torch.fft.rfft(windows[..., -LEVEL_WINDOW:] * window)
+        fine_power = power_of(fine)
 
         def semitones(power: torch.Tensor, size: int, first: int, last: int) -> torch.Tensor:
             matrix = constant("semitone_matrix", size, first, last, rate, 0.5, device=device)
@@ -143,14 +159,17 @@ class LappedEncoder(nn.Module):
 
         notes_long = semitones(long, 8192, low, low_end)
         notes_middle = semitones(middle, 4096, low + 24, low + 60)
-        notes_short = semitones(short_power, 2048, low + 48, end)
-        tones = torch.cat([notes_long[..., :36], notes_middle[..., 12:36], notes_short[..., 12:]], dim=-1)
-        pool = constant("band_matrix", 2048, config.num_pan_bands, rate, device=device).T
-        together = (short[:, 0] * short[:, 1].conj()).real @ pool
-        pan = (together / (short_power @ pool + FLOOR)).clamp(-1, 1)
-        base = torch.cat([tones, bands, 4 * pan], dim=-1)
-        extra = [notes_long[..., 36:], notes_middle[..., :12], notes_short[..., :12]]
+        notes_fine = semitones(fine_power[:, 0], LEVEL_WINDOW, low + 48, end)
+        tones = torch.cat([notes_long[..., :36], notes_middle[..., 12:36], notes_fine[..., 12:]], dim=-1)
+        pool = constant("band_matrix", LEVEL_WINDOW, config.num_pan_bands, rate, device=device).T
+        together = (fine[:, 0] * fine[:, 1].conj()).real @ pool
+        pan = (together / (fine_power[:, 0] @ pool + FLOOR)).clamp(-1, 1)
+        base = torch.cat([tones, bands, 4 * pan, *fine_bands(config, fine_power)], dim=-1)
+        extra = [notes_long[..., 36:], notes_middle[..., :12], notes_fine[..., :12]]
         extra.append(decibel(long[..., 5:70]))
+        newest = windows[:, 0, :, -(config.hop_length + config.overlap + 1) :]
+        for signal in (newest[..., 1:], newest.diff()):  # all, and what is high
+            extra.append(decibel(signal.unflatten(-1, (ATTACK_BLOCKS, -1)).square().mean(-1)))
         return base, torch.cat(extra, dim=-1)
 
     def emphasis(self, device) -> torch.Tensor:
@@ -186,7 +205,13 @@ class LappedEncoder(nn.Module):
 
 
 class LappedDecoder(nn.Module):
-    """Un-normalised latents to audio; the state holds the frame counter, the overlap and the blocks' past."""
+    """Un-normalised latents to audio; the state holds the frame counter, the overlaps and the blocks' past.
+
+    With `phase="free"`, what tones and noise add up to is chance in part: tones beat, noise is now louder, now softer
+    than asked. So the sum is measured as the encoder measured the original, and each fine band is brought to the
+    level that the latents ask for; `level_passes` times, since neighbouring frames and bands share what they hold
+    (the idea of Griffin and Lim, 1984, with the past as it was played: a stream cannot go back).
+    """
 
     def __init__(self, config: RealTimeJazzCodecConfig):
         super().__init__()
@@ -194,9 +219,14 @@ class LappedDecoder(nn.Module):
         base, _ = LappedEncoder.feature_sizes(config)
         width = config.decoder_hidden_size
         bands = 2 * config.num_bands
-        controls = base + bands if config.phase == "kept" else 2 * config.num_notes + bands
+        free = config.phase == "free"
+        fine = config.num_fine_bands * 3 // 2
+        controls = 2 * config.num_tones + bands + fine + 3 * ENVELOPE_POINTS if free else base + bands
         self.components = nn.Linear(config.latent_dim, base)
         self.noise_offset = nn.Parameter(torch.zeros(bands))  # what tones leave to the noise, in log power
+        if free:
+            self.noise_shape = nn.Parameter(torch.zeros(config.hop_length))  # inside the bands, log power
+            self.level_share = nn.Parameter(torch.ones(config.level_passes, fine))  # of what is missing
         self.project_in = nn.Linear(config.latent_dim, width)
         self.blocks = nn.ModuleList(
             ResidualBlock(width, config.kernel_size, config.expansion) for _ in range(config.decoder_layers)
@@ -205,12 +235,15 @@ class LappedDecoder(nn.Module):
 
     def init_state(self, batch_size: int, device=None) -> StreamingState:
         """A stream at frame 0."""
+        config = self.config
+        overlap = torch.zeros(batch_size, 2, config.overlap, device=device)
         state = StreamingState(
-            {
-                "frame": torch.zeros(batch_size, dtype=torch.int64, device=device),
-                "tail": torch.zeros(batch_size, 2, self.config.overlap, device=device),
-            }
+            {"frame": torch.zeros(batch_size, dtype=torch.int64, device=device), "tail": overlap}
         )
+        if config.phase == "free":
+            past = torch.zeros(batch_size, 2, LEVEL_WINDOW - config.hop_length - config.overlap, device=device)
+            for index in range(config.level_passes):
+                state[f"level_tail_{index}"], state[f"level_past_{index}"] = overlap.clone(), past.clone()
         for index, block in enumerate(self.blocks):
             state[f"block_{index}"] = block.depthwise.init_state(
                 batch_size, device, self.project_in.weight.dtype
@@ -218,33 +251,96 @@ class LappedDecoder(nn.Module):
         return state
 
     def _tones(self, amplitudes: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-        """Amplitudes (batch, channels, frames, notes) -> windowed frames of samples."""
+        """Amplitudes (batch, channels, frames, tones) -> windowed frames of samples."""
         config, device = self.config, amplitudes.device
-        count, hop = config.num_notes, config.hop_length
-        notes = torch.arange(
-            config.lowest_note, config.lowest_note + count, dtype=torch.float64, device=device
-        )
-        turns = 440.0 * 2.0 ** ((notes - 69) / 12) * hop / config.sampling_rate
+        hop, rate = config.hop_length, config.sampling_rate
+        bank = (config.lowest_note, config.num_notes, config.tones_per_note)
+        turns = constant("tone_turns", *bank, hop, rate, device=device)
         # float64 and modulo one turn: a stream of days keeps its phase.
-        phase = (turns * frame[..., None] + constant("note_phases", count, device=device)) % 1.0
-        angle = (2 * math.pi * phase).float()[:, None]  # (batch, 1, frames, notes)
-        basis = constant(
-            "tone_basis", hop, config.overlap, config.lowest_note, count, config.sampling_rate, device=device
-        )
+        phase = (turns * frame[..., None] + constant("tone_phases", config.num_tones, device=device)) % 1.0
+        angle = (2 * math.pi * phase).float()[:, None]  # (batch, 1, frames, tones)
+        basis = constant("tone_basis", hop, config.overlap, *bank, rate, device=device)
         return torch.cat([amplitudes * angle.cos(), amplitudes * angle.sin()], dim=-1) @ basis
 
     def _noise(self, log_power: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
         """Log band power (batch, 2, frames, bands) -> MDCT coefficients of noise (batch, 2, frames, hop)."""
         config, device = self.config, log_power.device
-        counts = constant("band_matrix", 1024, config.num_bands, config.sampling_rate, device=device).sum(-1)
-        window = constant("asymmetric_window", 1024, WINDOWS[1024], device=device)
+        counts = constant("band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device).sum(-1)
+        window = constant("asymmetric_window", NOISE_WINDOW, WINDOWS[NOISE_WINDOW], device=device)
         # White noise of unit variance has this power in a band of the encoder's analysis.
         unit = counts * window.square().sum()
-        amplitude = torch.exp(0.5 * (log_power - unit.log()).clamp(-20, 6))
+        amplitude = torch.exp(0.5 * (log_power - unit.log()).clamp(-25, 6))
         spread = constant("band_interpolation", config.num_bands, config.hop_length, config.sampling_rate)
         signs = constant("noise_signs", config.noise_frames, config.hop_length, device=device)
         signs = signs[:, frame % config.noise_frames].transpose(0, 1)  # (batch, 2, frames, hop)
         return (amplitude @ spread.to(device)) * signs
+
+    def _overlap_add(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames (batch, 2, frames, hop + overlap) -> (batch, 2, frames, hop), what the next piece starts with."""
+        hop, overlap = self.config.hop_length, self.config.overlap
+        tails = torch.cat([tail[:, :, None].to(frames), frames[..., hop:]], dim=2)
+        whole = torch.cat([frames[..., :overlap] + tails[:, :, :-1], frames[..., overlap:hop]], dim=-1)
+        return whole, tails[:, :, -1].clone()
+
+    def _level(self, frames, asked: torch.Tensor, index: int, state, new) -> torch.Tensor:
+        """One pass: frames (batch, 2, frames, samples) -> the same with their fine bands (batch, frames, mid and
+        side) moved towards `asked`."""
+        config, device = self.config, frames.device
+        hop, overlap = config.hop_length, config.overlap
+        whole, new[f"level_tail_{index}"] = self._overlap_add(frames, state[f"level_tail_{index}"])
+        past = state[f"level_past_{index}"].to(whole)
+        heard = torch.cat([past, whole.flatten(2)], dim=-1)
+        new[f"level_past_{index}"] = heard[..., -past.shape[-1] :].clone()
+        # The frame's own tail has faded by itself; the frame after it is not known yet.
+        heard = heard.unfold(-1, past.shape[-1] + hop, hop)
+        windows = torch.cat([heard, frames[..., hop:]], dim=-1)
+        window = constant("level_window", LEVEL_WINDOW, hop, overlap, True, device=device)
+        spectrum = torch.fft.rfft(windows * window)
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        missing = (asked - torch.cat(fine_bands(config, power), dim=-1)) * self.level_share[index]
+        missing = missing.clamp(-MOST_LEVEL, MOST_LEVEL).split(config.num_fine_bands, dim=-1)
+        gains = []
+        for part in missing:
+            spread = constant("mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate, device=device)
+            gains.append(torch.exp(0.5 * (part @ spread)))
+        played = torch.fft.irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)[..., -(hop + overlap) :]
+        played = played / window.max()
+        return played * constant("join_window", hop, overlap, device=device)
+
+    def _play(self, tones, pan, noise, envelope, frame) -> torch.Tensor:
+        """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands) -> frames of samples."""
+        config, device = self.config, tones.device
+        amplitude = torch.exp(0.5 * tones.clamp(-25, 2))
+        amplitudes = torch.stack([amplitude, amplitude * pan], dim=1)
+        mdct = constant("mdct_basis", config.hop_length, config.overlap, device=device)
+        noise = self._noise(noise, frame) * torch.exp(0.5 * self.noise_shape)
+        split = config.hop_length // 8  # 3 kHz: cymbals are struck while the bass hums on
+        parts = (self._tones(amplitudes, frame), noise[..., :split] @ mdct[:split], noise[..., split:] @ mdct[split:])
+        return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts))
+
+    def _free_frames(self, start, control, frame, state, new) -> torch.Tensor:
+        """Decoded features (batch, frames, base) and controls of the blocks -> frames (batch, 2, frames, samples)."""
+        config, device = self.config, start.device
+        notes, bands, tones = config.num_notes, 2 * config.num_bands, config.num_tones
+        fine = config.num_fine_bands * 3 // 2
+        level, noise, pan, asked = start.split([notes, bands, config.num_pan_bands, fine], dim=-1)
+        control = control.split([tones, tones, bands, fine, 3 * ENVELOPE_POINTS], dim=-1)
+        # A partial leaks into its neighbours' filters: what is weaker than a neighbour is pushed down.
+        neighbour = torch.maximum(F.pad(level, (1, 0))[..., :-1], F.pad(level, (0, 1))[..., 1:])
+        level = level - 1.5 * F.relu(neighbour - level)
+        if config.tones_per_note > 1:
+            spread = constant("tone_spread", config.tones_per_note, device=device)
+            level = (level[..., None] + spread).flatten(-2)
+        level = level + 3 * control[0]
+        place = constant("band_index", config.num_pan_bands, config.lowest_note, notes, device=device)
+        pan = (pan[..., place.repeat_interleave(config.tones_per_note)] / 4 + control[1]).clamp(-1.2, 1.2)
+        noise = (noise + 3 * control[2] + self.noise_offset).unflatten(-1, (2, -1)).transpose(1, 2)
+        points = constant("envelope_points", ENVELOPE_POINTS, config.hop_length + config.overlap, device=device)
+        envelope = torch.exp(2 * torch.tanh(control[4].unflatten(-1, (3, -1)))) @ points
+        frames = self._play(level, pan, noise, envelope, frame)
+        for index in range(config.level_passes):
+            frames = self._level(frames, asked + control[3], index, state, new)
+        return frames
 
     def forward(
         self, latents: torch.Tensor, state: StreamingState | None = None
@@ -262,36 +358,23 @@ class LappedDecoder(nn.Module):
         start = self.components(z).float()
         x = _run_blocks(self.blocks, self.project_in(z / 3), state, new)
         control = self.project_out(x).float()
-        mdct = constant("mdct_basis", config.hop_length, config.overlap, device=z.device)
-        bands = config.num_bands
-
         if config.phase == "kept":
-            base = start.shape[-1]
-            signed = (start + control[..., :base]).unflatten(-1, (2, -1)).transpose(1, 2)
-            signed = signed / LappedEncoder.emphasis(self, z.device)
-            noise = (3 * control[..., base:] + self.noise_offset).unflatten(-1, (2, bands)).transpose(1, 2)
-            frames = (signed + self._noise(noise, frame)) @ mdct
+            frames = self._kept_frames(start, control, frame)
         else:
-            notes = config.num_notes
-            level = start[..., :notes]
-            # A partial leaks into its neighbours' filters: what is weaker than a neighbour is pushed down.
-            neighbour = torch.maximum(F.pad(level, (1, 0))[..., :-1], F.pad(level, (0, 1))[..., 1:])
-            level = level - 1.5 * F.relu(neighbour - level)
-            amplitude = torch.exp(0.5 * (level + 3 * control[..., :notes]).clamp(-20, 2))
-            index = constant("band_index", config.num_pan_bands, config.lowest_note, notes, device=z.device)
-            pan = start[..., notes + 2 * bands :][..., index] / 4 + control[..., notes : 2 * notes]
-            amplitudes = torch.stack([amplitude, amplitude * pan.clamp(-1.2, 1.2)], dim=1)
-            noise = start[..., notes : notes + 2 * bands] + 3 * control[..., 2 * notes :] + self.noise_offset
-            noise = noise.unflatten(-1, (2, bands)).transpose(1, 2)
-            frames = self._tones(amplitudes, frame) + self._noise(noise, frame) @ mdct
+            frames = self._free_frames(start, control, frame, state, new)
+        mid_side, new["tail"] = self._overlap_add(frames, state["tail"])
+        mid, side = mid_side.flatten(2).unbind(1)
+        return torch.stack([mid + side, mid - side], dim=1), new
 
-        # Overlap-add: (batch, 2, frames, hop + overlap) -> samples; the last overlap waits in the state.
-        tails = torch.cat([state["tail"][:, :, None].to(frames), frames[..., config.hop_length :]], dim=2)
-        head = frames[..., : config.overlap] + tails[:, :, :-1]
-        mid_side = torch.cat([head, frames[..., config.overlap : config.hop_length]], dim=-1).flatten(2)
-        new["tail"] = tails[:, :, -1].clone()
-        audio = torch.stack([mid_side[:, 0] + mid_side[:, 1], mid_side[:, 0] - mid_side[:, 1]], dim=1)
-        return audio, new
+    def _kept_frames(self, start, control, frame) -> torch.Tensor:
+        """The same for signed MDCT coefficients."""
+        config = self.config
+        base = start.shape[-1]
+        signed = (start + control[..., :base]).unflatten(-1, (2, -1)).transpose(1, 2)
+        signed = signed / LappedEncoder.emphasis(self, start.device)
+        noise = (3 * control[..., base:] + self.noise_offset).unflatten(-1, (2, -1)).transpose(1, 2)
+        mdct = constant("mdct_basis", config.hop_length, config.overlap, device=start.device)
+        return (signed + self._noise(noise, frame)) @ mdct
 
 
 @torch.no_grad()
@@ -309,9 +392,11 @@ def fit_components(encoder: LappedEncoder, decoder: LappedDecoder, audio: list[t
     weights = torch.ones(base.shape[-1])
     if config.phase == "free":  # what the ear forgives counts less: bands, side, pan
         notes, bands = config.num_notes, config.num_bands
-        weights[notes : notes + bands] = 0.7
-        weights[notes + bands : notes + 2 * bands] = 0.5
-        weights[notes + 2 * bands :] = 0.6
+        weights[:notes] = 0.7
+        weights[notes : notes + bands] = 0.6
+        weights[notes + bands : notes + 2 * bands] = 0.4
+        weights[notes + 2 * bands :][: config.num_pan_bands] = 0.6
+        weights[len(weights) - config.num_fine_bands // 2 :] = 0.7
     mean = base.mean(0) if config.phase == "free" else torch.zeros(base.shape[-1])
     scaled = (base - mean) * weights
     values, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+import math
 
+import torch
+from torch.nn import functional as F
+
+from .quantizer import all_reduce_, process_count
 from .transforms import FLOOR, constant
 
 # FFT size, hop, how its bins are pooled (semitones where pitch is heard, ERB bands where attacks are), and weight:
@@ -11,7 +15,7 @@ from .transforms import FLOOR, constant
 RESOLUTIONS = (
     (8192, 2560, "semitone", (28, 100), 1.0),
     (4096, 1280, "semitone", (48, 116), 2.0),
-    (2048, 768, "band", 100, 1.0),
+    (2048, 640, "mel", 128, 2.0),
     (1024, 400, "band", 64, 1.0),
     (512, 240, "band", 32, 1.0),
 )
@@ -26,7 +30,7 @@ def pooled_energies(
     if kind == "semitone":
         pool = constant("semitone_matrix", n_fft, *size, sampling_rate, 0.4, device=device)
     else:
-        pool = constant("band_matrix", n_fft, size, sampling_rate, device=device)
+        pool = constant(f"{kind}_matrix", n_fft, size, sampling_rate, device=device)
     spectrum = torch.stft(audio.flatten(0, 1), n_fft, hop, window=window, return_complex=True)
     spectrum = torch.view_as_real(spectrum).unflatten(0, (batch, 2))  # (batch, 2, bins, frames, 2)
     left, right = spectrum[:, 0], spectrum[:, 1]
@@ -72,7 +76,7 @@ def pitch_contrast_loss(
         # 60 dB under the loudest semitone of the clip nothing counts.
         floor = energy.amax(dim=(1, 2, 3), keepdim=True).detach() * 1e-6 + 1e-9
         level = torch.log(energy + floor).transpose(2, 3)  # (batch, channels, frames, notes)
-        around = torch.nn.functional.avg_pool1d(level.flatten(0, 1), 7, 1)
+        around = F.avg_pool1d(level.flatten(0, 1), 7, 1)
         contrast = level[..., 3:-3].flatten(1) - around.unflatten(0, level.shape[:2]).flatten(1)
         contrasts.append(contrast - contrast.mean(1, keepdim=True))
     return 1 - torch.nn.functional.cosine_similarity(*contrasts, dim=1).mean()
@@ -87,4 +91,87 @@ def waveform_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (emphasised[0] - emphasised[1]).abs().mean() / (emphasised[1].abs().mean() + 1e-3)
 
 
-__all__ = ["pitch_contrast_loss", "pooled_energies", "spectral_loss", "waveform_loss"]
+def discriminator_loss(real: list, fake: list) -> torch.Tensor:
+    """Hinge loss of a discriminator (Lim and Ye, 2017) over its parts; what is above 1 or below -1 is settled."""
+    losses = [
+        F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        for (real_logits, _), (fake_logits, _) in zip(real, fake, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def adversarial_loss(fake: list) -> torch.Tensor:
+    """Hinge loss of the codec: its round trips should pass for recordings."""
+    return torch.stack([F.relu(1 - logits).mean() for logits, _ in fake]).mean()
+
+
+def feature_matching_loss(real: list, fake: list) -> torch.Tensor:
+    """Difference of the feature maps, relative to those of the recording (Defossez et al., 2022, equation 6)."""
+    losses = [
+        (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-6)
+        for (_, real_maps), (_, fake_maps) in zip(real, fake, strict=True)
+        for a, b in zip(real_maps, fake_maps, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+class GradientBalancer:
+    """Makes each loss pull at the audio as its weight says, however steep it is (Defossez et al., 2022, 3.4).
+
+    The gradient of each loss at the model's output is divided by the moving average of its norm, so that the weights
+    are shares of one gradient; the balanced gradient goes on into the model.
+
+    Args:
+        weights: loss name -> weight.
+        total_norm (`float`): norm of the balanced gradient of a whole batch.
+        decay (`float`): of the moving averages, per call.
+    """
+
+    def __init__(self, weights: dict[str, float], total_norm: float = 1.0, decay: float = 0.99):
+        if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise ValueError(f"weights must be positive numbers by the name of their loss, got {weights}.")
+        self.weights, self.total_norm, self.decay = dict(weights), total_norm, decay
+        self.averages: dict[str, tuple[float, float]] = {}  # sum and weight of the norms so far
+
+    def __call__(self, losses: dict[str, torch.Tensor], audio: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """A loss whose gradient at `audio` is the balanced one, and the norm of each loss's own gradient.
+
+        Args:
+            losses: name -> loss (a scalar that depends on `audio`); names without a weight are refused.
+            audio: the model's output, (batch, 2, samples), part of the graph.
+        """
+        if unknown := sorted(set(losses) - set(self.weights)):
+            raise ValueError(f"losses without a weight: {', '.join(unknown)}; known are {', '.join(self.weights)}.")
+        total = sum(self.weights[name] for name in losses)
+        balanced, norms = torch.zeros_like(audio), {}
+        for name, loss in losses.items():
+            (gradient,) = torch.autograd.grad(loss, audio, retain_graph=True)
+            norm = gradient.flatten(1).norm(dim=1).mean().reshape(1)
+            all_reduce_(norm)
+            norms[name] = norm.item() / process_count()
+            if not math.isfinite(norms[name]):
+                balanced = balanced * float("nan")  # the step is left out by whoever looks at the gradient
+                continue
+            summed, weight = self.averages.get(name, (0.0, 0.0))
+            summed, weight = summed * self.decay + norms[name], weight * self.decay + 1
+            self.averages[name] = (summed, weight)
+            balanced += gradient * (self.weights[name] / total * self.total_norm / max(summed / weight, 1e-12))
+        return (audio * balanced.detach()).sum(), norms
+
+    def state_dict(self) -> dict:
+        return {"averages": dict(self.averages)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.averages = {name: tuple(pair) for name, pair in state["averages"].items()}
+
+
+__all__ = [
+    "GradientBalancer",
+    "adversarial_loss",
+    "discriminator_loss",
+    "feature_matching_loss",
+    "pitch_contrast_loss",
+    "pooled_energies",
+    "spectral_loss",
+    "waveform_loss",
+]

@@ -110,6 +110,9 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             init.zeros_(module.project_out.bias)
         elif isinstance(module, LappedDecoder):
             init.zeros_(module.noise_offset)
+            if module.config.phase == "free":
+                init.zeros_(module.noise_shape)
+                init.ones_(module.level_share)
             init.zeros_(module.project_out.weight)
             init.zeros_(module.project_out.bias)
         elif isinstance(module, VectorQuantizer | ResidualVectorQuantizer):

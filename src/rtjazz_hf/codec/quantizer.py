@@ -475,6 +475,10 @@ def in_process_group() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def process_count() -> int:
+    return dist.get_world_size() if in_process_group() else 1
+
+
 def all_reduce_(tensor: torch.Tensor) -> None:
     """Sum over the processes of a distributed run, in place."""
     if in_process_group():

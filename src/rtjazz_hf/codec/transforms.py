@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-FLOOR = 1e-7  # power under which nothing is heard: -70 dB of full scale
+FLOOR = 1e-9  # power under which nothing is heard: -90 dB of full scale
 
 
 def erb_number(hertz: np.ndarray | float) -> np.ndarray:
@@ -19,7 +19,7 @@ def erb_number(hertz: np.ndarray | float) -> np.ndarray:
     return 21.4 * np.log10(1 + 0.00437 * np.asarray(hertz, dtype=np.float64))
 
 
-def band_edges(num_bands: int, low: float = 40.0, high: float = 20000.0) -> np.ndarray:
+def band_edges(num_bands: int, low: float = 40.0, high: float = 22000.0) -> np.ndarray:
     """Edges in Hz of `num_bands` bands equally wide on the ERB scale: (num_bands + 1,)."""
     numbers = np.linspace(erb_number(low), erb_number(high), num_bands + 1)
     return (10 ** (numbers / 21.4) - 1) / 0.00437
@@ -43,6 +43,22 @@ def band_matrix(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
     empty = ~matrix.any(axis=1)
     matrix[empty, nearest[empty]] = True
     return matrix.astype(np.float32)
+
+
+def mel_matrix(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """Pools the power of FFT bins into triangular bands, evenly spaced on the HTK mel scale: (num_bands, bins).
+
+    An edge reaches one bin at least, or the lowest bands would be empty.
+    """
+    top = 2595 * np.log10(1 + sampling_rate / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, top, num_bands + 2) / 2595) - 1)
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)
+    centre = edges[1:-1, None]
+    low = np.minimum(edges[:-2, None], centre - sampling_rate / n_fft)
+    high = np.maximum(edges[2:, None], centre + sampling_rate / n_fft)
+    return np.clip(
+        np.minimum((frequencies - low) / (centre - low), (high - frequencies) / (high - centre)), 0, None
+    ).astype(np.float32)
 
 
 def semitone_matrix(n_fft: int, notes: np.ndarray, sampling_rate: int, width: float = 0.5) -> np.ndarray:
@@ -77,6 +93,36 @@ def _constant(name: str, arguments: tuple, device: str) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(_BUILDERS[name](*arguments))).to(device)
 
 
+def _level_window(length: int, hop: int, overlap: int, faded: bool) -> np.ndarray:
+    """Rises over the past, is flat over the newest hop, and falls within the overlap, unless what it gets has
+    `faded` there by itself. Scaled as `asymmetric_window`."""
+    rise = length - hop - overlap
+    up = np.sin(math.pi / 2 * (np.arange(rise) + 0.5) / rise) ** 2
+    down = np.cos(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap)
+    scale = 2 / (up.sum() + hop + down.sum())
+    return (np.concatenate([up, np.ones(hop), down**0 if faded else down]) * scale).astype(np.float32)
+
+
+def _join_window(hop: int, overlap: int) -> np.ndarray:
+    """Fades a frame in; it has faded out already, but for what a filter has smeared over its end: (hop + overlap,)."""
+    up = np.sin(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap) ** 2
+    end = np.cos(math.pi / 2 * (np.arange(overlap // 2) + 0.5) / (overlap // 2)) ** 2
+    return np.concatenate([up, np.ones(hop - overlap // 2), end])[: hop + overlap].astype(np.float32)
+
+
+def _mean_mel_matrix(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """`mel_matrix` whose bands hold the mean power of their bins."""
+    matrix = mel_matrix(n_fft, num_bands, sampling_rate)
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def _mel_spread(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """Interpolates what mel bands hold to FFT bins; columns sum to one: (num_bands, bins)."""
+    matrix = mel_matrix(n_fft, num_bands, sampling_rate)
+    matrix[0, 0] = matrix[-1, -1] = 1.0  # no triangle reaches the ends
+    return matrix / matrix.sum(0, keepdims=True)
+
+
 def constant(name: str, *arguments, device: torch.device | str = "cpu") -> torch.Tensor:
     """The named table of this module as a tensor, built once per device."""
     return _constant(name, arguments, str(device))
@@ -97,13 +143,36 @@ def _mdct_basis(hop: int, overlap: int) -> np.ndarray:
     return (window * math.sqrt(2 / hop) * basis).astype(np.float32)
 
 
-def _tone_basis(hop: int, overlap: int, lowest: int, count: int, sampling_rate: int) -> np.ndarray:
-    """Cosines then negative sines of a frame, in windows that overlap to one: (2 count, hop + overlap)."""
+def _tone_frequencies(lowest: int, count: int, tones_per_note: int) -> np.ndarray:
+    """Hz of the tones of the bank: `tones_per_note` around each note, evenly spaced in pitch."""
+    offsets = (np.arange(tones_per_note) + 0.5) / tones_per_note - 0.5 + (0.5 / tones_per_note) * (1 - tones_per_note % 2)
+    return note_frequency(np.arange(lowest, lowest + count)[:, None] + offsets).ravel()
+
+
+def _tone_basis(hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int) -> np.ndarray:
+    """Cosines then negative sines of a frame, in windows that overlap to one: (2 tones, hop + overlap)."""
     # Squared slopes: a tone runs on in phase through the overlap, so amplitudes add, not powers.
     window = _frame_window(hop, overlap) ** 2
-    step = 2 * math.pi * note_frequency(np.arange(lowest, lowest + count)) / sampling_rate
+    step = 2 * math.pi * _tone_frequencies(lowest, count, tones_per_note) / rate
     angle = step[:, None] * np.arange(hop + overlap)[None]
     return np.concatenate([np.cos(angle) * window, -np.sin(angle) * window]).astype(np.float32)
+
+
+def _tone_turns(lowest: int, count: int, tones_per_note: int, hop: int, rate: int) -> np.ndarray:
+    """Turns that each tone makes in a frame: (tones,) float64."""
+    return _tone_frequencies(lowest, count, tones_per_note) * hop / rate
+
+
+def _tone_spread(tones_per_note: int) -> np.ndarray:
+    """Where the tones of a note start, in log power: the one on the note has it all."""
+    middle = np.arange(tones_per_note) == (tones_per_note - 1) // 2
+    return np.where(middle, 0.0, -3.0).astype(np.float32)
+
+
+def _envelope_points(points: int, length: int) -> np.ndarray:
+    """Linear interpolation of a gain given at `points` places of a frame: (points, length)."""
+    places = np.linspace(0, points - 1, length)
+    return np.stack([np.interp(places, np.arange(points), row) for row in np.eye(points)]).astype(np.float32)
 
 
 def _noise_signs(frames: int, hop: int) -> np.ndarray:
@@ -132,7 +201,7 @@ def _band_index(num_bands: int, lowest: int, count: int) -> np.ndarray:
     return (np.searchsorted(edges, notes) - 1).clip(0, num_bands - 1).astype(np.int64)
 
 
-def _note_phases(count: int) -> np.ndarray:
+def _tone_phases(count: int) -> np.ndarray:
     """Where each tone of the bank starts, in turns; scattered, so that the tones do not peak together."""
     return np.random.Generator(np.random.PCG64(21)).random(count)
 
@@ -141,13 +210,21 @@ _BUILDERS = {
     "asymmetric_window": asymmetric_window,
     "hann_window": lambda length: (np.hanning(length + 1)[:-1] * 2 / length * 2).astype(np.float32),
     "band_matrix": band_matrix,
+    "mel_matrix": mel_matrix,
+    "mean_mel_matrix": _mean_mel_matrix,
+    "mel_spread": _mel_spread,
+    "level_window": _level_window,
+    "join_window": _join_window,
     "semitone_matrix": lambda n_fft, low, high, rate, width: semitone_matrix(
         n_fft, np.arange(low, high), rate, width
     ),
     "mdct_basis": _mdct_basis,
     "tone_basis": _tone_basis,
+    "tone_turns": _tone_turns,
+    "tone_spread": _tone_spread,
+    "envelope_points": _envelope_points,
     "noise_signs": _noise_signs,
     "band_interpolation": _band_interpolation,
     "band_index": _band_index,
-    "note_phases": _note_phases,
+    "tone_phases": _tone_phases,
 }
