@@ -21,6 +21,7 @@ VARIANTS = [
     {"use_lstm": True},
     {"norm": "layer_norm"},
     {"norm": "none", "use_conv_shortcut": False},
+    {"audio_dilation": 2},
 ]
 
 
@@ -120,6 +121,27 @@ def test_default_size_is_one_frame_per_640_samples():
     latents, _ = encoder(torch.randn(1, 2, 1300))
     assert encoder.hop_length == 640 and latents.shape == (1, 64, 2)
     assert decoder(latents)[0].shape == (1, 2, 1280)
+
+
+@torch.no_grad()
+def test_audio_dilation_runs_the_same_network_at_twice_the_rate():
+    """Samples held twice as long give the same latents, where the first stride takes twice as many of them."""
+    torch.manual_seed(0)
+    narrow = {**TINY, "norm": "none"}
+    wide = {**narrow, "strides": (4, 3, 4), "audio_dilation": 2}
+    encoder, encoder_wide = SEANetEncoder(**narrow), SEANetEncoder(**wide)
+    decoder, decoder_wide = SEANetDecoder(**narrow), SEANetDecoder(**wide)
+    for one, two, share in ((encoder, encoder_wide, 0.5), (decoder, decoder_wide, 1.0)):
+        tensors, shapes = one.state_dict(), {name: value.shape for name, value in two.state_dict().items()}
+        changed = [name for name in tensors if tensors[name].shape != shapes[name]]
+        assert len(changed) == 1  # the strided kernel alone
+        tensors[changed[0]] = tensors[changed[0]].repeat_interleave(2, dim=-1) * share
+        two.load_state_dict(tensors)
+    audio = torch.randn(1, 2, 6 * HOP)
+    latents, _ = encoder(audio)
+    assert torch.allclose(encoder_wide(audio.repeat_interleave(2, dim=-1))[0], latents, atol=1e-5)
+    held = decoder(latents)[0].repeat_interleave(2, dim=-1)
+    assert torch.allclose(decoder_wide(latents)[0], held, atol=1e-5)
 
 
 @torch.no_grad()

@@ -30,6 +30,8 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         encoder_hidden_size, encoder_layers, decoder_hidden_size, decoder_layers, kernel_size, expansion:
             the residual ConvNeXt blocks on both sides.
         seanet_filters, seanet_strides, seanet_lstm, seanet_weight_norm: the SEANet backbone.
+        seanet_audio_dilation (`int`): dilation of its kernels at the audio rate; 2 where they were learnt at
+            24 kHz (see `conversion/convert_encodec.py`).
         latents_mean, latents_std (`tuple` of `latent_dim` floats or `None`): statistics that normalise the
             latents; `None` leaves them as they are.
     """
@@ -67,6 +69,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         seanet_strides: tuple[int, ...] = (8, 5, 4, 4),
         seanet_lstm: bool = False,
         seanet_weight_norm: bool = True,
+        seanet_audio_dilation: int = 1,
         latents_mean: tuple[float, ...] | None = None,
         latents_std: tuple[float, ...] | None = None,
         **kwargs,
@@ -100,6 +103,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         self.seanet_strides = tuple(seanet_strides)
         self.seanet_lstm = seanet_lstm
         self.seanet_weight_norm = seanet_weight_norm
+        self.seanet_audio_dilation = seanet_audio_dilation
         self.latents_mean = None if latents_mean is None else tuple(latents_mean)
         self.latents_std = None if latents_std is None else tuple(latents_std)
         super().__init__(**kwargs)
@@ -110,7 +114,8 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             raise ValueError(f"backbone={self.backbone!r} is unknown; use one of {BACKBONES}.")
         if self.phase not in PHASES:
             raise ValueError(f"phase={self.phase!r} is unknown; use one of {PHASES}.")
-        for name in ("sampling_rate", "hop_length", "latent_dim", "codebook_size", "num_codebooks"):
+        names = ("sampling_rate", "hop_length", "latent_dim", "codebook_size", "num_codebooks")
+        for name in (*names, "seanet_audio_dilation"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")

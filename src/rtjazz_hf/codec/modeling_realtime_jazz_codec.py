@@ -84,6 +84,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
                 strides=config.seanet_strides,
                 use_lstm=config.seanet_lstm,
                 norm="weight_norm" if config.seanet_weight_norm else "none",
+                audio_dilation=config.seanet_audio_dilation,
             )
             self.encoder = SEANetEncoder(**common)
             self.decoder = SEANetDecoder(**common)

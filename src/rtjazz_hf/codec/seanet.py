@@ -113,6 +113,8 @@ class SEANetEncoder(nn.Module):
         norm (`str`): "weight_norm", "layer_norm" (see above) or "none".
         use_lstm (`bool`): `num_lstm_layers` residual LSTM layers at the frame rate.
         use_conv_shortcut (`bool`): 1x1 convolution, or nothing, on the skip path of residual blocks.
+        audio_dilation (`int`): of every kernel that slides over samples one by one, on top of its own. With
+            2, kernels that were learnt at 24 kHz see the same span of time at 48 kHz.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class SEANetEncoder(nn.Module):
         num_lstm_layers: int = 2,
         norm: str = "weight_norm",
         use_conv_shortcut: bool = True,
+        audio_dilation: int = 1,
     ):
         super().__init__()
         check_norm(norm)
@@ -138,12 +141,17 @@ class SEANetEncoder(nn.Module):
         self.hop_length = math.prod(strides)
 
         channels = num_filters
-        layers = [CausalConv1d(audio_channels, channels, kernel_size, weight_norm=weight_norm)]
-        for stride in reversed(strides):
+        layers = [
+            CausalConv1d(
+                audio_channels, channels, kernel_size, dilation=audio_dilation, weight_norm=weight_norm
+            )
+        ]
+        for i, stride in enumerate(reversed(strides)):
             for j in range(num_residual_layers):
+                dilation = dilation_growth**j * (audio_dilation if i == 0 else 1)
                 layers += [
                     SEANetResidualBlock(
-                        channels, residual_kernel_size, dilation_growth**j, compress, norm, use_conv_shortcut
+                        channels, residual_kernel_size, dilation, compress, norm, use_conv_shortcut
                     )
                 ]
             layers += [nn.ELU()]
@@ -185,6 +193,7 @@ class SEANetDecoder(nn.Module):
         num_lstm_layers: int = 2,
         norm: str = "weight_norm",
         use_conv_shortcut: bool = True,
+        audio_dilation: int = 1,
     ):
         super().__init__()
         check_norm(norm)
@@ -194,20 +203,25 @@ class SEANetDecoder(nn.Module):
         channels = num_filters * 2 ** len(strides)
         layers = [CausalConv1d(latent_dim, channels, kernel_size, weight_norm=weight_norm)]
         layers += [SEANetLSTM(channels, num_lstm_layers) if use_lstm else nn.Identity()]
-        for stride in strides:
+        for i, stride in enumerate(strides):
             layers += [nn.ELU()]
             layers += [
                 CausalConvTranspose1d(channels, channels // 2, stride * 2, stride, weight_norm=weight_norm)
             ]
             channels //= 2
             for j in range(num_residual_layers):
+                dilation = dilation_growth**j * (audio_dilation if i == len(strides) - 1 else 1)
                 layers += [
                     SEANetResidualBlock(
-                        channels, residual_kernel_size, dilation_growth**j, compress, norm, use_conv_shortcut
+                        channels, residual_kernel_size, dilation, compress, norm, use_conv_shortcut
                     )
                 ]
         layers += [nn.ELU()]
-        layers += [CausalConv1d(channels, audio_channels, last_kernel_size, weight_norm=weight_norm)]
+        layers += [
+            CausalConv1d(
+                channels, audio_channels, last_kernel_size, dilation=audio_dilation, weight_norm=weight_norm
+            )
+        ]
         self.layers = nn.ModuleList(layers)
 
     def forward(
