@@ -23,6 +23,7 @@ import os
 import sys
 
 from rtjazz_hf.corpus.prepare import CorpusSettings, prepare_corpus
+from rtjazz_hf.corpus.renderer import HELD_OUT_FONTS, SOUND_FONTS
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,9 +40,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--stems", action="store_true", help="also write each instrument alone (several times slower)"
     )
-    parser.add_argument("--soundfont", choices=("both", "musescore", "fluid"), default="both")
     parser.add_argument(
-        "--test-fraction", type=float, default=0.05, help="share of takes held out (default: 0.05)"
+        "--soundfont",
+        choices=("both", *SOUND_FONTS, *HELD_OUT_FONTS),
+        default="both",
+        help=f"{', '.join(HELD_OUT_FONTS)} is for evaluation alone: never part of both, all takes held out",
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, help="share of takes held out (default: 0.05; of a held-out font: 1)"
     )
     parser.add_argument(
         "--real", action="store_true", help="recorded music under free licences too (Debian, network)"
@@ -53,6 +59,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.hours is None and not args.real:
         parser.error("give --hours, --real or both")
+    if args.test_fraction is None:
+        args.test_fraction = 1.0 if args.soundfont in HELD_OUT_FONTS else 0.05
     return args
 
 
