@@ -87,10 +87,17 @@ class TestCorpus:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("bad", [{"soundfont": "x"}, {"test_fraction": 1.0}, {"seed": -1}])
+    @pytest.mark.parametrize("bad", [{"soundfont": "x"}, {"test_fraction": 1.5}, {"seed": -1}])
     def test_bad_settings(self, bad):
         with pytest.raises(ValueError, match="choose"):
             CorpusSettings(**bad)
+
+    def test_a_held_out_font_is_for_tests_alone(self):
+        with pytest.raises(ValueError, match="held out: choose 1"):
+            CorpusSettings(soundfont="timgm6mb")
+        assert CorpusSettings(soundfont="timgm6mb", test_fraction=1.0).fonts == ("timgm6mb",)
+        assert "timgm6mb" not in CorpusSettings().fonts
+        assert {split_of(index, 1.0) for index in range(100)} == {"test"}
 
     @pytest.mark.parametrize("hours", [0, -1, float("nan"), 1e9])
     def test_bad_hours(self, hours):

@@ -5,6 +5,7 @@ from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.renderer import (
     LOUDNESS_RANGE,
     SOUND_FONTS,
+    Renderer,
     RendererUnavailable,
     band_share,
     find_soundfont,
@@ -49,6 +50,15 @@ class TestRender:
 
 
 class TestFonts:
+    def test_the_held_out_font_plays_every_player(self, take):
+        try:
+            renderer = Renderer("timgm6mb")
+        except RendererUnavailable as error:
+            pytest.skip(str(error))
+        rendering = renderer.render(take, np.random.default_rng(7), stems=True)
+        levels = [10 * np.log10(np.mean(stem**2)) for stem in rendering.stems.values()]
+        assert set(rendering.stems) == set(BAND) and min(levels) > max(levels) - 20
+
     def test_unknown_font(self):
         with pytest.raises(ValueError, match="musescore, fluid"):
             find_soundfont("steinway")

@@ -20,7 +20,7 @@ from ..music.band_leader import random_lead_sheet
 from ..music.lead_sheet import LeadSheet
 from .captions import captions, tags
 from .composer import MAX_LEAD_IN_S, compose
-from .renderer import SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
+from .renderer import HELD_OUT_FONTS, SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
 
 MEAN_TAKE_S = 31.0  # of many takes; hours are turned into a number of takes by it
 TAKE_RANGE_S = (19.0, 42.0)
@@ -34,7 +34,8 @@ class CorpusSettings:
 
     Attributes:
         seed: with a take's index the only source of chance.
-        soundfont: "both" (alternating by chance), "musescore" or "fluid".
+        soundfont: "both" (alternating by chance), "musescore", "fluid", or "timgm6mb", which is held out: all of
+            its takes are the test part.
         stems: also write every instrument alone.
         test_fraction: share of takes held out, chosen by a hash of their index alone.
     """
@@ -45,10 +46,16 @@ class CorpusSettings:
     test_fraction: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.soundfont not in ("both", *SOUND_FONTS):
-            raise ValueError(f"unknown sound font {self.soundfont!r}: choose both, {', '.join(SOUND_FONTS)}")
-        if not 0.0 <= self.test_fraction < 1.0:
-            raise ValueError(f"test fraction {self.test_fraction!r}: choose 0 up to, but not, 1")
+        fonts = ("both", *SOUND_FONTS, *HELD_OUT_FONTS)
+        if self.soundfont not in fonts:
+            raise ValueError(f"unknown sound font {self.soundfont!r}: choose {', '.join(fonts)}")
+        if not 0.0 <= self.test_fraction <= 1.0:
+            raise ValueError(f"test fraction {self.test_fraction!r}: choose 0 to 1")
+        if self.soundfont in HELD_OUT_FONTS and self.test_fraction != 1.0:
+            raise ValueError(
+                f"test fraction {self.test_fraction!r} with the sound font {self.soundfont!r}, which is held out: "
+                "choose 1"
+            )
         if self.seed < 0:
             raise ValueError(f"seed {self.seed!r}: choose 0 or more")
 

@@ -25,9 +25,11 @@ _ENGINE_GAIN = 0.55
 _RELEASE_S = 0.3  # a note's own release fits into the end of the file
 
 SOUND_FONTS = ("musescore", "fluid")
+HELD_OUT_FONTS = ("timgm6mb",)  # nothing is ever trained on these: they show what is heard for the first time
 _FONT_FILES = {
     "musescore": ("MuseScore_General_Full.sf2", "MuseScore_General.sf3", "MuseScore_General.sf2"),
     "fluid": ("FluidR3_GM.sf2", "FluidR3_GM.sf3"),
+    "timgm6mb": ("TimGM6mb.sf2",),
 }
 _FONT_FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -36,8 +38,9 @@ _FONT_FOLDERS = (
     "/usr/local/share/soundfonts",
 )
 INSTALL_HINT = (
-    "Debian, Ubuntu: apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm ; "
-    "then: pip install 'rtjazz-hf[corpus]'. Fonts kept elsewhere: set RTJAZZ_SOUNDFONTS to their folder."
+    "Debian, Ubuntu: apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm "
+    "(timgm6mb-soundfont for the held-out one); then: pip install 'rtjazz-hf[corpus]'. "
+    "Fonts kept elsewhere: set RTJAZZ_SOUNDFONTS to their folder."
 )
 
 
@@ -74,8 +77,12 @@ VOICES = {
 
 
 _NYLON_GUITAR = (0, 24)
-# What a font plays softer than the other, in dB.
-_FONT_LEVELS = {"fluid": {"brushes": 6.5, "drums": 2.0}}
+# What a font plays softer than the first one, in dB (measured: loudness of the stems of the same takes).
+_FONT_LEVELS = {
+    "fluid": {"brushes": 6.5, "drums": 2.0},
+    "timgm6mb": {"piano": 2.0, "electric_piano": 3.5, "organ": -3.0, "vibraphone": -5.0, "bass": 4.0,
+                 "drums": 12.0, "brushes": 6.5, "muted_trumpet": 6.0, "trombone": 8.0},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class RendererUnavailable(RuntimeError):
 
 
 def find_soundfont(name: str) -> Path:
-    """The file of a sound font: "musescore", "fluid", or a path to an sf2 or sf3 file.
+    """The file of a sound font: "musescore", "fluid", "timgm6mb", or a path to an sf2 or sf3 file.
 
     Raises:
         RendererUnavailable: where it is not installed.
@@ -108,7 +115,7 @@ def find_soundfont(name: str) -> Path:
                 return Path(name)
             raise RendererUnavailable(f"there is no sound font '{name}'. {INSTALL_HINT}")
         raise ValueError(
-            f"unknown sound font {name!r}: choose {', '.join(SOUND_FONTS)} or give an .sf2 or .sf3 file"
+            f"unknown sound font {name!r}: choose {', '.join(_FONT_FILES)} or give an .sf2 or .sf3 file"
         )
     extra = [os.environ["RTJAZZ_SOUNDFONTS"]] if os.environ.get("RTJAZZ_SOUNDFONTS") else []
     for folder in (*extra, *_FONT_FOLDERS):
