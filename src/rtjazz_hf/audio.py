@@ -6,9 +6,13 @@ every other rate or channel count is turned into that here, at the door.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +54,28 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> n
     return np.ascontiguousarray(soxr.resample(audio.T, from_rate, to_rate).T, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a sound file says: rate in Hz, channels, samples of a channel at that rate."""
+
+    sampling_rate: int
+    channels: int
+    samples: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.samples / self.sampling_rate
+
+
+def audio_info(path: str | os.PathLike) -> AudioInfo:
+    """Look at a sound file without decoding it. Raises as `read_audio` does for what the header shows."""
+    with _open_audio(path) as file:
+        if file.frames == 0:
+            raise ValueError(f"'{path}' holds no samples.")
+        return AudioInfo(file.samplerate, file.channels, file.frames)
+
+
 def read_audio(
     path: str | os.PathLike,
     start: float = 0.0,
@@ -62,41 +88,89 @@ def read_audio(
     IsADirectoryError, and ValueError that names the file where it is empty, corrupt, cut short, has more than
     two channels or holds NaN or infinity.
     """
+    blocks = list(read_audio_blocks(path, start, duration, sampling_rate))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+
+def read_audio_blocks(
+    path: str | os.PathLike,
+    start: float = 0.0,
+    duration: float | None = None,
+    sampling_rate: int = SAMPLE_RATE,
+    block_seconds: float = 10.0,
+) -> Iterator[np.ndarray]:
+    """Read a sound file of any length in blocks of about `block_seconds`; joined, they are `read_audio`'s array.
+
+    Raises as `read_audio` does, each error when the reading comes to it.
+    """
+    if start < 0 or (duration is not None and not duration > 0):
+        raise ValueError(f"start must be >= 0 s and duration > 0 s, got {start} and {duration}.")
+    with _open_audio(path) as file:
+        rate, total = file.samplerate, file.frames
+        first = round(start * rate)
+        wanted = total - first if duration is None else min(round(duration * rate), total - first)
+        if total and wanted <= 0:
+            raise ValueError(
+                f"'{path}' lasts {total / rate:.2f} s; nothing is left to read at {start:.2f} s."
+            )
+        file.seek(first)
+        resampler = None if rate == sampling_rate else soxr.ResampleStream(rate, sampling_rate, file.channels)
+        position, given = 0, 0
+        while position < wanted:
+            size = min(max(1, round(block_seconds * rate)), wanted - position)
+            block = file.read(size, dtype="float32", always_2d=True)  # (samples, channels)
+            if not np.isfinite(block).all():
+                bad = first + position + int(np.argmin(np.isfinite(block).all(axis=1)))
+                raise ValueError(f"'{path}' holds NaN or infinite samples, the first at {bad / rate:.3f} s.")
+            position += len(block)
+            if len(block) < size:
+                raise ValueError(
+                    f"'{path}' is cut short: its header tells of {wanted} samples, {position} are there."
+                )
+            if resampler is not None:
+                block = resampler.resample_chunk(block, last=position == wanted)
+            given += len(block)
+            if len(block):
+                yield np.ascontiguousarray(np.repeat(block.T, 2, axis=0) if file.channels == 1 else block.T)
+        if given == 0:
+            raise ValueError(f"'{path}' holds no samples" + (f" at {sampling_rate} Hz." if total else "."))
+
+
+@contextmanager
+def _open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
+    """A sound file that may be read; whatever libsndfile finds wrong with it becomes a ValueError."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"'{path}' is a folder; give one audio file (wav, flac, ogg, mp3).")
     if not path.exists():
         raise FileNotFoundError(f"there is no audio file '{path}'.")
-    if start < 0 or (duration is not None and not duration > 0):
-        raise ValueError(f"start must be >= 0 s and duration > 0 s, got {start} and {duration}.")
     try:
         with soundfile.SoundFile(path) as file:
-            rate, channels, total = file.samplerate, file.channels, file.frames
-            if channels > AUDIO_CHANNELS:
-                raise ValueError(f"'{path}' has {channels} channels; mix it down to mono or stereo first.")
-            first = round(start * rate)
-            wanted = total - first if duration is None else min(round(duration * rate), total - first)
-            if total and wanted <= 0:
+            if file.channels > AUDIO_CHANNELS:
                 raise ValueError(
-                    f"'{path}' lasts {total / rate:.2f} s; nothing is left to read at {start:.2f} s."
+                    f"'{path}' has {file.channels} channels; mix it down to mono or stereo first."
                 )
-            file.seek(first)
-            audio = file.read(wanted, dtype="float32", always_2d=True).T  # (channels, samples)
+            if cause := _cut_short(file.extra_info):
+                raise ValueError(f"'{path}' is cut short: {cause}.")
+            yield file
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError(
             f"'{path}' cannot be read as audio ({error}); it is corrupt, cut short or of an unknown format. "
             "Use wav, flac, ogg or mp3."
         ) from error
-    if audio.shape[1] == 0:
-        raise ValueError(f"'{path}' holds no samples.")
-    if audio.shape[1] < wanted:
-        raise ValueError(
-            f"'{path}' is cut short: its header tells of {wanted} samples, {audio.shape[1]} are there."
-        )
-    if not np.isfinite(audio).all():
-        raise ValueError(f"'{path}' holds NaN or infinite samples.")
-    audio = resample(audio, rate, sampling_rate)
-    return np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else np.ascontiguousarray(audio)
+
+
+def _cut_short(log: str) -> str | None:
+    """What libsndfile noticed and forgave when it opened the file: a wav or ogg that ends before its end."""
+    if data := re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE):
+        told, there = map(int, data.groups())
+        # Programs that write into a pipe do not know the length, and tell of the most that fits.
+        if there < told < 0x7FFF0000:
+            return f"its header tells of {told} bytes of samples, {there} are there"
+    # Without the first sign alone: a stream that was recorded until somebody stopped it.
+    if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
+        return "it ends in the middle of an Ogg page"
+    return None
 
 
 def check_output_path(
@@ -143,8 +217,19 @@ def write_audio(
     written beside its place under another name and renamed. Raises as `check_output_path`, and ValueError for
     a wrong shape, no samples, or NaN or infinite samples.
     """
+    return write_audio_blocks(path, [audio], overwrite, sampling_rate, subtype)
+
+
+def write_audio_blocks(
+    path: str | os.PathLike,
+    blocks: Iterable[np.ndarray],
+    overwrite: bool = False,
+    sampling_rate: int = SAMPLE_RATE,
+    subtype: str | None = None,
+) -> Path:
+    """Write what comes in blocks `(channels, samples)`, one after the other, as `write_audio` does; the path
+    written. An error in the making of a block leaves no file either."""
     path = check_output_path(path, AUDIO_SUFFIXES, overwrite)
-    audio = _as_channels(audio)
     file_format, default_subtype = _FORMATS[path.suffix.lower()]
     subtype = subtype or default_subtype
     if not soundfile.check_format(file_format, subtype):
@@ -156,20 +241,22 @@ def write_audio(
         raise ValueError(
             f"a {path.suffix} file cannot hold subtype {subtype!r}; allowed: {', '.join(allowed)}."
         )
-    if subtype not in ("FLOAT", "DOUBLE"):
-        audio = audio.clip(-1.0, 1.0)
-    partial = _partial_path(path)
-    try:
-        with soundfile.SoundFile(
-            partial, "w", sampling_rate, audio.shape[0], subtype, format=file_format
-        ) as file:
-            for start in range(0, audio.shape[1], _WRITE_CHUNK):
-                file.write(np.ascontiguousarray(audio[:, start : start + _WRITE_CHUNK].T))
-        os.replace(partial, path)
-    except soundfile.LibsndfileError as error:
-        raise OSError(f"the output '{path}' cannot be written ({error}).") from error
-    finally:  # an interrupt too leaves no half file
-        partial.unlink(missing_ok=True)
+    blocks = (_as_channels(block) for block in blocks)
+    first = next(blocks, None)
+    if first is None:
+        raise ValueError("audio holds no samples.")
+    with whole_or_not_at_all(path) as partial:
+        try:
+            with soundfile.SoundFile(
+                partial, "w", sampling_rate, first.shape[0], subtype, format=file_format
+            ) as file:
+                for block in itertools.chain([first], blocks):
+                    if subtype not in ("FLOAT", "DOUBLE"):
+                        block = block.clip(-1.0, 1.0)
+                    for start in range(0, block.shape[1], _WRITE_CHUNK):
+                        file.write(np.ascontiguousarray(block[:, start : start + _WRITE_CHUNK].T))
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"the output '{path}' cannot be written ({error}).") from error
     return path
 
 
@@ -231,13 +318,8 @@ def plot_spectrogram_grid(
         row, column = divmod(index, columns)
         grid[2 * row, column].set_axis_off()
         grid[2 * row + 1, column].set_axis_off()
-    partial = _partial_path(path)
-    try:
-        with matplotlib.rc_context({"svg.hashsalt": "rtjazz"}):
-            figure.savefig(partial, dpi=110)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_or_not_at_all(path) as partial, matplotlib.rc_context({"svg.hashsalt": "rtjazz"}):
+        figure.savefig(partial, dpi=110)
     return path
 
 
@@ -317,9 +399,16 @@ def _as_channels(audio: Any) -> np.ndarray:
     return audio
 
 
-def _partial_path(path: Path) -> Path:
-    """A name beside `path`, on the same disk, so that the rename is atomic."""
-    return path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+@contextmanager
+def whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """A name beside `path`, on the same disk, to write under: it takes the place of `path` when all went well,
+    and is removed when anything, an interrupt too, went wrong."""
+    partial = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _import_extra(name: str) -> Any:
