@@ -31,7 +31,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 # libsndfile's Vorbis encoder puts the whole of one write on the stack and crashes on minutes of sound.
 _WRITE_CHUNK = 1 << 14  # samples
-_PICTURE_TOP_HZ = 16_000.0
+_PICTURE_LOW_HZ, _PICTURE_TOP_HZ = 20.0, 16_000.0
+PICTURE_RANGE_DB = 75.0
 
 
 class ChordTimeline(Protocol):
@@ -323,16 +324,22 @@ def plot_spectrogram_grid(
     return path
 
 
-def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
+def picture_levels(audio: np.ndarray) -> np.ndarray:
+    """Levels in dB of a picture of `(channels, samples)`, mixed to mono: `(bands, columns)`, 20 Hz to 16 kHz, the
+    bands evenly spaced on a logarithmic scale."""
     n_fft, bands = 4096, 160
     hop = max(480, audio.shape[1] // 2400)  # a picture shows no more columns than this
     mono = np.pad(audio.mean(axis=0), (n_fft // 2, n_fft // 2 + hop))
     frames = np.lib.stride_tricks.sliding_window_view(mono, n_fft)[: audio.shape[1] + hop : hop]
     window = np.hanning(n_fft).astype(np.float32)
-    edges = np.linspace(_pitch_scale(20.0), _pitch_scale(_PICTURE_TOP_HZ), bands + 2)
-    heights = _pitch_scale(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
-    rise = (heights - edges[:-2, None]) / (edges[1] - edges[0])
-    bank = np.maximum(0.0, np.minimum(rise, 2.0 - rise)).astype(np.float32)  # (bands, bins)
+    edges = np.linspace(_pitch_scale(_PICTURE_LOW_HZ), _pitch_scale(_PICTURE_TOP_HZ), bands + 2)
+    edges = 100.0 * (2.0**edges - 1.0)  # Hz
+    bins = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
+    # The lowest bands are narrower than a bin: each reaches one bin to either side, or it would be empty.
+    centre, width = edges[1:-1, None], SAMPLE_RATE / n_fft
+    low, high = np.minimum(edges[:-2, None], centre - width), np.maximum(edges[2:, None], centre + width)
+    rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    bank = np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)  # (bands, bins)
     bank /= np.maximum(bank.sum(axis=1, keepdims=True), 1e-6)
     power = np.concatenate(  # in pieces: a minute of windows at once would take a gigabyte
         [
@@ -342,12 +349,14 @@ def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
         ],
         axis=1,
     )
-    decibel = 10 * np.log10(power + 1e-10)
-    top = max(float(decibel.max()), -40.0)
-    seconds = audio.shape[1] / SAMPLE_RATE
-    axis.imshow(
-        decibel, origin="lower", aspect="auto", cmap="magma", vmin=top - 75, vmax=top,
-        interpolation="nearest", extent=(0.0, seconds, edges[0], edges[-1]),
+    return 10 * np.log10(power + 1e-10)
+
+
+def draw_levels(axis: Any, levels: np.ndarray, seconds: float, **colours: Any) -> Any:
+    """Draw `picture_levels`, or a difference of two, over `seconds` and Hz; what `imshow` gave."""
+    low, top = _pitch_scale(_PICTURE_LOW_HZ), _pitch_scale(_PICTURE_TOP_HZ)
+    image = axis.imshow(
+        levels, origin="lower", aspect="auto", interpolation="nearest", extent=(0.0, seconds, low, top), **colours
     )  # fmt: skip
     ticks = (50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000)
     axis.set_yticks(
@@ -356,6 +365,15 @@ def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
     axis.set_ylabel("Hz")
     axis.set_xlabel("seconds")
     axis.set_xlim(0.0, seconds)
+    return image
+
+
+def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
+    levels = picture_levels(audio)
+    top = max(float(levels.max()), -40.0)
+    draw_levels(
+        axis, levels, audio.shape[1] / SAMPLE_RATE, cmap="magma", vmin=top - PICTURE_RANGE_DB, vmax=top
+    )
 
 
 def _draw_chart(axis: Any, lead_sheet: ChordTimeline | None, seconds: float, title: str) -> None:

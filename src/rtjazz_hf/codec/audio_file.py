@@ -82,10 +82,7 @@ def decode_file(
         OSError: there is no such file, or `path` cannot be written.
     """
     file = source if isinstance(source, CodeFile) else read_codes(source)
-    file.check_codec(codec, any_codebooks)
-    if Path(path).suffix.lower() == ".wav" and file.samples * 4 > _MAX_WAV_BYTES:
-        hours = file.duration / 3600
-        raise ValueError(f"a wav holds at most 4 GiB, and {hours:.1f} hours are more; write a flac instead.")
+    check_decoding(codec, file, path, any_codebooks)
 
     def blocks() -> Iterator[np.ndarray]:
         state, left = None, file.samples
@@ -101,6 +98,16 @@ def decode_file(
     return write_audio_blocks(path, blocks(), overwrite, file.sampling_rate)
 
 
+def check_decoding(
+    codec: RealTimeJazzCodec, file: CodeFile, path: str | os.PathLike, any_codebooks: bool = False
+) -> None:
+    """Say before the work whether `decode_file` can do it; raises ValueError as that does."""
+    file.check_codec(codec, any_codebooks)
+    if Path(path).suffix.lower() == ".wav" and file.samples * 4 > _MAX_WAV_BYTES:  # 16 bits, 2 channels
+        hours = file.duration / 3600
+        raise ValueError(f"a wav holds at most 4 GiB, and {hours:.1f} hours are more; write a flac instead.")
+
+
 def _whole_pieces(blocks: Iterator[np.ndarray], samples: int) -> Iterator[tuple[np.ndarray, bool]]:
     """Blocks (2, any) as pieces (2, `samples`), and whether each is the last, which may be shorter."""
     rest = np.zeros((2, 0), np.float32)
@@ -112,4 +119,4 @@ def _whole_pieces(blocks: Iterator[np.ndarray], samples: int) -> Iterator[tuple[
     yield rest, True
 
 
-__all__ = ["decode_file", "encode_file"]
+__all__ = ["check_decoding", "decode_file", "encode_file"]

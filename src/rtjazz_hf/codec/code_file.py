@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from rtjazz_hf.audio import check_output_path, whole_or_not_at_all
 
@@ -217,7 +217,7 @@ def write_codes(
     if wrong := [key for key, text in notes.items() if not isinstance(text, str) or key in metadata]:
         raise ValueError(f"notes must be texts under names of their own; {wrong[0]!r} is not.")
     with whole_or_not_at_all(path) as partial:
-        save_file({"codes": packed}, partial, metadata={**metadata, **notes})
+        partial.write_bytes(save({"codes": packed}, metadata={**metadata, **notes}))
     return path
 
 
