@@ -137,6 +137,14 @@ class TestBadFiles:
         (tmp_path / "a.wav").write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
         assert read_audio(tmp_path / "a.wav").shape == (2, 24000)
 
+    def test_a_flac_of_unknown_length(self, tmp_path):
+        content = bytearray(write_audio(tmp_path / "a.flac", tone()).read_bytes())
+        content[21] &= 0xF0  # total samples: the last 36 bits of 8 bytes
+        content[22:26] = bytes(4)
+        (tmp_path / "a.flac").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.flac.*length.*ffmpeg"):
+            read_audio(tmp_path / "a.flac")
+
     def test_where_a_bad_sample_is(self, tmp_path):
         sound = tone(2.0).T.copy()
         sound[60000, 1] = np.inf

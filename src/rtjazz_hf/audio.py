@@ -31,6 +31,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 # libsndfile's Vorbis encoder puts the whole of one write on the stack and crashes on minutes of sound.
 _WRITE_CHUNK = 1 << 14  # samples
+_MOST_SAMPLES = 1 << 48  # beyond it, a length is libsndfile's word for "unknown"
 _PICTURE_LOW_HZ, _PICTURE_TOP_HZ = 20.0, 16_000.0
 PICTURE_RANGE_DB = 75.0
 
@@ -150,6 +151,11 @@ def _open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
             if file.channels > AUDIO_CHANNELS:
                 raise ValueError(
                     f"'{path}' has {file.channels} channels; mix it down to mono or stereo first."
+                )
+            if file.frames > _MOST_SAMPLES:  # libsndfile cannot read what it cannot seek in
+                raise ValueError(
+                    f"'{path}' does not tell its length, as a flac written into a pipe; write it to a file "
+                    f"anew, such as with: ffmpeg -i {path.name} whole.flac"
                 )
             if cause := _cut_short(file.extra_info):
                 raise ValueError(f"'{path}' is cut short: {cause}.")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import Refused, add_command, choose_device, quiet_libraries, to_people
+from .cli_common import Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,7 +207,7 @@ def run_compare(args: argparse.Namespace) -> int:
             )
         duration = _look_at(args)
     if duration > args.seconds:
-        to_people(
+        _to_people(
             f"note: only the first {args.seconds:g} of {duration:.0f} seconds are judged; --seconds says how many"
         )
     codec = _load_codec(args)
@@ -246,7 +246,7 @@ def run_compare(args: argparse.Namespace) -> int:
     if "folder" in outputs:
         write_audio(outputs["reconstruction"], decoded["codes"], args.overwrite)
         write_text(outputs["measures"], json.dumps(result, indent=1) + "\n")
-    to_people(f"{args.input}: {result['seconds']:.2f} s, {rate}; wrote {args.output}")
+    _to_people(f"{args.input}: {result['seconds']:.2f} s, {rate}; wrote {args.output}")
     return _tell(args, result, _table(measures, rate))
 
 
@@ -339,7 +339,7 @@ def _look_at(args: argparse.Namespace) -> float:
     if info.sampling_rate != SAMPLE_RATE:
         changes.append(f"{info.sampling_rate} Hz: resampled to {SAMPLE_RATE} Hz")
     if changes:
-        to_people(f"note: {args.input} is {'; '.join(changes)}")
+        _to_people(f"note: {args.input} is {'; '.join(changes)}")
     return info.duration
 
 
@@ -370,8 +370,12 @@ def _progress(what: str, duration: float) -> Iterator[Any]:
         yield bar.update
 
 
+def _to_people(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def _tell(args: argparse.Namespace, result: dict[str, Any], text: str) -> int:
-    to_people(text)
+    _to_people(text)
     if args.json:
         print(json.dumps(result))
     return 0

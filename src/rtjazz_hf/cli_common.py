@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, NoReturn
 
 DEFAULT_MODEL = "rtjazz-mini"
@@ -80,8 +79,3 @@ def quiet_libraries() -> None:
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-
-
-def to_people(text: str) -> None:
-    """What is for people goes to stderr."""
-    print(text, file=sys.stderr)
