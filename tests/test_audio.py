@@ -10,12 +10,15 @@ import soundfile
 from rtjazz_hf import audio as audio_io
 from rtjazz_hf.audio import (
     SAMPLE_RATE,
+    audio_info,
     check_output_path,
     measure_loudness,
     plot_spectrogram,
     plot_spectrogram_grid,
     read_audio,
+    read_audio_blocks,
     write_audio,
+    write_audio_blocks,
 )
 
 
@@ -87,7 +90,68 @@ class TestRoundTrip:
         assert np.array_equal(part, whole[:, 4800:14400])
 
 
+class TestBlocks:
+    @pytest.mark.parametrize("rate", [8000, 44100, 48000, 96000])
+    @pytest.mark.parametrize("block_seconds", [0.001, 0.0333, 10.0])
+    def test_joined_they_are_the_whole(self, tmp_path, rate, block_seconds):
+        soundfile.write(tmp_path / "a.wav", tone(0.5, rate=rate).T, rate)
+        blocks = list(read_audio_blocks(tmp_path / "a.wav", block_seconds=block_seconds))
+        assert len(blocks) > 1 or block_seconds == 10
+        assert np.array_equal(np.concatenate(blocks, axis=1), read_audio(tmp_path / "a.wav"))
+
+    def test_written_in_blocks(self, tmp_path):
+        parts = (tone()[:, start : start + 777] for start in range(0, 24000, 777))
+        path = write_audio_blocks(tmp_path / "a.wav", parts)
+        assert path.read_bytes() == write_audio(tmp_path / "b.wav", tone()).read_bytes()
+
+    def test_an_error_in_a_block_leaves_nothing(self, tmp_path):
+        def parts():
+            yield tone()
+            raise ValueError("no more")
+
+        with pytest.raises(ValueError, match="no more"):
+            write_audio_blocks(tmp_path / "a.wav", parts())
+        with pytest.raises(ValueError, match="no samples"):
+            write_audio_blocks(tmp_path / "a.wav", [])
+        assert not list(tmp_path.iterdir())
+
+    def test_info(self, tmp_path):
+        soundfile.write(tmp_path / "a.wav", tone(0.5, rate=44100)[0], 44100)
+        info = audio_info(tmp_path / "a.wav")
+        assert (info.sampling_rate, info.channels, info.samples, info.duration) == (44100, 1, 22050, 0.5)
+
+
 class TestBadFiles:
+    @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+    def test_cut_short(self, tmp_path, suffix):
+        path = tmp_path / f"a.{suffix}"
+        soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (48000 * 3, 2)), SAMPLE_RATE)
+        assert read_audio(path).shape[1] >= 48000 * 3
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(ValueError, match=rf"a\.{suffix}.*cut short"):
+            read_audio(path)
+
+    def test_a_length_that_was_never_known_is_no_cut(self, tmp_path):
+        content = write_audio(tmp_path / "a.wav", tone()).read_bytes()
+        place = content.index(b"data") + 4  # as ffmpeg writes it into a pipe
+        (tmp_path / "a.wav").write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
+        assert read_audio(tmp_path / "a.wav").shape == (2, 24000)
+
+    def test_a_flac_of_unknown_length(self, tmp_path):
+        content = bytearray(write_audio(tmp_path / "a.flac", tone()).read_bytes())
+        content[21] &= 0xF0  # total samples: the last 36 bits of 8 bytes
+        content[22:26] = bytes(4)
+        (tmp_path / "a.flac").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.flac.*length.*ffmpeg"):
+            read_audio(tmp_path / "a.flac")
+
+    def test_where_a_bad_sample_is(self, tmp_path):
+        sound = tone(2.0).T.copy()
+        sound[60000, 1] = np.inf
+        soundfile.write(tmp_path / "a.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+        with pytest.raises(ValueError, match=r"a\.wav.*1\.250 s"):
+            read_audio(tmp_path / "a.wav")
+
     def test_every_error_names_the_file(self, tmp_path):
         (tmp_path / "text.wav").write_text("not sound")
         (tmp_path / "zero.wav").write_bytes(b"")

@@ -61,13 +61,13 @@ class TestGenerate:
 
     def test_codes_and_plot(self, generate):
         pytest.importorskip("matplotlib")
-        from safetensors import safe_open
+        from rtjazz_hf.codec import read_codes
 
-        code, _, _ = generate("-o", "a.wav", "--codes", "a.safetensors", "--plot", "a.png", "--seed", "3")
-        assert code == 0 and sorted(os.listdir()) == ["a.png", "a.safetensors", "a.wav"]
-        with safe_open("a.safetensors", "np") as file:
-            assert file.get_tensor("codes").shape == (4, 38)
-            assert file.metadata()["seed"] == "3"
+        code, _, _ = generate("-o", "a.wav", "--codes", "a.rtj", "--plot", "a.png", "--seed", "3")
+        assert code == 0 and sorted(os.listdir()) == ["a.png", "a.rtj", "a.wav"]
+        file = read_codes("a.rtj")
+        assert (file.num_codebooks, file.frames, file.samples) == (4, 38, soundfile.info("a.wav").frames)
+        assert file.notes == {"prompt": "swing", "seed": "3"}
         assert Path("a.png").read_bytes().startswith(b"\x89PNG")
 
     def test_every_option(self, generate):
@@ -113,7 +113,7 @@ class TestRefusals:
             (["-o", "a.wav", "--guidance", "-1"], "--guidance -1"),
             (["-o", "a.wav", "--seed", "-1"], "'-1'"),
             (["-o", "a.wav", "--dtype", "int8"], "int8"),
-            (["-o", "a.wav", "--codes", "a.json"], ".safetensors"),
+            (["-o", "a.wav", "--codes", "a.safetensors"], ".rtj"),
             (["-o", "a.wav", "--plot", "a.txt"], ".txt"),
             (["-o", "a.wav", "--frobnicate"], "frobnicate"),
             ([], "-o"),
@@ -166,7 +166,7 @@ class TestFailures:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", [[], ["generate"], ["evaluate"]])
+    @pytest.mark.parametrize("command", [[], ["generate"], ["evaluate"], ["codec"]])
     def test_has_an_example(self, capsys, command):
         assert cli.main([*command, "--help"]) == 0
         out = capsys.readouterr().out

@@ -69,6 +69,8 @@ class TestLoopbackHub:
         from transformers import AutoModel            # both before rtjazz_hf: registration must catch up
         from diffusers import DiffusionPipeline
         import rtjazz_hf, torch
+        from huggingface_hub import scan_cache_dir
+        from rtjazz_hf.hub import load_codec
 
         def play(pipe):
             pipe.set_progress_bar_config(disable=True)
@@ -79,6 +81,10 @@ class TestLoopbackHub:
         want = play(local)
         local.push_to_hub("stub/tiny", model_card="# by hand")
         local.push_to_hub("stub/tiny")                # keeps the card
+        alone = load_codec("stub/tiny")
+        assert all(torch.equal(a, b) for a, b in zip(local.codec.parameters(), alone.parameters()))
+        files = {file.file_name for repo in scan_cache_dir().repos for rev in repo.revisions for file in rev.files}
+        assert files == {"model_index.json", "config.json", "model.safetensors"}, "more than the codec"
         ours = rtjazz_hf.RealTimeJazzPipeline.from_pretrained("stub/tiny")
         assert torch.equal(want, play(ours)), "RealTimeJazzPipeline"
         assert ours.name_or_path == "stub/tiny"
@@ -88,6 +94,8 @@ class TestLoopbackHub:
         codec, info = AutoModel.from_pretrained("stub/tiny", subfolder="codec", output_loading_info=True)
         assert type(codec) is rtjazz_hf.RealTimeJazzCodec
         assert not info["missing_keys"] and not info["unexpected_keys"]
+        local.codec.push_to_hub("stub/codec")
+        assert load_codec("stub/codec").config.codebook_size == local.codec.config.codebook_size
         local.transformer.push_to_hub("stub/flow")
         again = rtjazz_hf.RealTimeJazzFlowTransformer.from_pretrained("stub/flow")
         assert all(torch.equal(a, b) for a, b in zip(local.transformer.parameters(), again.parameters()))
@@ -115,6 +123,35 @@ class TestLoopbackHub:
             files = stub.repositories["stub/tiny"].files
             assert files["README.md"] == b"# by hand"
             assert {name.split("/")[0] for name in files if "/" in name} == set(hub.COMPONENTS)
+
+
+class TestCodecAlone:
+    def test_of_a_pipeline_and_by_itself(self, tiny_pipeline, tiny_folder):
+        for folder in (tiny_folder, tiny_folder / "codec"):
+            codec = hub.load_codec(folder)
+            assert not codec.training and codec.dtype == torch.float32
+            for name, value in tiny_pipeline.codec.state_dict().items():
+                assert torch.equal(value, codec.state_dict()[name]), name
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda folder: shutil.rmtree(folder / "codec"), "neither a pipeline nor a codec"),
+            (lambda folder: edit_json(folder / "codec" / "config.json", model_type="encodec"), "'encodec'"),
+            (lambda folder: (folder / "codec" / "model.safetensors").write_bytes(b"cut"), "cut short"),
+            (lambda folder: edit_json(folder / "codec" / "config.json", decoder_layers=2), "lacks weights"),
+            (lambda folder: edit_json(folder / "codec" / "config.json", overlap=0), "overlap=0"),
+        ],
+    )
+    def test_refusals_name_the_folder(self, tiny_folder, tmp_path, spoil, words):
+        folder = copy_of(tiny_folder, tmp_path)
+        spoil(folder)
+        with pytest.raises((OSError, ValueError), match=f"{folder}.*{words}"):
+            hub.load_codec(folder)
+
+    def test_another_part_of_a_pipeline(self, tiny_folder):
+        with pytest.raises(ValueError, match="not a codec"):
+            hub.load_codec(tiny_folder / "transformer")
 
 
 class TestResolve:

@@ -6,9 +6,13 @@ every other rate or channel count is turned into that here, at the door.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +31,9 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 # libsndfile's Vorbis encoder puts the whole of one write on the stack and crashes on minutes of sound.
 _WRITE_CHUNK = 1 << 14  # samples
-_PICTURE_TOP_HZ = 16_000.0
+_MOST_SAMPLES = 1 << 48  # beyond it, a length is libsndfile's word for "unknown"
+_PICTURE_LOW_HZ, _PICTURE_TOP_HZ = 20.0, 16_000.0
+PICTURE_RANGE_DB = 75.0
 
 
 class ChordTimeline(Protocol):
@@ -50,6 +56,28 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> n
     return np.ascontiguousarray(soxr.resample(audio.T, from_rate, to_rate).T, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a sound file says: rate in Hz, channels, samples of a channel at that rate."""
+
+    sampling_rate: int
+    channels: int
+    samples: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.samples / self.sampling_rate
+
+
+def audio_info(path: str | os.PathLike) -> AudioInfo:
+    """Look at a sound file without decoding it. Raises as `read_audio` does for what the header shows."""
+    with _open_audio(path) as file:
+        if file.frames == 0:
+            raise ValueError(f"'{path}' holds no samples.")
+        return AudioInfo(file.samplerate, file.channels, file.frames)
+
+
 def read_audio(
     path: str | os.PathLike,
     start: float = 0.0,
@@ -62,41 +90,94 @@ def read_audio(
     IsADirectoryError, and ValueError that names the file where it is empty, corrupt, cut short, has more than
     two channels or holds NaN or infinity.
     """
+    blocks = list(read_audio_blocks(path, start, duration, sampling_rate))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+
+def read_audio_blocks(
+    path: str | os.PathLike,
+    start: float = 0.0,
+    duration: float | None = None,
+    sampling_rate: int = SAMPLE_RATE,
+    block_seconds: float = 10.0,
+) -> Iterator[np.ndarray]:
+    """Read a sound file of any length in blocks of about `block_seconds`; joined, they are `read_audio`'s array.
+
+    Raises as `read_audio` does, each error when the reading comes to it.
+    """
+    if start < 0 or (duration is not None and not duration > 0):
+        raise ValueError(f"start must be >= 0 s and duration > 0 s, got {start} and {duration}.")
+    with _open_audio(path) as file:
+        rate, total = file.samplerate, file.frames
+        first = round(start * rate)
+        wanted = total - first if duration is None else min(round(duration * rate), total - first)
+        if total and wanted <= 0:
+            raise ValueError(
+                f"'{path}' lasts {total / rate:.2f} s; nothing is left to read at {start:.2f} s."
+            )
+        file.seek(first)
+        resampler = None if rate == sampling_rate else soxr.ResampleStream(rate, sampling_rate, file.channels)
+        position, given = 0, 0
+        while position < wanted:
+            size = min(max(1, round(block_seconds * rate)), wanted - position)
+            block = file.read(size, dtype="float32", always_2d=True)  # (samples, channels)
+            if not np.isfinite(block).all():
+                bad = first + position + int(np.argmin(np.isfinite(block).all(axis=1)))
+                raise ValueError(f"'{path}' holds NaN or infinite samples, the first at {bad / rate:.3f} s.")
+            position += len(block)
+            if len(block) < size:
+                raise ValueError(
+                    f"'{path}' is cut short: its header tells of {wanted} samples, {position} are there."
+                )
+            if resampler is not None:
+                block = resampler.resample_chunk(block, last=position == wanted)
+            given += len(block)
+            if len(block):
+                yield np.ascontiguousarray(np.repeat(block.T, 2, axis=0) if file.channels == 1 else block.T)
+        if given == 0:
+            raise ValueError(f"'{path}' holds no samples" + (f" at {sampling_rate} Hz." if total else "."))
+
+
+@contextmanager
+def _open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
+    """A sound file that may be read; whatever libsndfile finds wrong with it becomes a ValueError."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"'{path}' is a folder; give one audio file (wav, flac, ogg, mp3).")
     if not path.exists():
         raise FileNotFoundError(f"there is no audio file '{path}'.")
-    if start < 0 or (duration is not None and not duration > 0):
-        raise ValueError(f"start must be >= 0 s and duration > 0 s, got {start} and {duration}.")
     try:
         with soundfile.SoundFile(path) as file:
-            rate, channels, total = file.samplerate, file.channels, file.frames
-            if channels > AUDIO_CHANNELS:
-                raise ValueError(f"'{path}' has {channels} channels; mix it down to mono or stereo first.")
-            first = round(start * rate)
-            wanted = total - first if duration is None else min(round(duration * rate), total - first)
-            if total and wanted <= 0:
+            if file.channels > AUDIO_CHANNELS:
                 raise ValueError(
-                    f"'{path}' lasts {total / rate:.2f} s; nothing is left to read at {start:.2f} s."
+                    f"'{path}' has {file.channels} channels; mix it down to mono or stereo first."
                 )
-            file.seek(first)
-            audio = file.read(wanted, dtype="float32", always_2d=True).T  # (channels, samples)
+            if file.frames > _MOST_SAMPLES:  # libsndfile cannot read what it cannot seek in
+                raise ValueError(
+                    f"'{path}' does not tell its length, as a flac written into a pipe; write it to a file "
+                    f"anew, such as with: ffmpeg -i {path.name} whole.flac"
+                )
+            if cause := _cut_short(file.extra_info):
+                raise ValueError(f"'{path}' is cut short: {cause}.")
+            yield file
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError(
             f"'{path}' cannot be read as audio ({error}); it is corrupt, cut short or of an unknown format. "
             "Use wav, flac, ogg or mp3."
         ) from error
-    if audio.shape[1] == 0:
-        raise ValueError(f"'{path}' holds no samples.")
-    if audio.shape[1] < wanted:
-        raise ValueError(
-            f"'{path}' is cut short: its header tells of {wanted} samples, {audio.shape[1]} are there."
-        )
-    if not np.isfinite(audio).all():
-        raise ValueError(f"'{path}' holds NaN or infinite samples.")
-    audio = resample(audio, rate, sampling_rate)
-    return np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else np.ascontiguousarray(audio)
+
+
+def _cut_short(log: str) -> str | None:
+    """What libsndfile noticed and forgave when it opened the file: a wav or ogg that ends before its end."""
+    if data := re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE):
+        told, there = map(int, data.groups())
+        # Programs that write into a pipe do not know the length, and tell of the most that fits.
+        if there < told < 0x7FFF0000:
+            return f"its header tells of {told} bytes of samples, {there} are there"
+    # Without the first sign alone: a stream that was recorded until somebody stopped it.
+    if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
+        return "it ends in the middle of an Ogg page"
+    return None
 
 
 def check_output_path(
@@ -143,8 +224,19 @@ def write_audio(
     written beside its place under another name and renamed. Raises as `check_output_path`, and ValueError for
     a wrong shape, no samples, or NaN or infinite samples.
     """
+    return write_audio_blocks(path, [audio], overwrite, sampling_rate, subtype)
+
+
+def write_audio_blocks(
+    path: str | os.PathLike,
+    blocks: Iterable[np.ndarray],
+    overwrite: bool = False,
+    sampling_rate: int = SAMPLE_RATE,
+    subtype: str | None = None,
+) -> Path:
+    """Write what comes in blocks `(channels, samples)`, one after the other, as `write_audio` does; the path
+    written. An error in the making of a block leaves no file either."""
     path = check_output_path(path, AUDIO_SUFFIXES, overwrite)
-    audio = _as_channels(audio)
     file_format, default_subtype = _FORMATS[path.suffix.lower()]
     subtype = subtype or default_subtype
     if not soundfile.check_format(file_format, subtype):
@@ -156,20 +248,22 @@ def write_audio(
         raise ValueError(
             f"a {path.suffix} file cannot hold subtype {subtype!r}; allowed: {', '.join(allowed)}."
         )
-    if subtype not in ("FLOAT", "DOUBLE"):
-        audio = audio.clip(-1.0, 1.0)
-    partial = _partial_path(path)
-    try:
-        with soundfile.SoundFile(
-            partial, "w", sampling_rate, audio.shape[0], subtype, format=file_format
-        ) as file:
-            for start in range(0, audio.shape[1], _WRITE_CHUNK):
-                file.write(np.ascontiguousarray(audio[:, start : start + _WRITE_CHUNK].T))
-        os.replace(partial, path)
-    except soundfile.LibsndfileError as error:
-        raise OSError(f"the output '{path}' cannot be written ({error}).") from error
-    finally:  # an interrupt too leaves no half file
-        partial.unlink(missing_ok=True)
+    blocks = (_as_channels(block) for block in blocks)
+    first = next(blocks, None)
+    if first is None:
+        raise ValueError("audio holds no samples.")
+    with whole_or_not_at_all(path) as partial:
+        try:
+            with soundfile.SoundFile(
+                partial, "w", sampling_rate, first.shape[0], subtype, format=file_format
+            ) as file:
+                for block in itertools.chain([first], blocks):
+                    if subtype not in ("FLOAT", "DOUBLE"):
+                        block = block.clip(-1.0, 1.0)
+                    for start in range(0, block.shape[1], _WRITE_CHUNK):
+                        file.write(np.ascontiguousarray(block[:, start : start + _WRITE_CHUNK].T))
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"the output '{path}' cannot be written ({error}).") from error
     return path
 
 
@@ -231,26 +325,27 @@ def plot_spectrogram_grid(
         row, column = divmod(index, columns)
         grid[2 * row, column].set_axis_off()
         grid[2 * row + 1, column].set_axis_off()
-    partial = _partial_path(path)
-    try:
-        with matplotlib.rc_context({"svg.hashsalt": "rtjazz"}):
-            figure.savefig(partial, dpi=110)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_or_not_at_all(path) as partial, matplotlib.rc_context({"svg.hashsalt": "rtjazz"}):
+        figure.savefig(partial, dpi=110)
     return path
 
 
-def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
+def picture_levels(audio: np.ndarray) -> np.ndarray:
+    """Levels in dB of a picture of `(channels, samples)`, mixed to mono: `(bands, columns)`, 20 Hz to 16 kHz, the
+    bands evenly spaced on a logarithmic scale."""
     n_fft, bands = 4096, 160
     hop = max(480, audio.shape[1] // 2400)  # a picture shows no more columns than this
     mono = np.pad(audio.mean(axis=0), (n_fft // 2, n_fft // 2 + hop))
     frames = np.lib.stride_tricks.sliding_window_view(mono, n_fft)[: audio.shape[1] + hop : hop]
     window = np.hanning(n_fft).astype(np.float32)
-    edges = np.linspace(_pitch_scale(20.0), _pitch_scale(_PICTURE_TOP_HZ), bands + 2)
-    heights = _pitch_scale(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
-    rise = (heights - edges[:-2, None]) / (edges[1] - edges[0])
-    bank = np.maximum(0.0, np.minimum(rise, 2.0 - rise)).astype(np.float32)  # (bands, bins)
+    edges = np.linspace(_pitch_scale(_PICTURE_LOW_HZ), _pitch_scale(_PICTURE_TOP_HZ), bands + 2)
+    edges = 100.0 * (2.0**edges - 1.0)  # Hz
+    bins = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
+    # The lowest bands are narrower than a bin: each reaches one bin to either side, or it would be empty.
+    centre, width = edges[1:-1, None], SAMPLE_RATE / n_fft
+    low, high = np.minimum(edges[:-2, None], centre - width), np.maximum(edges[2:, None], centre + width)
+    rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    bank = np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)  # (bands, bins)
     bank /= np.maximum(bank.sum(axis=1, keepdims=True), 1e-6)
     power = np.concatenate(  # in pieces: a minute of windows at once would take a gigabyte
         [
@@ -260,12 +355,14 @@ def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
         ],
         axis=1,
     )
-    decibel = 10 * np.log10(power + 1e-10)
-    top = max(float(decibel.max()), -40.0)
-    seconds = audio.shape[1] / SAMPLE_RATE
-    axis.imshow(
-        decibel, origin="lower", aspect="auto", cmap="magma", vmin=top - 75, vmax=top,
-        interpolation="nearest", extent=(0.0, seconds, edges[0], edges[-1]),
+    return 10 * np.log10(power + 1e-10)
+
+
+def draw_levels(axis: Any, levels: np.ndarray, seconds: float, **colours: Any) -> Any:
+    """Draw `picture_levels`, or a difference of two, over `seconds` and Hz; what `imshow` gave."""
+    low, top = _pitch_scale(_PICTURE_LOW_HZ), _pitch_scale(_PICTURE_TOP_HZ)
+    image = axis.imshow(
+        levels, origin="lower", aspect="auto", interpolation="nearest", extent=(0.0, seconds, low, top), **colours
     )  # fmt: skip
     ticks = (50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000)
     axis.set_yticks(
@@ -274,6 +371,15 @@ def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
     axis.set_ylabel("Hz")
     axis.set_xlabel("seconds")
     axis.set_xlim(0.0, seconds)
+    return image
+
+
+def _draw_spectrogram(axis: Any, audio: np.ndarray) -> None:
+    levels = picture_levels(audio)
+    top = max(float(levels.max()), -40.0)
+    draw_levels(
+        axis, levels, audio.shape[1] / SAMPLE_RATE, cmap="magma", vmin=top - PICTURE_RANGE_DB, vmax=top
+    )
 
 
 def _draw_chart(axis: Any, lead_sheet: ChordTimeline | None, seconds: float, title: str) -> None:
@@ -317,9 +423,16 @@ def _as_channels(audio: Any) -> np.ndarray:
     return audio
 
 
-def _partial_path(path: Path) -> Path:
-    """A name beside `path`, on the same disk, so that the rename is atomic."""
-    return path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+@contextmanager
+def whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """A name beside `path`, on the same disk, to write under: it takes the place of `path` when all went well,
+    and is removed when anything, an interrupt too, went wrong."""
+    partial = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _import_extra(name: str) -> Any:

@@ -12,19 +12,18 @@ import os
 import secrets
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .cli_codec import add_codec
+from .cli_common import Parser, Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
     from .music import LeadSheet
     from .pipeline_realtime_jazz import RealTimeJazzPipeline
 
-DEFAULT_MODEL = "rtjazz-mini"
-DTYPES = ("float32", "bfloat16", "float16")
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = ("codec", "flow", "splits", "seeds", "charts", "drift", "speed")
 _MAX_SEED = 2**31 - 1
@@ -43,13 +42,6 @@ Measure a pipeline on held-out takes: codec round trip, obedience to chart and b
 example:
   rtjazz evaluate --takes takes/ --out report/ --json
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """One line on an error, as every other error of the command has."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"rtjazz: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,10 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, args.debug, code=1)
 
 
-class Refused(ValueError):
-    """What was asked for cannot be done; found before any work."""
-
-
 def _fail(error: Exception, debug: bool, code: int) -> int:
     if debug:
         raise error
@@ -90,7 +78,7 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="rtjazz",
         description="Jazz in real time: 48 kHz stereo from words or a chord chart.",
         epilog='example:\n  rtjazz generate "Bill Evans modal jazz" -o evans.wav',
@@ -100,28 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     _add_generate(commands)
     _add_evaluate(commands)
-    return parser
-
-
-def _add_command(
-    commands: Any, name: str, summary: str, description: str, run: Any, seed_help: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="bundled name, folder or Hub id (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=_seed, help=seed_help)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_codec(commands)
     return parser
 
 
@@ -130,7 +97,7 @@ def _add_command(
 # ----------------------------------------------------------------------------------------------------------
 def _add_generate(commands: Any) -> None:
     seed_help = "whole number; drawn and printed when not given"
-    parser = _add_command(
+    parser = add_command(
         commands, "generate", "play a clip into a file", _GENERATE_HELP, run_generate, seed_help
     )
     parser.add_argument("prompt", help="the music in words")
@@ -147,7 +114,7 @@ def _add_generate(commands: Any) -> None:
     )
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
-    parser.add_argument("--codes", type=Path, metavar="FILE.safetensors", help="write the codec's codes too")
+    parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="write a spectrogram under its chart too"
     )
@@ -181,8 +148,11 @@ def run_generate(args: argparse.Namespace) -> int:
 
     write_audio(args.output, audio, overwrite=args.overwrite)
     if args.codes:
+        from .codec import write_codes
+
         codes = pipe.codec.latents_to_codes(output.latents.to(pipe.codec.dtype))[0]
-        _write_codes(args.codes, codes, {"prompt": args.prompt, "model": str(args.model), "seed": str(seed)})
+        notes = {"prompt": args.prompt, "seed": str(seed)}
+        write_codes(args.codes, codes, pipe.codec, audio.shape[-1], str(args.model), notes, args.overwrite)
     if args.plot:
         plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=args.prompt, overwrite=args.overwrite)
 
@@ -224,7 +194,7 @@ def _check_generate(args: argparse.Namespace) -> None:
         _check_numbers(args)
         outputs = [
             (args.output, AUDIO_SUFFIXES),
-            (args.codes, (".safetensors",)),
+            (args.codes, (".rtj",)),
             (args.plot, PICTURE_SUFFIXES),
         ]
         for path, suffixes in outputs:
@@ -262,24 +232,11 @@ def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
     )
 
 
-def _write_codes(path: Path, codes: Any, metadata: dict[str, str]) -> None:
-    """Codes `(codebooks, frames)` as int16, whole or not at all."""
-    import torch
-    from safetensors.torch import save_file
-
-    partial = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        save_file({"codes": codes.to("cpu", torch.int16).contiguous()}, partial, metadata=metadata)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 # ----------------------------------------------------------------------------------------------------------
 # rtjazz evaluate
 # ----------------------------------------------------------------------------------------------------------
 def _add_evaluate(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "evaluate",
         "measure a model on held-out takes",
@@ -333,40 +290,13 @@ def run_evaluate(args: argparse.Namespace) -> int:
 # shared
 # ----------------------------------------------------------------------------------------------------------
 def _load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
-    import torch
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
     from .pipeline_realtime_jazz import RealTimeJazzPipeline
 
-    device = args.device
-    if device == "auto":
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise Refused(
-            f"--device {args.device} is not to be had here ({cause}); choose auto or cpu"
-        ) from error
-    for logging in (diffusers_logging, transformers_logging):  # five small parts need no bar each
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+    device = choose_device(args.device)
+    quiet_libraries()
     pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
     pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
     return pipe
-
-
-def _seed(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r}: choose a whole number from 0 to {2**63 - 1}")
-    return value
 
 
 def _shorten(text: str, limit: int = 60) -> str:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rtjazz_hf.codec import RealTimeJazzCodec
     from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 
 PACKAGE = "rtjazz_hf"
@@ -194,12 +195,53 @@ def download_pipeline(cls: type[RealTimeJazzPipeline], repo_id: str, kwargs: dic
     try:
         return str(cls.download(repo_id, **options))
     except Exception as error:  # the client's, its HTTP library's and diffusers' own
-        cause = error.__cause__ or error  # diffusers wraps what the network said into a long sentence
-        cause = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise OSError(
-            f"{repo_id!r} is neither a bundled model nor a folder here, and could not be had from the Hub "
-            f"({cause}); {_allowed_sources()}"
-        ) from error
+        raise _not_to_be_had(repo_id, error) from error
+
+
+def load_codec(name_or_path: str | Path) -> RealTimeJazzCodec:
+    """Load the codec alone, ready to use, in float32: that of a pipeline (bundled name, folder, Hub id), or one
+    that was saved by itself. Of a pipeline on the Hub nothing else is fetched.
+
+    Raises:
+        OSError: not found, not reachable, or a file is missing or cut short.
+        ValueError: another kind of model, or a config that does not belong to its weights.
+    """
+    source, is_local = resolve_pretrained(name_or_path)
+    if not is_local:
+        from huggingface_hub import snapshot_download
+
+        files = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+        wanted = ["model_index.json", *files, *(f"codec/{file}" for file in files)]
+        try:
+            source = snapshot_download(source, allow_patterns=wanted)
+        except Exception as error:  # the client's and its HTTP library's own
+            raise _not_to_be_had(source, error) from error
+    folder = Path(source)
+    if (folder / "model_index.json").is_file() or (folder / "codec" / "config.json").is_file():
+        folder = folder / "codec"
+    config = _read_json(folder / "config.json", "is neither a pipeline nor a codec: it has no config.json")
+    if config.get("model_type") != "realtime_jazz_codec":
+        raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}, not a codec")
+    weight_names(folder)
+    from rtjazz_hf.codec import RealTimeJazzCodec
+
+    try:
+        codec = RealTimeJazzCodec.from_pretrained(folder, dtype="float32")
+    except OSError:
+        raise
+    except Exception as error:  # strict configs, safetensors and torch each have their own
+        raise ValueError(f"the codec in {folder} does not load: {error}") from error
+    _check_weights(codec, folder)
+    return codec.eval()
+
+
+def _not_to_be_had(repo_id: str, error: Exception) -> OSError:
+    cause = error.__cause__ or error  # diffusers wraps what the network said into a long sentence
+    cause = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    return OSError(
+        f"{repo_id!r} is neither a bundled model nor a folder here, and could not be had from the Hub "
+        f"({cause}); {_allowed_sources()}"
+    )
 
 
 def _allowed_sources() -> str:
@@ -316,17 +358,20 @@ def check_loaded_weights(pipe: RealTimeJazzPipeline, folder: str | Path) -> None
     """
     for part, class_name in COMPONENTS.items():
         if class_name in {model_class for _, model_class in MODELS.values()}:
-            model = getattr(pipe, part)
-            saved = weight_names(Path(folder) / part)
-            tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-            wanted = set(model.state_dict())
-            for text, names in (("lacks", wanted - saved - tied), ("has the unknown", saved - wanted)):
-                if names:
-                    shown = ", ".join(sorted(names)[:3])
-                    raise ValueError(
-                        f"{Path(folder) / part} {text} weights {shown}{', ...' if len(names) > 3 else ''} "
-                        f"({len(names)} in all): its config.json and its weights do not belong together"
-                    )
+            _check_weights(getattr(pipe, part), Path(folder) / part)
+
+
+def _check_weights(model: Any, folder: Path) -> None:
+    saved = weight_names(folder)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    wanted = set(model.state_dict())
+    for text, names in (("lacks", wanted - saved - tied), ("has the unknown", saved - wanted)):
+        if names:
+            shown = ", ".join(sorted(names)[:3])
+            raise ValueError(
+                f"{folder} {text} weights {shown}{', ...' if len(names) > 3 else ''} "
+                f"({len(names)} in all): its config.json and its weights do not belong together"
+            )
 
 
 # ----------------------------------------------------------------------------------------------------------

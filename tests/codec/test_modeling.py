@@ -64,6 +64,22 @@ class TestStreaming:
             state = out.state
         torch.testing.assert_close(torch.cat(parts, -1), whole, atol=1e-4, rtol=1e-4)
 
+    @pytest.mark.parametrize("samples", [1, HOP - 1, 4 * HOP, 4 * HOP + 1, 4 * HOP + 333])
+    def test_no_cut_costs_the_last_frame(self, codec, samples):
+        """Wherever the pieces end, an empty one included, a stream has the frames of the whole."""
+        audio = music()[..., :samples]
+        whole = codec.encode(audio).codes
+        assert whole.shape[-1] == -(-samples // HOP)
+        for piece in (1, 333, HOP, 3 * HOP):
+            if piece == 1 and samples > 1:
+                continue  # thousands of steps
+            state, parts = codec.init_encoder_state(1), []
+            for part in (*audio.split(piece, dim=-1), audio[..., :0]):
+                out = codec.encode(part, state=state, flush=part.shape[-1] == 0)
+                parts.append(out.codes)
+                state = out.state
+            assert torch.equal(torch.cat(parts, -1), whole)
+
     @pytest.mark.parametrize("seed", [0, 1])
     def test_decode_in_pieces_equals_whole(self, codec, seed):
         latents = codec.encode(music(rows=2), return_codes=False).latents

@@ -110,10 +110,12 @@ class LappedEncoder(nn.Module):
     def windows(self, audio: torch.Tensor, state: StreamingState, flush: bool):
         """All analysis windows that are complete: (batch, mid/side, frames, analysis_length), and the rest."""
         config = self.config
-        if flush:  # to the end of the frame, and what its overlap would see
-            audio = F.pad(audio, (0, -audio.shape[-1] % config.hop_length + config.overlap))
         mid_side = torch.stack([audio[:, 0] + audio[:, 1], audio[:, 0] - audio[:, 1]], dim=1) / 2
         mid_side = torch.cat([state["audio"], mid_side], dim=-1)
+        if flush:  # to the end of the frame, wherever pieces were cut, and what its overlap would see
+            past = config.analysis_length - config.hop_length - config.overlap
+            missing = -(mid_side.shape[-1] - past) % config.hop_length
+            mid_side = F.pad(mid_side, (0, missing + config.overlap))
         frames = max(0, (mid_side.shape[-1] - config.analysis_length) // config.hop_length + 1)
         rest = mid_side[..., frames * config.hop_length :].clone()
         if frames == 0:

@@ -184,10 +184,23 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         if self.config.backbone == "lapped":
             latents, state = self.encoder(audio, state, flush)
         else:
-            if flush:
-                audio = nn.functional.pad(audio, (0, -audio.shape[-1] % self.config.hop_length))
-            latents, state = self.encoder(audio.to(self.dtype), state or None)
+            latents, state = self._encode_hops(audio.to(self.dtype), state, flush)
         return self._normalise(latents), state
+
+    def _encode_hops(self, audio: torch.Tensor, state: StreamingState | None, flush: bool):
+        """SEANet: whole hops only; what is left of a piece waits in the state for the next one, or its end."""
+        hop = self.config.hop_length
+        entries = dict(state.entries) if state else {}
+        if "pending" in entries:
+            audio = torch.cat([entries.pop("pending"), audio], dim=-1)
+        if flush:
+            audio = nn.functional.pad(audio, (0, -audio.shape[-1] % hop))
+        whole = audio.shape[-1] // hop * hop
+        latents = audio.new_zeros(audio.shape[0], self.config.latent_dim, 0)
+        if whole:
+            latents, new = self.encoder(audio[..., :whole], StreamingState(entries) if entries else None)
+            entries = new.entries
+        return latents, StreamingState({**entries, "pending": audio[..., whole:].clone()})
 
     def latents_to_codes(self, latents: torch.Tensor, num_codebooks: int | None = None) -> torch.Tensor:
         """latents (batch, latent_dim, frames) -> codes (batch, num_codebooks, frames), int64."""

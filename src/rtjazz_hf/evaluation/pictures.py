@@ -1,4 +1,4 @@
-"""Pictures of a report: spectrograms beside their renders, octave bands, obedience chart by chart."""
+"""Pictures of a report: spectrograms beside their renders, a round trip, octave bands, obedience chart by chart."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from rtjazz_hf.audio import plot_spectrogram_grid
+from rtjazz_hf.audio import (
+    PICTURE_RANGE_DB,
+    PICTURE_SUFFIXES,
+    SAMPLE_RATE,
+    check_output_path,
+    draw_levels,
+    picture_levels,
+    plot_spectrogram_grid,
+    whole_or_not_at_all,
+)
 
-from .metrics import OCTAVE_CENTRES
+from .metrics import OCTAVE_CENTRES, _pair
 
 
 def plot_beside_renders(clips: Sequence[tuple[str, np.ndarray, np.ndarray, Any]], path: str | Path) -> Path:
@@ -34,6 +43,47 @@ def _figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # no display and no global state
     return figure
+
+
+def plot_round_trip(
+    reference: np.ndarray,
+    estimate: np.ndarray,
+    path: str | Path,
+    title: str = "",
+    overwrite: bool = True,
+) -> Path:
+    """Spectrograms of a recording and of what a codec gave back for it, and where the two differ in dB.
+
+    Both at one scale of colour; the difference (red: the codec gave more) counts levels that lie
+    `PICTURE_RANGE_DB` below the loudest as that low, so that nobody hunts what nobody hears.
+
+    Args:
+        reference, estimate: `(channels, samples)` at 48 kHz, sample on sample; the common start is drawn.
+    """
+    path = check_output_path(path, PICTURE_SUFFIXES, overwrite)
+    reference, estimate = _pair(reference, estimate)
+    seconds = reference.shape[1] / SAMPLE_RATE
+    levels = [picture_levels(audio) for audio in (reference, estimate)]
+    top = max(*(float(level.max()) for level in levels), -40.0)
+    levels = [np.maximum(level, top - PICTURE_RANGE_DB) - top for level in levels]
+    figure = _figure(12, 10.5)
+    axes = figure.subplots(3, 1, sharex=True, sharey=True)
+    loudness = {"cmap": "magma", "vmin": -PICTURE_RANGE_DB, "vmax": 0.0}
+    for axis, level, name in zip(axes, levels, ("original", "reconstructed")):
+        image = draw_levels(axis, level, seconds, **loudness)
+        axis.set_title(name, fontsize=10, loc="left")
+        axis.set_xlabel("")
+    figure.colorbar(image, ax=axes[:2], label="dB re the loudest", aspect=40, pad=0.01)
+    difference = levels[1] - levels[0]
+    image = draw_levels(axes[2], difference, seconds, cmap="RdBu_r", vmin=-24.0, vmax=24.0)
+    axes[2].set_title(
+        f"reconstructed less original: {np.abs(difference).mean():.1f} dB on average", fontsize=10, loc="left"
+    )
+    figure.colorbar(image, ax=axes[2], label="dB", aspect=20, pad=0.01, extend="both")
+    figure.suptitle(title, fontsize=11)
+    with whole_or_not_at_all(path) as partial:
+        figure.savefig(partial, dpi=110)
+    return path
 
 
 def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path) -> Path:

@@ -1,0 +1,81 @@
+"""What the `rtjazz` commands share: the parser, the options that all of them have, refusals, quiet libraries."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+DEFAULT_MODEL = "rtjazz-mini"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Refused(ValueError):
+    """What was asked for cannot be done; found before any work."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One line on an error, as every other error of the command has."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rtjazz: error: {message} (see {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Any, name: str, summary: str, description: str, run: Any, seed_help: str, dtype: bool = True
+) -> argparse.ArgumentParser:
+    """A command with the options that all have; `run(args)` does it and returns the exit code."""
+    parser = commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="bundled name, folder or Hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
+    if dtype:
+        parser.add_argument(
+            "--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)"
+        )
+    parser.add_argument("--seed", type=_seed, help=seed_help)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: choose a whole number from 0 to {2**63 - 1}")
+    return value
+
+
+def choose_device(name: str) -> str:
+    """The device that "auto" stands for, or `name` if it is to be had."""
+    import torch
+
+    device = name
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise Refused(f"--device {name} is not to be had here ({cause}); choose auto or cpu") from error
+    return device
+
+
+def quiet_libraries() -> None:
+    """Loading is quick: no bar for each of five small parts, and no warnings meant for those who train."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
