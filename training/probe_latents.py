@@ -54,7 +54,12 @@ from rtjazz_hf.training_utils import TrainingRun, atomic_folder, input_errors, l
 
 CONFIGS = Path(__file__).parent / "configs"
 BUILT_IN = {"pca": "kept", "start": "free"}  # codecs without learning: the phase of each
+FOLDERS = ("codecs", "styles")  # of --out, beside those of the candidates
 FIT_SECONDS = 10.0
+# Options and settings of the flow that may differ between candidates of one table.
+APART = {"takes", "candidates", "out", "style_encoder", "config", "prediction", "output_dir", "data", "codec",
+         "max_minutes", "num_workers", "wandb", "resume", "log_every", "save_every", "sample_every",
+         "validate_every"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,10 @@ class Candidate:
                 f"unknown candidate {text!r}: use {', '.join(BUILT_IN)} or NAME=FOLDER, with cues: before {source!r} "
                 "for cue channels."
             )
-        if not re.fullmatch(r"\w[\w.+-]*", name):
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name in FOLDERS:
             raise ValueError(
-                f"candidate {text!r}: {name!r} is no name for a folder; use letters, digits, - and _."
+                f"candidate {text!r}: {name!r} is no name for its folder; use letters, digits, - and _, and none of "
+                f"{', '.join(FOLDERS)}."
             )
         return cls(name, source if source in BUILT_IN else str(part_folder(source, "codec")), cues)
 
@@ -222,7 +228,7 @@ def prepare(candidate: Candidate, args: argparse.Namespace, takes: Sequence[Take
     name = candidate.name + ("-codebook" if args.prediction == "codebook" else "")
     codec = open_codec(candidate, takes, args)
     cues = open_cues(takes, args) if candidate.cues else None
-    claim(args.out / name / "candidate.json", "a candidate", source=candidate.source, prediction=args.prediction,
+    claim(args.out / name / "candidate.json", "a candidate", prediction=args.prediction,
           codec=fingerprint(codec), cues=cues and cues.fingerprint())  # fmt: skip
     return Prepared(name, candidate, args.out / name, codec, cues)
 
@@ -347,19 +353,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = dataclasses.asdict(flow_config(args))
         takes, held_out = choose(args)
         # What every candidate of a folder shares, so that its table compares like with like.
-        apart = {
-            "takes",
-            "candidates",
-            "out",
-            "style_encoder",
-            "config",
-            "prediction",
-            "output_dir",
-            "data",
-            "codec",
-        }
         config["model"].pop("prediction_type")
-        shared = {key: value for key, value in {**config, **vars(args)}.items() if key not in apart}
+        shared = {key: value for key, value in {**config, **vars(args)}.items() if key not in APART}
         claim(args.out / "settings.json", "a probe", **shared, style=fingerprint(style_encoder))
         embed_takes(style_encoder, tokenizer, takes, args.out / "styles")
         ready = [prepare(candidate, args, takes) for candidate in candidates]
