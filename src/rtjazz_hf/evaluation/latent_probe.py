@@ -114,7 +114,7 @@ def _losses(losses: dict[str, Any] | None) -> tuple[str, str]:
 
 def probe_table(results: Sequence[dict[str, Any]], time: str = "0.1") -> str:
     """Results of `training/probe_latents.py` as a Markdown table: a row a kind of latents, and the renders' last."""
-    heads = ["latents", "channels", "s a step (of cores)", "loss: true / rotated / no chart", "gap",
+    heads = ["latents", "channels", "s a step (core-s)", "loss: true / rotated / no chart", "gap",
              f"at t = {time}", "gap", "chord obedience", "chord rate (rotated chart)", "beat F",
              "round trip: chord rate", "beat F", "pitch", "by contrast", "mel dB", "SI-SDR dB"]  # fmt: skip
     rows = [heads, ["---"] * len(heads)]
