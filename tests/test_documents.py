@@ -73,7 +73,8 @@ class TestCommands:
         text = "\n".join(blocks).replace("\\\n", " ")
         commands = re.findall(r"^(?:python|accelerate launch) (\w+/\w+\.py)(.*)$", text, re.MULTILINE)
         assert len(commands) == 5
-        shared = (ROOT / "src" / "rtjazz_hf" / "training_config.py").read_text(encoding="utf-8")
+        homes = (ROOT / "src" / "rtjazz_hf" / f"{name}.py" for name in ("training_config", "flow_training"))
+        shared = "".join(home.read_text(encoding="utf-8") for home in homes)
         for script, arguments in commands:
             source = (ROOT / script).read_text(encoding="utf-8")
             for option in re.findall(r"--[a-z-]+", arguments):

@@ -106,3 +106,18 @@ class TestDrift:
     def test_too_short(self):
         with pytest.raises(ValueError, match="too short"):
             obedience.drift(np.ones((2, RATE)), LeadSheet.from_chart("C"))
+
+
+def test_a_render_beside_itself_is_as_obedient_as_itself():
+    sheet = LeadSheet.from_chart("Dm7 | G7 | Cmaj7 | A7", tempo=120)
+    render = play_chords(sheet, 8.0)
+    scores = obedience.chart_scores(render, render, sheet)
+    assert scores["changes_chord"]
+    assert scores["chord_generated"] == scores["chord_render"] > scores["chord_rotated"]
+    assert scores["beat_f"] == scores["beat_f_render"]
+    one_chord = obedience.chart_scores(render, render, LeadSheet.from_chart("Dm7", tempo=120))
+    mean = obedience.mean_chart_scores([scores, one_chord])
+    assert (mean["chord_charts"], mean["chord_score"]) == (1, 1.0)
+    assert mean["chord_render"] == scores["chord_render"]
+    assert mean["beat_f"] == (scores["beat_f"] + one_chord["beat_f"]) / 2
+    assert np.isnan(obedience.mean_chart_scores([])["chord_score"])

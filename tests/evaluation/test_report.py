@@ -48,6 +48,23 @@ class TestModelChecks:
             transformer.lead_sheet_embedding = kept
         assert deaf["true"] == deaf["rotated"] == deaf["none"]
 
+    def test_weights_of_zero_leave_channels_out_of_the_gap(self, tiny_pipeline):
+        generator = torch.Generator().manual_seed(0)
+        states, sheets = (
+            [torch.randn(64, 72, generator=generator)],
+            [LeadSheet.from_chart("Dm7 | G7", tempo=100)],
+        )
+
+        def true(weights=None) -> float:
+            gap = model_checks.validation_gap(
+                tiny_pipeline.transformer, states, sheets, channel_weights=weights
+            )
+            return gap["true"]
+
+        first = torch.arange(64) < 20
+        assert true(torch.ones(64)) == pytest.approx(true())
+        assert (20 * true(first.float()) + 44 * true((~first).float())) / 64 == pytest.approx(true())
+
     def test_states_shorter_than_a_block_are_refused(self, tiny_pipeline):
         with pytest.raises(ValueError, match="one block of 36"):
             model_checks.validation_gap(

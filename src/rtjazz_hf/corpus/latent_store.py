@@ -1,6 +1,7 @@
 """Takes encoded once: latents, codes and style embeddings in safetensors, one file a take, resumable.
 
 DIR/takes/{name}.safetensors    latents (frames, latent_dim) float16; on request codes (levels, frames) int16
+                                and cues (frames, cue_channels) float16
 DIR/takes/{name}.json           the take's label
 DIR/index.json                  fingerprint of the codec's encoder
 DIR/styles/{name}.safetensors   text (captions, style_dim), audio (clips, style_dim) float32
@@ -44,16 +45,23 @@ def _atomic_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _claim(path: Path, what: str, **index) -> None:
-    """Write an index file, or check that the one there says the same."""
+def claim(path: Path, what: str, **index) -> None:
+    """Write an index file, or check that the one there says the same.
+
+    Raises:
+        ValueError: where it does not; names what differs. `what` says what the folder of the file holds.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _atomic_text(path, json.dumps(index))
         return
-    known = json.loads(path.read_text())
-    if known != index:
-        raise ValueError(f"{path.parent} holds {what} made otherwise ({known}; these are {index}); "
-                         "give another folder or delete it.")  # fmt: skip
+    known, now = json.loads(path.read_text()), json.loads(json.dumps(index))
+    differs = sorted(key for key in known.keys() | now.keys() if known.get(key) != now.get(key))
+    if differs:
+        told = "; ".join(f"{key} {known.get(key)!r}, now {now.get(key)!r}" for key in differs)
+        raise ValueError(
+            f"{path.parent} holds {what} made otherwise ({told}); give another folder or delete it."
+        )
 
 
 def _save_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -63,7 +71,7 @@ def _save_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 @torch.no_grad()
-def encode_takes(codec, takes, out_dir, codes: bool = False, progress: bool = True) -> Path:
+def encode_takes(codec, takes, out_dir, codes: bool = False, progress: bool = True, cues=None) -> Path:
     """Encode `takes` (records of `corpus.dataset`) into the store at `out_dir`; takes already there are skipped.
 
     Only what the encoder makes is stored, so the fingerprint is of the codec's encoder and statistics: a decoder
@@ -71,15 +79,20 @@ def encode_takes(codec, takes, out_dir, codes: bool = False, progress: bool = Tr
 
     Args:
         codes: store residual codes too, which a flow with `prediction_type="codebook"` learns.
+        cues (`rtjazz_hf.codec.cues.SemitoneCues`, *optional*): store what it makes of the audio too: channels that
+            a flow has beside the latents.
 
     Raises:
-        ValueError: when the folder holds latents of another codec.
+        ValueError: when the folder holds latents of another codec, or other cues.
     """
     from tqdm.auto import tqdm
 
     out_dir = Path(out_dir)
     (out_dir / "takes").mkdir(parents=True, exist_ok=True)
-    _claim(out_dir / "index.json", "latents", encoder=_encoder_fingerprint(codec), codes=codes)
+    index = {"encoder": _encoder_fingerprint(codec), "codes": codes}
+    if cues is not None:
+        index["cues"] = cues.fingerprint()
+    claim(out_dir / "index.json", "latents", **index)
     for take in tqdm(takes, desc="encoding", disable=not progress):
         name = Path(take.path).parent.name
         label_path = out_dir / "takes" / f"{name}.json"
@@ -90,6 +103,8 @@ def encode_takes(codec, takes, out_dir, codes: bool = False, progress: bool = Tr
         tensors = {"latents": encoded.latents[0].T.half().cpu().contiguous()}
         if codes:
             tensors["codes"] = encoded.codes[0].to(torch.int16).cpu()
+        if cues is not None:
+            tensors["cues"] = cues(audio)[0].T.half().cpu().contiguous()
         _save_atomically(tensors, out_dir / "takes" / f"{name}.safetensors")
         label = {"lead_sheet": take.lead_sheet.to_dict(), "caption": take.caption, "split": take.split}
         _atomic_text(label_path, json.dumps(label))
@@ -107,7 +122,7 @@ def embed_takes(style_encoder, tokenizer, takes, out_dir, clips: int = 3, progre
 
     out_dir = Path(out_dir)
     (out_dir / "styles").mkdir(parents=True, exist_ok=True)
-    _claim(out_dir / "styles.json", "style embeddings", encoder=fingerprint(style_encoder))
+    claim(out_dir / "styles.json", "style embeddings", encoder=fingerprint(style_encoder))
     for take in tqdm(takes, desc="embedding", disable=not progress):
         path = out_dir / "styles" / f"{Path(take.path).parent.name}.safetensors"
         if path.exists():
@@ -133,7 +148,8 @@ def _encoder_fingerprint(codec) -> str:
 
 @dataclass
 class StoredTake:
-    """One take of a store: latents (frames, latent_dim) float16, codes (levels, frames) int16, embeddings."""
+    """One take of a store: latents (frames, latent_dim) float16, codes (levels, frames) int16, cues (frames,
+    cue_channels) float16, embeddings."""
 
     name: str
     latents: torch.Tensor
@@ -143,13 +159,15 @@ class StoredTake:
     caption: str
     split: str
     codes: torch.Tensor | None = None
+    cues: torch.Tensor | None = None
 
     @property
     def num_frames(self) -> int:
         return self.latents.shape[0]
 
     def crop(self, start: int, frames: int) -> dict[str, torch.Tensor]:
-        """latents (latent_dim, frames), codes (levels, frames), lead_sheet (frames, LEAD_SHEET_DIM), float32."""
+        """latents (latent_dim, frames), codes (levels, frames), cues (cue_channels, frames), lead_sheet (frames,
+        LEAD_SHEET_DIM), float32 but for the codes; codes and cues where the store has them."""
         if start < 0 or frames < 1 or start + frames > self.num_frames:
             raise ValueError(
                 f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames})."
@@ -160,6 +178,8 @@ class StoredTake:
         }
         if self.codes is not None:
             crop["codes"] = self.codes[:, start : start + frames].long()
+        if self.cues is not None:
+            crop["cues"] = self.cues[start : start + frames].T.float()
         return crop
 
 
@@ -212,4 +232,4 @@ class LatentStore:
         return frames * HOP_LENGTH / SAMPLE_RATE / 3600
 
 
-__all__ = ["LatentStore", "StoredTake", "embed_takes", "encode_takes", "fingerprint"]
+__all__ = ["LatentStore", "StoredTake", "claim", "embed_takes", "encode_takes", "fingerprint"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..flow import flow_matching_loss
 from ..music import without_chords
 from .metrics import SAMPLE_RATE, mel_distance, pitch_correlation, semitone_correlation, si_sdr
 
@@ -105,6 +106,7 @@ def validation_gap(
     block_frames: int | None = None,
     num_blocks: int = 10,
     rotations: Sequence[int] = GAP_ROTATIONS,
+    channel_weights: Sequence[float] | torch.Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Held-out flow-matching loss with the true chart, a rotated chart and no chart: does the flow listen?
@@ -119,6 +121,7 @@ def validation_gap(
         lead_sheets: of each clip. start_frames: the frame of its lead sheet at which each state begins.
         styles: style embeddings `(clips, style_dim)`; none by default.
         rotations: semitones; the rotated loss is the mean over them.
+        channel_weights: of each channel in the mean, as in training; alike by default.
 
     Returns:
         true, rotated, none: mean squared error of the velocity. gap: rotated - true. gain: none - true.
@@ -155,7 +158,7 @@ def validation_gap(
                     context=clean.to(device, dtype),
                     block_frames=block,
                 ).sample
-                error = (velocity.float().cpu() - target).square().mean(dim=(0, 1))  # (frames,)
+                error = flow_matching_loss(velocity.cpu(), target, channel_weights, reduction="none")[0]
                 per_block = error.reshape(blocks, block).mean(1).double() / len(versions)
                 total[name].index_add_(0, which, per_block)
         count.index_add_(0, which, torch.ones(blocks, dtype=torch.float64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,6 +197,62 @@ def beat_f_measure(
 ) -> float:
     """The F-measure of `beat_scores` alone."""
     return beat_scores(audio, lead_sheet, start_s, window)["f"]
+
+
+# --- charts ---------------------------------------------------------------------------------------
+
+
+def chart_scores(
+    generated: np.ndarray,
+    render: np.ndarray,
+    lead_sheet: LeadSheet,
+    render_sheet: LeadSheet | None = None,
+) -> dict[str, object]:
+    """One clip beside the composed render of its chart: chords and beats of both.
+
+    Args:
+        generated, render: `(2, samples)` at 48 kHz, from t = 0 of the sheet.
+        lead_sheet: that was asked of `generated`. render_sheet: of the render, where it is another (one that ends).
+
+    Returns:
+        chord_generated, chord_rotated, chord_render, chord_render_rotated, chord_segments: `chord_rates` of both.
+        changes_chord: whether the chart can be judged. beat_f, beat_f_offset, tempo_error, beat_f_render:
+        `beat_scores` of both.
+    """
+    render_sheet = lead_sheet if render_sheet is None else render_sheet
+    chord, chord_rotated, segments = chord_rates(generated, lead_sheet)
+    chord_render, render_rotated, _ = chord_rates(render, render_sheet)
+    beats, render_beats = beat_scores(generated, lead_sheet), beat_scores(render, render_sheet)
+    return {
+        "changes_chord": changes_chord(lead_sheet, 0.0, as_audio(render).shape[1] / SAMPLE_RATE),
+        "chord_segments": segments, "chord_generated": chord, "chord_rotated": chord_rotated,
+        "chord_render": chord_render, "chord_render_rotated": render_rotated,
+        "beat_f": beats["f"], "beat_f_offset": beats["f_offset"], "beat_f_render": render_beats["f"],
+        "tempo_error": beats["tempo_error"],
+    }  # fmt: skip
+
+
+def mean_chart_scores(charts: Sequence[dict[str, object]]) -> dict[str, float]:
+    """Means of `chart_scores` over charts, NaN where there is nothing to judge.
+
+    Chords are judged on the `chord_charts` charts that change chord; chord_score is of the mean rates.
+    """
+    changing = [c for c in charts if c["changes_chord"] and not np.isnan(c["chord_generated"])]
+
+    def mean(key: str, of: Sequence[dict[str, object]]) -> float:
+        values = np.array([c[key] for c in of], dtype=np.float64)
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if values.size else float("nan")
+
+    keys = ("chord_generated", "chord_rotated", "chord_render")
+    rates = {key: mean(key, changing) for key in keys}
+    beats = ("beat_f", "beat_f_offset", "beat_f_render", "tempo_error")
+    return {
+        "chord_charts": len(changing),
+        **rates,
+        "chord_score": chord_score(*rates.values()),
+        **{key: mean(key, charts) for key in beats},
+    }
 
 
 # --- drift ----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ sound."""
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -252,12 +251,6 @@ def _charts(run: _Evaluation) -> dict[str, Any]:
         render = take.audio(run.duration)
         checks = metrics.sanity(clip)
         clip = np.nan_to_num(clip)
-        chord, chord_rotated, segments = obedience.chord_rates(clip, sheet)
-        chord_render, render_rotated, _ = obedience.chord_rates(render, take.lead_sheet)
-        beats, render_beats = (
-            obedience.beat_scores(clip, sheet),
-            obedience.beat_scores(render, take.lead_sheet),
-        )
         bands.append(metrics.band_energies(clip))
         render_bands.append(metrics.band_energies(render))
         charts.append(
@@ -267,11 +260,7 @@ def _charts(run: _Evaluation) -> dict[str, Any]:
                 "beats_per_bar": sheet.beats_per_bar,
                 "sanity": checks,
                 "band_difference_db": bands[-1] - render_bands[-1],
-                "changes_chord": obedience.changes_chord(sheet, 0.0, min(run.duration, take.seconds)),
-                "chord_segments": segments, "chord_generated": chord, "chord_rotated": chord_rotated,
-                "chord_render": chord_render, "chord_render_rotated": render_rotated,
-                "beat_f": beats["f"], "beat_f_offset": beats["f_offset"], "beat_f_render": render_beats["f"],
-                "tempo_error": beats["tempo_error"],
+                **obedience.chart_scores(clip, render, sheet, take.lead_sheet),
             }
         )  # fmt: skip
         if run.save_audio:
@@ -286,12 +275,6 @@ def _charts(run: _Evaluation) -> dict[str, Any]:
 def _sum_up_charts(run: _Evaluation, charts: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the charts, and their rows of the table."""
     number = len(charts)
-    changing = [c for c in charts if c["changes_chord"] and not math.isnan(c["chord_generated"])]
-
-    def mean(key: str, of: list[dict[str, Any]] = charts) -> float:
-        return float(np.nanmean([c[key] for c in of])) if of else float("nan")
-
-    rates = [mean(key, changing) for key in ("chord_generated", "chord_rotated", "chord_render")]
     differences = np.array([c["band_difference_db"] for c in charts])
     band_mean = differences.mean(0)
     summary = {
@@ -303,15 +286,7 @@ def _sum_up_charts(run: _Evaluation, charts: list[dict[str, Any]]) -> dict[str, 
         "longest_silence_s": max(c["sanity"]["longest_silence_s"] for c in charts),
         "band_difference_db": band_mean,
         "clips_within_6_db": int((np.abs(differences).max(1) <= 6).sum()),
-        "chord_charts": len(changing),
-        "chord_generated": rates[0],
-        "chord_rotated": rates[1],
-        "chord_render": rates[2],
-        "chord_score": obedience.chord_score(*rates),
-        "beat_f": mean("beat_f"),
-        "beat_f_offset": mean("beat_f_offset"),
-        "beat_f_render": mean("beat_f_render"),
-        "tempo_error": mean("tempo_error"),
+        **obedience.mean_chart_scores(charts),
     }
     low, high = summary["rms_dbfs"]
     run.row(
@@ -331,9 +306,10 @@ def _sum_up_charts(run: _Evaluation, charts: list[dict[str, Any]]) -> dict[str, 
     )
     score = summary["chord_score"]
     run.row(
-        f"chord obedience over {len(changing)} charts that change chord",
+        f"chord obedience over {summary['chord_charts']} charts that change chord",
         "score >= 0.3, goal 0.6",
-        f"{score:.2f} (generated {rates[0]:.3f}, rotated {rates[1]:.3f}, render {rates[2]:.3f})",
+        f"{score:.2f} (generated {summary['chord_generated']:.3f}, rotated {summary['chord_rotated']:.3f}, "
+        f"render {summary['chord_render']:.3f})",
         score >= 0.3,
     )
     run.row(
