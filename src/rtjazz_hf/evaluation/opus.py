@@ -1,0 +1,197 @@
+"""Opus as the yardstick: round trips through libopus, by the programs of opus-tools or by ffmpeg.
+
+The Opus encoder adds a delay, which its Ogg file states as `pre-skip`; both decoders take it off and cut the
+end at the stated length (RFC 7845, sections 4.2 and 4.4), so that what comes back lies sample by sample on
+what went in. At the lowest rates, where Opus codes with SILK, its resampler adds a few samples of its own: they
+are found by cross-correlation and taken off, or waveform measures would be unfair to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rtjazz_hf.audio import SAMPLE_RATE, read_audio, write_audio
+
+from .metrics import as_audio
+
+OPUS_RATES = (6, 8, 12, 16, 24, 32, 64, 128)  # kbit/s
+_RANGE = (6, 510)  # kbit/s that libopus takes for stereo
+_INSTALL = "install one of them, on Debian or Ubuntu: apt-get install opus-tools (or: apt-get install ffmpeg)"
+
+
+class OpusUnavailable(RuntimeError):
+    """Neither opus-tools nor an ffmpeg with libopus is on the search path."""
+
+
+@dataclass(frozen=True)
+class OpusRoundTrip:
+    """A clip after Opus.
+
+    Attributes:
+        audio: float32 `(2, samples)` at 48 kHz, as long as the clip that went in and aligned with it.
+        delay: samples by which the decoder's output lagged behind, already taken off.
+        bitrate: bit/s of the Opus packets over the length of the clip; headers and the Ogg container are not counted.
+        container_bitrate: bit/s of the whole Ogg file. program: what encoded it, "opusenc" or "ffmpeg".
+    """
+
+    audio: np.ndarray
+    delay: int
+    bitrate: float
+    container_bitrate: float
+    program: str
+
+
+@functools.lru_cache(maxsize=1)
+def find_opus() -> str:
+    """The program that round trips will use: "opusenc" (with opusdec beside it) or "ffmpeg".
+
+    Raises:
+        OpusUnavailable: neither is installed; the message says how to.
+    """
+    if shutil.which("opusenc") and shutil.which("opusdec"):
+        return "opusenc"
+    if shutil.which("ffmpeg"):
+        listing = subprocess.run(["ffmpeg", "-hide_banner", "-encoders"], capture_output=True, text=True)
+        if " libopus " in listing.stdout:
+            return "ffmpeg"
+        raise OpusUnavailable(
+            f"this ffmpeg was built without libopus, and opus-tools is missing; {_INSTALL}."
+        )
+    raise OpusUnavailable(f"neither opusenc and opusdec nor ffmpeg is on the search path; {_INSTALL}.")
+
+
+def opus_round_trip(audio: np.ndarray, kilobits: float, program: str | None = None) -> OpusRoundTrip:
+    """Encode and decode `(2, samples)` at 48 kHz with Opus: variable bit rate, tuned for music.
+
+    Args:
+        kilobits: the rate asked for, in kbit/s, 6 to 510; the encoder holds it on the average of much music only,
+            so compare by `bitrate`.
+        program: "opusenc" or "ffmpeg"; what `find_opus` finds by default.
+
+    Raises:
+        OpusUnavailable: no program. ValueError: another shape or rate. RuntimeError: the program failed.
+    """
+    audio = as_audio(audio)
+    if audio.shape[0] != 2:
+        raise ValueError(f"audio has shape {audio.shape}; allowed is (2, samples).")
+    if not _RANGE[0] <= kilobits <= _RANGE[1]:
+        raise ValueError(f"Opus at {kilobits} kbit/s: allowed are {_RANGE[0]} to {_RANGE[1]} kbit/s.")
+    program = program or find_opus()
+    with tempfile.TemporaryDirectory(prefix="rtjazz-opus-") as folder:
+        source, packed, back = (Path(folder) / name for name in ("in.wav", "clip.opus", "out.wav"))
+        write_audio(source, audio, subtype="FLOAT")
+        if program == "opusenc":
+            _run(
+                "opusenc",
+                "--quiet",
+                "--music",
+                "--vbr",
+                "--bitrate",
+                f"{kilobits:g}",
+                str(source),
+                str(packed),
+            )
+            _run("opusdec", "--quiet", "--float", "--rate", str(SAMPLE_RATE), str(packed), str(back))
+        else:
+            quiet = ("ffmpeg", "-nostdin", "-v", "error", "-i")
+            _run(
+                *quiet, str(source), "-c:a", "libopus", "-b:a", f"{1000 * kilobits:.0f}",
+                "-vbr", "on", "-application", "audio", str(packed),
+            )  # fmt: skip
+            _run(*quiet, str(packed), "-c:a", "pcm_f32le", "-ar", str(SAMPLE_RATE), str(back))
+        decoded = read_audio(back)
+        packets, whole = packet_bytes(packed.read_bytes()), packed.stat().st_size
+    delay = find_delay(audio, decoded)
+    samples = audio.shape[1]
+    decoded = decoded[:, delay:] if delay > 0 else np.pad(decoded, ((0, 0), (-delay, 0)))
+    decoded = np.pad(decoded[:, :samples], ((0, 0), (0, max(0, samples - decoded.shape[1]))))
+    seconds = samples / SAMPLE_RATE
+    return OpusRoundTrip(decoded, delay, 8 * packets / seconds, 8 * whole / seconds, program)
+
+
+def cached_round_trip(
+    audio: np.ndarray, kilobits: float, folder: str | os.PathLike | None, name: str
+) -> OpusRoundTrip:
+    """`opus_round_trip`, kept in `folder` for the next run that judges the same clip; None keeps nothing.
+
+    The key is `name` (for people), the rate and a digest of the samples: a clip that has changed is encoded anew.
+    """
+    if folder is None:
+        return opus_round_trip(audio, kilobits)
+    digest = hashlib.sha256(np.ascontiguousarray(audio, dtype=np.float32).tobytes()).hexdigest()[:12]
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
+    path = Path(folder) / f"{safe}-{digest}-{kilobits:g}k.npz"
+    try:
+        with np.load(path) as kept:
+            delay, *rates = kept["figures"].tolist()
+            return OpusRoundTrip(kept["audio"], int(delay), *rates, str(kept["program"]))
+    except (OSError, ValueError, KeyError, EOFError):  # not there, or cut short by a full disk
+        pass
+    result = opus_round_trip(audio, kilobits)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex[:8]}.partial.npz")
+    try:
+        figures = [result.delay, result.bitrate, result.container_bitrate]
+        np.savez(partial, audio=result.audio, figures=figures, program=result.program)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return result
+
+
+def packet_bytes(ogg: bytes) -> int:
+    """Bytes of the audio packets of an Ogg Opus file, without page headers and the two header packets.
+
+    Pages as in RFC 3533, section 6; the header packets have pages of their own (RFC 7845, section 3).
+    """
+    place, pages, total = 0, 0, 0
+    headers_left = 2
+    while place + 27 <= len(ogg):
+        if ogg[place : place + 4] != b"OggS":
+            raise ValueError(f"no Ogg page starts at byte {place}: the Opus file is corrupt or cut short.")
+        segments = ogg[place + 26]
+        lacing = ogg[place + 27 : place + 27 + segments]
+        payload = sum(lacing)
+        if headers_left:
+            headers_left -= sum(
+                length < 255 for length in lacing
+            )  # a packet ends with a lacing value below 255
+        else:
+            total += payload
+        place += 27 + segments + payload
+        pages += 1
+    if headers_left > 0 or pages < 3:
+        raise ValueError("the Opus file holds no audio packets.")
+    return total
+
+
+def find_delay(reference: np.ndarray, estimate: np.ndarray, max_delay: int = 48) -> int:
+    """Samples by which `estimate` lags behind `reference`: the peak of their cross-correlation over all channels.
+
+    Both are whitened a little by a first difference, or bass would blur the peak. Music repeats itself, so look
+    no further than `max_delay` samples (a millisecond) unless more is to be expected.
+    """
+    reference, estimate = (np.diff(as_audio(audio).astype(np.float64)) for audio in (reference, estimate))
+    samples = min(reference.shape[1], estimate.shape[1])
+    size = 1 << (samples + max_delay).bit_length()
+    spectra = [np.fft.rfft(audio[:, :samples], size) for audio in (estimate, reference)]
+    correlation = np.fft.irfft((spectra[0] * spectra[1].conj()).sum(0), size)
+    lags = np.concatenate([correlation[-max_delay:], correlation[: max_delay + 1]])
+    return int(lags.argmax()) - max_delay
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise RuntimeError(f"{command[0]} failed with exit code {done.returncode}: {said}")
