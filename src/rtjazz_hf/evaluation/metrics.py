@@ -1,8 +1,8 @@
 """Measures on audio alone: what a codec keeps, and whether a clip is sane.
 
-Everything here needs numpy only (loudness: pyloudnorm), takes arrays `(channels, samples)` at 48 kHz and returns plain floats, so
-that a training loop can call it on the way. Two arrays of unequal length are compared over their common
-start.
+Everything here needs numpy only (loudness: pyloudnorm), takes arrays `(channels, samples)` at 48 kHz and
+returns plain floats, so that a training loop can call it on the way. Two arrays of unequal length are compared
+over their common start.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def onset_sharpness(audio: np.ndarray, onsets: np.ndarray | None = None) -> tupl
     audio = as_audio(audio)
     energies = np.stack([power_spectrogram(channel, 256, 128) @ mel_filters(32, 256).T for channel in audio])
     peak = float(energies.max())
-    if peak <= 0.0:
+    if peak <= 0.0 or energies.shape[1] <= 3:
         return np.zeros(0 if onsets is None else len(onsets)), np.zeros(0, int) if onsets is None else onsets
     levels = 10 * np.log10(energies + 1e-6 * peak)  # (channels, frames, bands)
     rise = np.maximum(levels[:, 3:] - levels[:, :-3], 0).mean((0, 2))

@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from .metrics import as_audio
 
 OPUS_RATES = (6, 8, 12, 16, 24, 32, 64, 128)  # kbit/s
 _RANGE = (6, 510)  # kbit/s that libopus takes for stereo
+_FFMPEG = ("ffmpeg", "-nostdin", "-v", "error", "-i")
 _INSTALL = "install one of them, on Debian or Ubuntu: apt-get install opus-tools (or: apt-get install ffmpeg)"
 
 
@@ -70,13 +72,21 @@ def find_opus() -> str:
     raise OpusUnavailable(f"neither opusenc and opusdec nor ffmpeg is on the search path; {_INSTALL}.")
 
 
-def opus_round_trip(audio: np.ndarray, kilobits: float, program: str | None = None) -> OpusRoundTrip:
+def opus_round_trip(
+    audio: np.ndarray,
+    kilobits: float,
+    program: str | None = None,
+    cache: str | os.PathLike | None = None,
+    name: str = "clip",
+) -> OpusRoundTrip:
     """Encode and decode `(2, samples)` at 48 kHz with Opus: variable bit rate, tuned for music.
 
     Args:
         kilobits: the rate asked for, in kbit/s, 6 to 510; the encoder holds it on the average of much music only,
             so compare by `bitrate`.
         program: "opusenc" or "ffmpeg"; what `find_opus` finds by default.
+        cache: a folder that keeps the Opus file for the next run on the same clip, under `name` (for people), rate
+            and a digest of the samples.
 
     Raises:
         OpusUnavailable: no program. ValueError: another shape or rate. RuntimeError: the program failed.
@@ -88,65 +98,63 @@ def opus_round_trip(audio: np.ndarray, kilobits: float, program: str | None = No
         raise ValueError(f"Opus at {kilobits} kbit/s: allowed are {_RANGE[0]} to {_RANGE[1]} kbit/s.")
     program = program or find_opus()
     with tempfile.TemporaryDirectory(prefix="rtjazz-opus-") as folder:
-        source, packed, back = (Path(folder) / name for name in ("in.wav", "clip.opus", "out.wav"))
-        write_audio(source, audio, subtype="FLOAT")
-        if program == "opusenc":
-            _run(
-                "opusenc",
-                "--quiet",
-                "--music",
-                "--vbr",
-                "--bitrate",
-                f"{kilobits:g}",
-                str(source),
-                str(packed),
-            )
-            _run("opusdec", "--quiet", "--float", "--rate", str(SAMPLE_RATE), str(packed), str(back))
+        packed = Path(folder) / "clip.opus"
+        kept = (
+            None
+            if cache is None
+            else Path(cache) / f"{_safe(name)}-{_digest(audio)}-{kilobits:g}k-{program}.opus"
+        )
+        if kept is not None and kept.is_file():
+            packed = kept
         else:
-            quiet = ("ffmpeg", "-nostdin", "-v", "error", "-i")
-            _run(
-                *quiet, str(source), "-c:a", "libopus", "-b:a", f"{1000 * kilobits:.0f}",
-                "-vbr", "on", "-application", "audio", str(packed),
-            )  # fmt: skip
-            _run(*quiet, str(packed), "-c:a", "pcm_f32le", "-ar", str(SAMPLE_RATE), str(back))
-        decoded = read_audio(back)
-        packets, whole = packet_bytes(packed.read_bytes()), packed.stat().st_size
+            _encode(audio, kilobits, program, packed)
+            if kept is not None:
+                _keep(packed, kept)
+        decoded = _decode(packed, program, Path(folder) / "out.wav")
+        ogg = packed.read_bytes()
     delay = find_delay(audio, decoded)
     samples = audio.shape[1]
     decoded = decoded[:, delay:] if delay > 0 else np.pad(decoded, ((0, 0), (-delay, 0)))
     decoded = np.pad(decoded[:, :samples], ((0, 0), (0, max(0, samples - decoded.shape[1]))))
-    seconds = samples / SAMPLE_RATE
-    return OpusRoundTrip(decoded, delay, 8 * packets / seconds, 8 * whole / seconds, program)
+    per_second = 8 * SAMPLE_RATE / samples
+    return OpusRoundTrip(decoded, delay, packet_bytes(ogg) * per_second, len(ogg) * per_second, program)
 
 
-def cached_round_trip(
-    audio: np.ndarray, kilobits: float, folder: str | os.PathLike | None, name: str
-) -> OpusRoundTrip:
-    """`opus_round_trip`, kept in `folder` for the next run that judges the same clip; None keeps nothing.
+def _encode(audio: np.ndarray, kilobits: float, program: str, packed: Path) -> None:
+    source = packed.with_name("in.wav")
+    write_audio(source, audio, subtype="FLOAT")
+    if program == "opusenc":
+        _run("opusenc", "--quiet", "--music", "--vbr", "--bitrate", f"{kilobits:g}", source, packed)
+    else:
+        rate = ("-b:a", f"{1000 * kilobits:.0f}", "-vbr", "on", "-application", "audio")
+        _run(*_FFMPEG, source, "-c:a", "libopus", *rate, packed)
 
-    The key is `name` (for people), the rate and a digest of the samples: a clip that has changed is encoded anew.
-    """
-    if folder is None:
-        return opus_round_trip(audio, kilobits)
-    digest = hashlib.sha256(np.ascontiguousarray(audio, dtype=np.float32).tobytes()).hexdigest()[:12]
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
-    path = Path(folder) / f"{safe}-{digest}-{kilobits:g}k.npz"
+
+def _decode(packed: Path, program: str, back: Path) -> np.ndarray:
+    if program == "opusenc":
+        _run("opusdec", "--quiet", "--float", "--rate", SAMPLE_RATE, packed, back)
+    else:
+        _run(*_FFMPEG, packed, "-c:a", "pcm_f32le", "-ar", SAMPLE_RATE, back)
+    return read_audio(back)
+
+
+def _digest(audio: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(audio, dtype=np.float32).tobytes()).hexdigest()[:12]
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[-80:]
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Copy, whole or not at all: a kill leaves no half file that a later run would take for a clip."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{uuid.uuid4().hex[:8]}.partial")
     try:
-        with np.load(path) as kept:
-            delay, *rates = kept["figures"].tolist()
-            return OpusRoundTrip(kept["audio"], int(delay), *rates, str(kept["program"]))
-    except (OSError, ValueError, KeyError, EOFError):  # not there, or cut short by a full disk
-        pass
-    result = opus_round_trip(audio, kilobits)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}.partial.npz")
-    try:
-        figures = [result.delay, result.bitrate, result.container_bitrate]
-        np.savez(partial, audio=result.audio, figures=figures, program=result.program)
-        os.replace(partial, path)
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return result
 
 
 def packet_bytes(ogg: bytes) -> int:
@@ -190,7 +198,8 @@ def find_delay(reference: np.ndarray, estimate: np.ndarray, max_delay: int = 48)
     return int(lags.argmax()) - max_delay
 
 
-def _run(*command: str) -> None:
+def _run(*command: Any) -> None:
+    command = tuple(map(str, command))
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
