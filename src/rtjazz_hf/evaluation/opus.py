@@ -99,11 +99,7 @@ def opus_round_trip(
     program = program or find_opus()
     with tempfile.TemporaryDirectory(prefix="rtjazz-opus-") as folder:
         packed = Path(folder) / "clip.opus"
-        kept = (
-            None
-            if cache is None
-            else Path(cache) / f"{_safe(name)}-{_digest(audio)}-{kilobits:g}k-{program}.opus"
-        )
+        kept = None if cache is None else cached_file(audio, kilobits, cache, name, program)
         if kept is not None and kept.is_file():
             packed = kept
         else:
@@ -118,6 +114,13 @@ def opus_round_trip(
     decoded = np.pad(decoded[:, :samples], ((0, 0), (0, max(0, samples - decoded.shape[1]))))
     per_second = 8 * SAMPLE_RATE / samples
     return OpusRoundTrip(decoded, delay, packet_bytes(ogg) * per_second, len(ogg) * per_second, program)
+
+
+def cached_file(
+    audio: np.ndarray, kilobits: float, cache: str | os.PathLike, name: str, program: str | None = None
+) -> Path:
+    """Where `opus_round_trip` keeps the Opus file of this clip."""
+    return Path(cache) / f"{_safe(name)}-{_digest(audio)}-{kilobits:g}k-{program or find_opus()}.opus"
 
 
 def _encode(audio: np.ndarray, kilobits: float, program: str, packed: Path) -> None:
