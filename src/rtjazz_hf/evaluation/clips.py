@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +69,19 @@ def clips_of_recordings(folder: str | os.PathLike, num: int, seconds: float) -> 
         groups.setdefault(group, []).append(path)
     clips: list[Clip] = []
     skipped: list[str] = []
-    # The first of every group, then the second of every group, ...
-    for path, group in (
-        (path, group)
-        for rank in zip_longest(*groups.values())
-        for path, group in zip(rank, groups)
-        if path is not None
-    ):
-        if len(clips) == num:
+    waiting = [(group, iter(paths)) for group, paths in groups.items()]
+    while waiting and len(clips) < num:  # packages take turns; a file that is passed over costs no turn
+        group, paths = waiting.pop(0)
+        for path in paths:
+            try:
+                if rms_dbfs(_middle(path, seconds)) < SILENCE_DBFS:
+                    raise ValueError(f"'{path}' is silent in its middle {seconds:g} s.")
+            except (OSError, ValueError) as error:
+                skipped.append(str(error))
+                continue
+            clips.append(Clip(f"{group}-{path.stem}", group, functools.partial(_middle, path, short=True)))
+            waiting.append((group, paths))
             break
-        try:
-            excerpt = _middle(path, seconds)
-            if rms_dbfs(excerpt) < SILENCE_DBFS:
-                raise ValueError(f"'{path}' is silent in its middle {seconds:g} s.")
-        except (OSError, ValueError) as error:
-            skipped.append(str(error))
-            continue
-        clips.append(
-            Clip(f"{group}-{path.stem}", group, lambda wanted, path=path: _middle(path, wanted, short=True))
-        )
     if not clips:
         told = f": {skipped[0]}" if skipped else f" (of the kinds {', '.join(RECORDING_SUFFIXES)})."
         raise ValueError(f"'{folder}' holds no held-out recording of {seconds:g} s or more{told}")

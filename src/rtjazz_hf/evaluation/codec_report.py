@@ -37,7 +37,7 @@ SHOWN_CLIPS = 3
 SHOWN_SECONDS = 10.0
 _PANELS = (
     ("mel_distance", "mel distance, dB"),
-    ("pitch_correlation", "pitch correlation"),
+    ("pitch_correlation", "pitch correlation (contrast)"),
     ("snr", "SNR, dB"),
 )
 
