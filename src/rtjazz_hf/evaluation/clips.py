@@ -103,10 +103,12 @@ def _listed_recordings(listed: Path) -> list[tuple[str, Path]]:
 
 
 def _found_recordings(folder: Path) -> list[tuple[str, Path]]:
-    paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file()
-    )
-    parts = [(path.relative_to(folder).parts, path) for path in paths]
+    parts = []
+    for path in sorted(folder.rglob("*")):
+        names = path.relative_to(folder).parts
+        hidden = any(name.startswith(".") for name in names)
+        if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not hidden:
+            parts.append((names, path))
     return [(names[0] if len(names) > 1 else folder.name, path) for names, path in parts]
 
 
