@@ -60,7 +60,8 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
 def speed_verdicts(speed: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of what `rtjazz_hf.benchmark.benchmark_codec` measured."""
     settings = speed["settings"]
-    where = f"{settings['threads']} threads, {settings['device']}, {settings['dtype']}"
+    threads = f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}"
+    where = f"{threads}, {settings['device']}, {settings['dtype']}"
     if settings["load_average"] is not None:
         where += f", load {settings['load_average']:.1f} on {settings['cores']} cores at the start"
     rows = []
