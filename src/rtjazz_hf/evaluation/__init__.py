@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from .codec_measures import measure_round_trip
 from .metrics import (
     band_difference,
     band_energies,
+    band_snr,
     longest_silence,
+    loudness_error,
     mel_distance,
+    multi_mel_distance,
+    onset_sharpness_error,
     pitch_correlation,
     rms_dbfs,
     sanity,
     semitone_correlation,
     si_sdr,
+    snr,
+    stereo_width_error,
 )
 from .obedience import (
     beat_f_measure,
@@ -25,6 +32,7 @@ from .obedience import (
 __all__ = [
     "band_difference",
     "band_energies",
+    "band_snr",
     "beat_f_measure",
     "beat_scores",
     "chord_rank_rate",
@@ -33,12 +41,18 @@ __all__ = [
     "drift",
     "evaluate",
     "longest_silence",
+    "loudness_error",
+    "measure_round_trip",
     "mel_distance",
+    "multi_mel_distance",
+    "onset_sharpness_error",
     "pitch_correlation",
     "rms_dbfs",
     "sanity",
     "semitone_correlation",
     "si_sdr",
+    "snr",
+    "stereo_width_error",
 ]
 
 

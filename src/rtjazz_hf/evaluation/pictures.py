@@ -108,6 +108,44 @@ def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path
     return Path(path)
 
 
+def plot_rate_distortion(
+    curves: dict[str, tuple[Sequence[float], dict[str, Sequence[float]]]],
+    levels: dict[str, float],
+    measures: Sequence[tuple[str, str]],
+    path: str | Path,
+    title: str = "",
+) -> Path:
+    """Measures against bit rate, a panel each.
+
+    Args:
+        curves: name -> (rates in bit/s, measure -> values at these rates); a curve is drawn where it has the measure.
+        levels: measure -> value without a rate (un-quantised latents), drawn as a dashed line.
+        measures: (key, label of the axis) of every panel.
+    """
+    figure = _figure(5.5 * len(measures), 4.8)
+    panels = np.atleast_1d(figure.subplots(1, len(measures)))
+    for axis, (key, label) in zip(panels, measures):
+        for index, (name, (rates, values)) in enumerate(curves.items()):
+            if key not in values:
+                continue
+            style = "k--" if name == "bound" else "o-"
+            colour = {} if name == "bound" else {"color": f"C{index}"}
+            axis.plot(np.asarray(rates) / 1000, values[key], style, markersize=4, label=name, **colour)
+        if key in levels:
+            axis.axhline(levels[key], color="C0", linestyle=":", label="un-quantised latents")
+        axis.set_xscale("log")
+        ticks = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("kbit/s")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=110)
+    return Path(path)
+
+
 def plot_obedience(charts: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """Chord rates and beat F chart by chart: generated, its render, and the generated against rotated
     charts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,36 @@ import numpy as np
 def to_table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text for a terminal."""
     marks = {True: "ok", False: "MISSED", None: "-"}
-    cells = [("what", "asked", "measured", "")]
-    cells += [(row["what"], row["asked"], row["measured"], marks[row["ok"]]) for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(4)]
+    cells = [(row["what"], row["asked"], row["measured"], marks[row["ok"]]) for row in rows]
+    return to_columns(("what", "asked", "measured", ""), cells)
+
+
+def to_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells as aligned text for a terminal."""
+    cells = [header, *rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells
     )
+
+
+def to_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells as the lines of a Markdown table."""
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
+
+
+def verdicts_to_markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows of what, asked, measured, ok as the lines of a Markdown table."""
+    marks = {True: "met", False: "**missed**", None: "-"}
+    cells = [(row["what"], row["asked"], row["measured"], marks[row["ok"]]) for row in rows]
+    return to_markdown_table(("what", "asked", "measured", ""), cells)
 
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The report as a Markdown page: settings, the table, a line a chart, pictures."""
     settings = report["settings"]
     lines = ["# Evaluation", "", ", ".join(f"{key}: {value}" for key, value in settings.items()), ""]
-    lines += ["| what | asked | measured | |", "|---|---|---|---|"]
-    marks = {True: "met", False: "**missed**", None: "-"}
-    lines += [
-        f"| {row['what']} | {row['asked']} | {row['measured']} | {marks[row['ok']]} |"
-        for row in report["table"]
-    ]
+    lines += verdicts_to_markdown(report["table"])
     if "charts" in report:
         lines += [
             "",

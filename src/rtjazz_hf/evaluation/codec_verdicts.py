@@ -1,0 +1,260 @@
+"""What is asked of a codec against what was measured, and the codec report as text."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .codec_measures import BAND_NAMES, MEASURES
+from .writing import to_columns, to_markdown_table, to_table, verdicts_to_markdown
+
+STANDARD_LEVELS = 4
+GOAL_SNR = 40.0  # dB
+# set -> (levels or None for un-quantised, Opus rate whose mel distance is to be beaten, least pitch correlation)
+ASKED = {
+    "composed": ((None, 32, 0.97), (STANDARD_LEVELS, 16, 0.85), (STANDARD_LEVELS, 24, None)),
+    "real": ((None, 16, 0.9), (STANDARD_LEVELS, 8, None)),
+}
+LEAST_USAGE = 0.95
+MOST_DECODE, MOST_ENCODE = 0.03, 0.05  # of real time, whole
+MOST_SPLIT = 1e-5
+
+_HEADS = {  # column heads of the tables, short
+    "si_sdr": "SI-SDR",
+    "snr": "SNR",
+    "mel_distance": "mel",
+    "multi_mel_distance": "multi mel",
+    "pitch_correlation": "pitch",
+    "semitone_correlation": "semitone",
+    "onset_sharpness_error": "onset",
+    "loudness_error": "loudness",
+    "stereo_width_error": "width",
+}
+
+
+def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of what, asked, measured and ok for the figures asked of the codec; ok is None where nothing is asked."""
+    rows: list[dict[str, Any]] = []
+    for name, data in report["sets"].items():
+        for levels, rate, pitch in ASKED.get(name, ()):
+            rows += _against_opus(name, data, levels, rate, pitch)
+    for name, data in report["sets"].items():
+        rows += _codebook_rows(name, data["codebooks"])
+        rows += _snr_rows(name, data)
+    split = report["splits"]["decode"]
+    rows.append(
+        _row(
+            "decode in random splits versus whole, float32",
+            f"<= {MOST_SPLIT:g}",
+            f"{split:.1e}",
+            split <= MOST_SPLIT,
+        )
+    )
+    if report.get("speed"):
+        rows += speed_verdicts(report["speed"])
+    return rows
+
+
+def speed_verdicts(speed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of what `rtjazz_hf.benchmark.benchmark_codec` measured."""
+    settings = speed["settings"]
+    threads = f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}"
+    where = f"{threads}, {settings['device']}, {settings['dtype']}"
+    if settings["load_average"] is not None:
+        where += f", load {settings['load_average']:.1f} on {settings['cores']} cores at the start"
+    rows = []
+    for name, most in (("decode", MOST_DECODE), ("encode", MOST_ENCODE)):
+        whole = speed["whole"][name]
+        text = f"{whole['real_time_factor']:.4f} (least {whole['least_real_time_factor']:.4f})"
+        if "times_faster_than_encodec" in whole:
+            other = speed["encodec"][name]["real_time_factor"]
+            text += f"; EnCodec 48 kHz {other:.3f}, {whole['times_faster_than_encodec']:.1f} times slower"
+        asked = f"under {most:g} of real time"
+        rows.append(_row(f"{name} whole; {where}", asked, text, whole["real_time_factor"] < most))
+    for size, directions in speed["stream"].items():
+        for name, figures in directions.items():
+            if not figures["pieces"]:
+                continue
+            asked = size == "8" and name == "decode"
+            rows.append(
+                _row(
+                    f"{name} streamed, pieces of {size} frame{'s' if size != '1' else ''}",
+                    f"P99 < {figures['duration_ms']:.1f} ms" if asked else "-",
+                    f"P50 {figures['ms_p50']:.2f}, P95 {figures['ms_p95']:.2f}, P99 {figures['ms_p99']:.2f} ms of "
+                    f"{figures['duration_ms']:.1f} ms; {figures['real_time_factor']:.3f} of real time",
+                    figures["ms_p99"] < figures["duration_ms"] if asked else None,
+                )
+            )
+    return rows
+
+
+def to_text(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    parts = []
+    for name, data in report["sets"].items():
+        parts += [
+            "",
+            _title(name, data, report),
+            to_columns(*_measure_cells(data["rows"])),
+            _bound_line(data),
+        ]
+    return "\n".join([*parts, "", to_table(report["table"])])
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The report as a Markdown page."""
+    settings = ", ".join(f"{key}: {value}" for key, value in report["settings"].items())
+    lines = ["# Codec evaluation", "", settings, "", *verdicts_to_markdown(report["table"])]
+    for name, data in report["sets"].items():
+        lines += [
+            "",
+            f"## {_title(name, data, report)}",
+            "",
+            *to_markdown_table(*_measure_cells(data["rows"])),
+        ]
+        lines += ["", _bound_line(data), "", "Octave bands: error of the energy / SNR, dB.", ""]
+        lines += to_markdown_table(*_band_cells(data["rows"]))
+        books = data["codebooks"]
+        cells = [
+            (str(level), f"{100 * usage:.1f}%", f"{perplexity:.0f}")
+            for level, (usage, perplexity) in enumerate(zip(books["usage"], books["perplexity"]), start=1)
+        ]
+        lines += ["", f"Codebooks of {books['entries']} entries over {books['frames']} frames.", ""]
+        lines += to_markdown_table(("level", "usage", "perplexity"), cells)
+    for name in report["pictures"]:
+        lines += ["", f"![{Path(name).stem}]({name})"]
+    units = "; ".join(
+        f"{_HEADS[key]}: {title}{f', {unit}' if unit else ''}"
+        for key, (title, _, unit, _) in MEASURES.items()
+    )
+    lines += ["", f"Columns: {units}; bound: SNR in dB that reverse water-filling allows at the row's rate."]
+    lines += ["", f"Measured in {report['wall_seconds']:.0f} s."]
+    return "\n".join(lines) + "\n"
+
+
+def _row(what: str, asked: str, measured: str, ok: bool | None) -> dict[str, Any]:
+    return {"what": what, "asked": asked, "measured": measured, "ok": ok}
+
+
+def _find(data: dict[str, Any], kind: str, setting: float | None) -> dict[str, Any] | None:
+    return next((row for row in data["rows"] if (row["kind"], row["setting"]) == (kind, setting)), None)
+
+
+def _against_opus(
+    name: str, data: dict[str, Any], levels: int | None, rate: int, pitch: float | None
+) -> list[dict[str, Any]]:
+    ours = _find(data, "latents" if levels is None else "codes", levels)
+    other = _find(data, "opus", rate)
+    kind = "un-quantised latents" if levels is None else f"{levels} levels"
+    what = f"{name}, {kind}: mel distance"
+    goal = (name, levels, rate) == ("composed", STANDARD_LEVELS, 24)
+    asked = f"below Opus at {rate} kbit/s{' (goal)' if goal else ''}"
+    if ours is None or other is None:
+        missing = (
+            f"the codec has no {levels} levels" if ours is None else f"Opus at {rate} kbit/s was not run"
+        )
+        return [_row(what, asked, f"not measured: {missing}", None)]
+    rows = [
+        _row(
+            what,
+            asked,
+            f"{ours['mel_distance']:.2f} dB; Opus {other['mel_distance']:.2f} dB at {other['bitrate'] / 1000:.1f} "
+            f"kbit/s; SI-SDR {ours['si_sdr']:.1f} and {other['si_sdr']:.1f} dB",
+            ours["mel_distance"] < other["mel_distance"],
+        )
+    ]
+    if pitch is not None:
+        for key in ("pitch_correlation", "semitone_correlation"):
+            value = ours[key]
+            rows.append(
+                _row(f"{name}, {kind}: {MEASURES[key][0]}", f">= {pitch:g}", f"{value:.3f}", value >= pitch)
+            )
+    return rows
+
+
+def _codebook_rows(name: str, books: dict[str, Any]) -> list[dict[str, Any]]:
+    usage = ", ".join(f"{100 * share:.1f}%" for share in books["usage"])
+    perplexity = ", ".join(f"{value:.0f}" for value in books["perplexity"])
+    what = f"{name}, {len(books['usage'])} codebooks of {books['entries']} entries, {books['frames']} frames: usage"
+    asked = f">= {100 * LEAST_USAGE:g}% at every level"
+    return [_row(what, asked, f"{usage}; perplexity {perplexity}", min(books["usage"]) >= LEAST_USAGE)]
+
+
+def _snr_rows(name: str, data: dict[str, Any]) -> list[dict[str, Any]]:
+    codes = sorted((row for row in data["rows"] if row["kind"] == "codes"), key=lambda row: row["setting"])
+    steps = ", ".join(
+        f"{row['setting']:g}: {row['snr']:.2f} ({row['bitrate'] / 1000:.1f} kbit/s, bound {row['snr_bound']:.1f})"
+        for row in codes
+    )
+    rising = all(low["snr"] < high["snr"] for low, high in pairwise(codes))
+    rows = [_row(f"{name}, SNR in dB by levels", "monotone, next to the bound", steps, rising)]
+    reached = [
+        _reaches("codes", codes),
+        _reaches("un-quantised latents", [_find(data, "latents", None)]),
+        _reaches(
+            "Opus", sorted((r for r in data["rows"] if r["kind"] == "opus"), key=lambda row: row["bitrate"])
+        ),
+        f"bound: {_bound_rate(data)}",
+    ]
+    rows.append(_row(f"{name}, rate of {GOAL_SNR:g} dB SNR", "said", "; ".join(filter(None, reached)), None))
+    return rows
+
+
+def _reaches(name: str, rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    for row in rows:
+        if row["snr"] >= GOAL_SNR:
+            rate = "" if row["kind"] == "latents" else f" at {row['bitrate'] / 1000:.1f} kbit/s"
+            return f"{name}: reached{rate} ({row['snr']:.1f} dB)"
+    best = max(rows, key=lambda row: row["snr"])
+    rate = "" if best["kind"] == "latents" else f" at {best['bitrate'] / 1000:.1f} kbit/s"
+    return f"{name}: never, {best['snr']:.1f} dB at best{rate}"
+
+
+def _bound_rate(data: dict[str, Any]) -> str:
+    rates = [
+        rate / 1000 for rate in data["bound"]["rate_of_40_db"] if rate is not None and math.isfinite(rate)
+    ]
+    if not rates:
+        return "beyond the curve"
+    return f"{sum(rates) / len(rates):.0f} kbit/s ({min(rates):.0f} to {max(rates):.0f} clip by clip)"
+
+
+def _bound_line(data: dict[str, Any]) -> str:
+    return f"Reverse water-filling: {GOAL_SNR:g} dB SNR needs {_bound_rate(data)}."
+
+
+def _title(name: str, data: dict[str, Any], report: dict[str, Any]) -> str:
+    return f"{name}: means over {len(data['clips'])} held-out clips of {report['settings']['seconds']:g} s"
+
+
+def _measure_cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    header = ["", "kbit/s", *_HEADS.values(), "bound"]
+    cells = []
+    for row in rows:
+        rate = row["bitrate"]
+        cells.append(
+            [
+                row["name"],
+                "-" if rate is None or math.isnan(rate) else f"{rate / 1000:.2f}",
+                *(_number(row[key], 2 if MEASURES[key][2] else 3) for key in _HEADS),
+                _number(row["snr_bound"], 1),
+            ]
+        )
+    return header, cells
+
+
+def _band_cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    header = ["", *(f"{band} Hz" for band in BAND_NAMES)]
+    return header, [
+        [row["name"], *(f"{_number(row[f'band_error_{band}'], 1)} / {_number(row[f'band_snr_{band}'], 1)}"
+                        for band in BAND_NAMES)]
+        for row in rows
+    ]  # fmt: skip
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,133 @@
+"""Measure a codec on held-out music, beside Opus and the reverse water-filling bound.
+
+    python training/evaluate_codec.py --codec runs/codec/final --takes data/corpus --real data/real --out report/
+
+Needs opus-tools or ffmpeg (Debian, Ubuntu: apt-get install opus-tools), and pip install 'rtjazz-hf[eval]'. Opus
+files and their scores stay in --cache, so that the next codec on the same clips is measured in a fraction of the
+time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rtjazz_hf.evaluation.clips import Clip, clips_of_recordings, clips_of_takes
+from rtjazz_hf.evaluation.codec_report import LEVELS, OPUS_RATES, evaluate_codec
+from rtjazz_hf.evaluation.opus import OpusUnavailable
+from rtjazz_hf.evaluation.takes import from_record, load_held_out
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="example: python training/evaluate_codec.py --takes data/corpus --out report/ --speed",
+    )
+    parser.add_argument(
+        "--codec",
+        default="rtjazz-mini",
+        help="folder of a pipeline or of a codec, or a bundled name (default: %(default)s)",
+    )
+    parser.add_argument("--takes", type=Path, help="corpus of prepare_corpus.py; its test split is used")
+    parser.add_argument(
+        "--font-takes", type=Path, help="corpus rendered with a sound font held out; all its takes are used"
+    )
+    parser.add_argument(
+        "--real", type=Path, help="folder of recorded music (prepare_corpus.py --real, or any)"
+    )
+    parser.add_argument("--levels", type=int, nargs="+", default=list(LEVELS), help="(default: %(default)s)")
+    parser.add_argument(
+        "--opus-rates", type=float, nargs="*", default=list(OPUS_RATES), metavar="KBIT",
+        help="kbit/s; none leaves Opus out (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--num-takes", type=int, default=20, help="clips of each set (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each clip (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for codec.json, codec.md and pictures"
+    )
+    parser.add_argument("--cache", type=Path, help="folder of Opus files and scores (default: OUT/opus)")
+    parser.add_argument("--speed", action="store_true", help="time it too, beside transformers' EnCodec")
+    parser.add_argument("--threads", type=int, default=2, help="of the timing (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="the report on stdout")
+    parser.add_argument("--quiet", action="store_true", help="nothing on stderr but errors")
+    args = parser.parse_args(arguments)
+    if args.num_takes < 1 or not args.seconds >= 1:
+        parser.error("--num-takes wants at least 1, --seconds at least 1")
+    if args.threads < 1:
+        parser.error("--threads wants at least 1")
+    if args.takes is args.font_takes is args.real is None and not args.speed:
+        parser.error("give at least one of --takes, --font-takes, --real and --speed")
+    return args
+
+
+def load_codec(name: str):
+    """A codec alone, or the one of a pipeline; by folder, or by bundled name."""
+    from rtjazz_hf import RealTimeJazzCodec
+    from rtjazz_hf.hub import resolve_pretrained
+
+    folder, local = resolve_pretrained(name)
+    if not local:
+        raise OSError(f"there is no folder {name}, nor a bundled model of that name.")
+    inside = {"subfolder": "codec"} if (Path(folder) / "model_index.json").is_file() else {}
+    return RealTimeJazzCodec.from_pretrained(folder, **inside).eval()
+
+
+def load_sets(args: argparse.Namespace) -> dict[str, list[Clip]]:
+    """Clips by set, in the order of the report."""
+    from rtjazz_hf.corpus.dataset import load_takes
+
+    sets: dict[str, list[Clip]] = {}
+    if args.takes is not None:
+        sets["composed"] = clips_of_takes(
+            load_held_out(args.takes, args.num_takes), args.num_takes, args.seconds
+        )
+    if args.font_takes is not None:
+        takes = [from_record(record) for record in load_takes(args.font_takes)]
+        sets["font"] = clips_of_takes(takes, args.num_takes, args.seconds)
+    if args.real is not None:
+        sets["real"], skipped = clips_of_recordings(args.real, args.num_takes, args.seconds)
+        for reason in skipped:
+            print(f"passed over: {reason}", file=sys.stderr)
+    return sets
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse_args(arguments)
+    try:
+        codec = load_codec(args.codec).to(args.device)
+        sets = load_sets(args)
+        speed = None
+        if args.speed:
+            from rtjazz_hf.benchmark import benchmark_codec
+
+            speed = benchmark_codec(codec, threads=args.threads)
+        if not sets:  # --speed alone
+            from rtjazz_hf.evaluation.codec_verdicts import speed_verdicts
+            from rtjazz_hf.evaluation.writing import to_plain, to_table, write_text
+
+            report = to_plain({"speed": speed, "table": speed_verdicts(speed)})
+            args.out.mkdir(parents=True, exist_ok=True)
+            write_text(args.out / "speed.json", json.dumps(report, indent=2) + "\n")
+            if not args.quiet:
+                print(to_table(report["table"]), file=sys.stderr)
+        else:
+            report = evaluate_codec(
+                codec, sets, args.out, levels=args.levels, seconds=args.seconds, opus_rates=args.opus_rates,
+                cache=args.cache, speed=speed, progress=not args.quiet,
+            )  # fmt: skip
+    except (OpusUnavailable, ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command uses what is in its cache", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
