@@ -7,8 +7,9 @@ import math
 import torch
 from torch.nn import functional as F
 
+from .energies import pooled_energies
 from .quantizer import all_reduce_, process_count
-from .transforms import FLOOR, constant
+from .transforms import FLOOR
 
 # FFT size, hop, how its bins are pooled, and weight. Semitones where pitch is heard, and the melody counts twice; ERB
 # bands where attacks are.
@@ -21,26 +22,6 @@ MEL_RESOLUTIONS = (
     (2048, 640, "mel", 128, 2.0),
     (512, 240, "mel", 32, 1.0),
 )
-
-
-def pooled_energies(
-    audio: torch.Tensor, n_fft: int, hop: int, kind: str, size, sampling_rate: int = 48000
-) -> torch.Tensor:
-    """audio (batch, 2, samples) -> energies (batch, left/right/mid/side, pools, frames)."""
-    batch, device = audio.shape[0], audio.device
-    window = constant("hann_window", n_fft, device=device)
-    if kind == "semitone":
-        pool = constant("semitone_matrix", n_fft, *size, sampling_rate, 0.4, device=device)
-    else:
-        pool = constant(f"{kind}_matrix", n_fft, size, sampling_rate, device=device)
-    spectrum = torch.stft(audio.flatten(0, 1), n_fft, hop, window=window, return_complex=True)
-    spectrum = torch.view_as_real(spectrum).unflatten(0, (batch, 2))  # (batch, 2, bins, frames, 2)
-    left, right = spectrum[:, 0], spectrum[:, 1]
-    # Mid and side from the same transforms: the FFT is linear.
-    power = torch.stack(
-        [x.square().sum(-1) for x in (left, right, (left + right) / 2, (left - right) / 2)], 1
-    )
-    return pool @ power
 
 
 def spectral_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
@@ -184,7 +165,6 @@ __all__ = [
     "feature_matching_loss",
     "mel_loss",
     "pitch_contrast_loss",
-    "pooled_energies",
     "spectral_loss",
     "waveform_loss",
 ]
