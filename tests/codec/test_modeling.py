@@ -184,7 +184,9 @@ class TestTraining:
     def test_quantiser_learns_along(self):
         codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY)).train()
         codec.fit_start([music()])
-        out = codec(music(rows=2), levels=torch.tensor([0, 3]), latent_noise=0.1, start_frame=torch.tensor([3, 40]))
+        out = codec(
+            music(rows=2), levels=torch.tensor([0, 3]), latent_noise=0.1, start_frame=torch.tensor([3, 40])
+        )
         assert out.quantizer.codes.shape[1] == 4 and codec.quantizer.is_initialized
         assert torch.isfinite(out.quantizer.loss)
 
