@@ -226,11 +226,11 @@ class LappedDecoder(nn.Module):
         bands = 2 * config.num_bands
         free = config.phase == "free"
         fine = config.num_fine_bands * 3 // 2
-        controls = 2 * config.num_tones + bands + fine + 3 * ENVELOPE_POINTS if free else base + bands
+        controls = 2 * config.num_tones + bands + fine + 2 * ENVELOPE_POINTS if free else base + bands
         self.components = nn.Linear(config.latent_dim, base)
         self.noise_offset = nn.Parameter(torch.zeros(bands))  # what tones leave to the noise, in log power
         if free:
-            self.noise_shape = nn.Parameter(torch.zeros(config.hop_length))  # inside the bands, log power
+            self.noise_shape = nn.Parameter(torch.zeros(NOISE_WINDOW // 2 + 1))  # inside the bands, log power
             self.level_share = nn.Parameter(torch.ones(config.level_passes, fine))  # of what is missing
         self.project_in = nn.Linear(config.latent_dim, width)
         self.blocks = nn.ModuleList(
@@ -270,19 +270,23 @@ class LappedDecoder(nn.Module):
         return torch.cat([amplitudes * angle.cos(), amplitudes * angle.sin()], dim=-1) @ basis
 
     def _noise(self, log_power: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-        """Log band power (batch, 2, frames, bands) -> MDCT coefficients of noise (batch, 2, frames, hop)."""
+        """Log band power (batch, 2, frames, bands) -> noise (batch, 2, frames, hop + overlap), not faded: a frame and
+        the next are filtered from the same table, so they agree where they overlap."""
         config, device = self.config, log_power.device
-        counts = constant(
-            "band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device
-        ).sum(-1)
+        length = config.hop_length + config.overlap
+        counts = constant("band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device).sum(-1)
         window = constant("asymmetric_window", NOISE_WINDOW, WINDOWS[NOISE_WINDOW], device=device)
         # White noise of unit variance has this power in a band of the encoder's analysis.
         unit = counts * window.square().sum()
         amplitude = torch.exp(0.5 * (log_power - unit.log()).clamp(-25, 6))
-        spread = constant("band_interpolation", config.num_bands, config.hop_length, config.sampling_rate)
-        signs = constant("noise_signs", config.noise_frames, config.hop_length, device=device)
-        signs = signs[:, frame % config.noise_frames].transpose(0, 1)  # (batch, 2, frames, hop)
-        return (amplitude @ spread.to(device)) * signs
+        spread = constant("band_interpolation", config.num_bands, NOISE_WINDOW, config.sampling_rate, device=device)
+        gains = amplitude @ spread
+        if config.phase == "free":
+            gains = gains * torch.exp(0.5 * self.noise_shape)
+        table = constant("noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=device)
+        spectrum = table[:, frame % config.noise_frames].transpose(0, 1)  # (batch, 2, frames, bins)
+        margin = (NOISE_WINDOW - length) // 2
+        return torch.fft.irfft(spectrum * gains, NOISE_WINDOW)[..., margin : margin + length]
 
     def _overlap_add(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames (batch, 2, frames, hop + overlap) -> (batch, 2, frames, hop), what the next piece starts with."""
@@ -292,15 +296,17 @@ class LappedDecoder(nn.Module):
         return whole, tails[:, :, -1].clone()
 
     def _level(self, frames, asked: torch.Tensor, index: int, state, new) -> torch.Tensor:
-        """One pass: frames (batch, 2, frames, samples) -> the same with their fine bands (batch, frames, mid and
-        side) moved towards `asked`."""
+        """One pass: frames (batch, 2, frames, samples) that fall within the overlap -> the same with their fine bands
+        (batch, frames, mid and side) moved towards `asked`."""
         config, device = self.config, frames.device
         hop, overlap = config.hop_length, config.overlap
-        whole, new[f"level_tail_{index}"] = self._overlap_add(frames, state[f"level_tail_{index}"])
+        whole, new[f"level_tail_{index}"] = self._overlap_add(
+            frames * constant("join_window", hop, overlap, device=device), state[f"level_tail_{index}"]
+        )
         past = state[f"level_past_{index}"].to(whole)
         heard = torch.cat([past, whole.flatten(2)], dim=-1)
         new[f"level_past_{index}"] = heard[..., -past.shape[-1] :].clone()
-        # The frame's own tail has faded by itself; the frame after it is not known yet.
+        # What comes after this frame is not known yet: its own continuation stands for it.
         heard = heard.unfold(-1, past.shape[-1] + hop, hop)
         windows = torch.cat([heard, frames[..., hop:]], dim=-1)
         window = constant("level_window", LEVEL_WINDOW, hop, overlap, True, device=device)
@@ -312,24 +318,18 @@ class LappedDecoder(nn.Module):
         for part in missing:
             spread = constant("mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate, device=device)
             gains.append(torch.exp(0.5 * (part @ spread)))
-        played = torch.fft.irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)[..., -(hop + overlap) :]
-        played = played / window.max()
-        return played * constant("join_window", hop, overlap, device=device)
+        played = torch.fft.irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)
+        return played[..., -(hop + overlap) :] / window.max()
 
     def _play(self, tones, pan, noise, envelope, frame) -> torch.Tensor:
-        """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands) -> frames of samples."""
-        config, device = self.config, tones.device
+        """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands) -> frames of samples that fall
+        within the overlap."""
+        config = self.config
         amplitude = torch.exp(0.5 * tones.clamp(-25, 2))
         amplitudes = torch.stack([amplitude, amplitude * pan], dim=1)
-        mdct = constant("mdct_basis", config.hop_length, config.overlap, device=device)
-        noise = self._noise(noise, frame) * torch.exp(0.5 * self.noise_shape)
-        split = config.hop_length // 8  # 3 kHz: cymbals are struck while the bass hums on
-        parts = (
-            self._tones(amplitudes, frame),
-            noise[..., :split] @ mdct[:split],
-            noise[..., split:] @ mdct[split:],
-        )
-        return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts))
+        parts = (self._tones(amplitudes, frame), self._noise(noise, frame))
+        fall = constant("fall_window", config.hop_length, config.overlap, device=tones.device)
+        return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts)) * fall
 
     def _free_frames(self, start, control, frame, state, new) -> torch.Tensor:
         """Decoded features (batch, frames, base) and controls of the blocks -> frames (batch, 2, frames, samples)."""
@@ -337,7 +337,7 @@ class LappedDecoder(nn.Module):
         notes, bands, tones = config.num_notes, 2 * config.num_bands, config.num_tones
         fine = config.num_fine_bands * 3 // 2
         level, noise, pan, asked = start.split([notes, bands, config.num_pan_bands, fine], dim=-1)
-        control = control.split([tones, tones, bands, fine, 3 * ENVELOPE_POINTS], dim=-1)
+        control = control.split([tones, tones, bands, fine, 2 * ENVELOPE_POINTS], dim=-1)
         # A partial leaks into its neighbours' filters: what is weaker than a neighbour is pushed down.
         neighbour = torch.maximum(F.pad(level, (1, 0))[..., :-1], F.pad(level, (0, 1))[..., 1:])
         level = level - 1.5 * F.relu(neighbour - level)
@@ -351,11 +351,11 @@ class LappedDecoder(nn.Module):
         points = constant(
             "envelope_points", ENVELOPE_POINTS, config.hop_length + config.overlap, device=device
         )
-        envelope = torch.exp(2 * torch.tanh(control[4].unflatten(-1, (3, -1)))) @ points
+        envelope = torch.exp(2 * torch.tanh(control[4].unflatten(-1, (2, -1)))) @ points
         frames = self._play(level, pan, noise, envelope, frame)
         for index in range(config.level_passes):
             frames = self._level(frames, asked + control[3], index, state, new)
-        return frames
+        return frames * constant("join_window", config.hop_length, config.overlap, device=device)
 
     def forward(
         self, latents: torch.Tensor, state: StreamingState | None = None
@@ -390,7 +390,9 @@ class LappedDecoder(nn.Module):
         signed = signed / LappedEncoder.emphasis(self, start.device)
         noise = (3 * control[..., base:] + self.noise_offset).unflatten(-1, (2, -1)).transpose(1, 2)
         mdct = constant("mdct_basis", config.hop_length, config.overlap, device=start.device)
-        return (signed + self._noise(noise, frame)) @ mdct
+        hop, overlap, device = config.hop_length, config.overlap, start.device
+        fade = constant("join_window", hop, overlap, device=device) * constant("fall_window", hop, overlap, device=device)
+        return signed @ mdct + self._noise(noise, frame) * fade
 
 
 @torch.no_grad()

@@ -103,11 +103,15 @@ def _level_window(length: int, hop: int, overlap: int, faded: bool) -> np.ndarra
     return (np.concatenate([up, np.ones(hop), down**0 if faded else down]) * scale).astype(np.float32)
 
 
+def _fall_window(hop: int, overlap: int) -> np.ndarray:
+    """One, and half a cosine slope in the overlap: (hop + overlap,)."""
+    return np.concatenate([np.ones(hop), np.cos(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap)]).astype(np.float32)
+
+
 def _join_window(hop: int, overlap: int) -> np.ndarray:
-    """Fades a frame in; it has faded out already, but for what a filter has smeared over its end: (hop + overlap,)."""
+    """Makes frames that have `_fall_window` add up to one: (hop + overlap,)."""
     up = np.sin(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap) ** 2
-    end = np.cos(math.pi / 2 * (np.arange(overlap // 2) + 0.5) / (overlap // 2)) ** 2
-    return np.concatenate([up, np.ones(hop - overlap // 2), end])[: hop + overlap].astype(np.float32)
+    return np.concatenate([up, _fall_window(hop, overlap)[overlap:]]).astype(np.float32)
 
 
 def _mean_mel_matrix(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
@@ -153,15 +157,11 @@ def _tone_frequencies(lowest: int, count: int, tones_per_note: int) -> np.ndarra
     return note_frequency(np.arange(lowest, lowest + count)[:, None] + offsets).ravel()
 
 
-def _tone_basis(
-    hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int
-) -> np.ndarray:
-    """Cosines then negative sines of a frame, in windows that overlap to one: (2 tones, hop + overlap)."""
-    # Squared slopes: a tone runs on in phase through the overlap, so amplitudes add, not powers.
-    window = _frame_window(hop, overlap) ** 2
+def _tone_basis(hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int) -> np.ndarray:
+    """Cosines then negative sines of a frame and its overlap: (2 tones, hop + overlap)."""
     step = 2 * math.pi * _tone_frequencies(lowest, count, tones_per_note) / rate
     angle = step[:, None] * np.arange(hop + overlap)[None]
-    return np.concatenate([np.cos(angle) * window, -np.sin(angle) * window]).astype(np.float32)
+    return np.concatenate([np.cos(angle), -np.sin(angle)]).astype(np.float32)
 
 
 def _tone_turns(lowest: int, count: int, tones_per_note: int, hop: int, rate: int) -> np.ndarray:
@@ -181,22 +181,28 @@ def _envelope_points(points: int, length: int) -> np.ndarray:
     return np.stack([np.interp(places, np.arange(points), row) for row in np.eye(points)]).astype(np.float32)
 
 
-def _noise_signs(frames: int, hop: int) -> np.ndarray:
-    """Random signs for mid and side: (2, frames, hop). Signs, not Gaussians: bands keep their level."""
+def _noise_spectra(frames: int, hop: int, length: int) -> np.ndarray:
+    """Spectra of pieces of one white noise for mid and side, a hop apart, around each frame: (2, frames, bins).
+
+    The noise has unit variance and begins again after its last frame.
+    """
     generator = np.random.Generator(np.random.PCG64(20))
-    return (generator.integers(0, 2, (2, frames, hop)) * 2 - 1).astype(np.float32)
+    noise = generator.standard_normal((2, frames * hop), dtype=np.float32)
+    noise = np.concatenate([noise] * -(-(frames * hop + length) // (frames * hop)), axis=1)
+    pieces = np.lib.stride_tricks.sliding_window_view(noise, length, axis=1)[:, : frames * hop : hop]
+    return np.fft.rfft(pieces).astype(np.complex64)
 
 
-def _band_interpolation(num_bands: int, hop: int, sampling_rate: int) -> np.ndarray:
-    """Spreads band gains over MDCT coefficients, linearly on the ERB scale: (num_bands, hop)."""
+def _band_interpolation(num_bands: int, n_fft: int, sampling_rate: int) -> np.ndarray:
+    """Spreads band gains over FFT bins, linearly on the ERB scale: (num_bands, n_fft // 2 + 1)."""
     edges = erb_number(band_edges(num_bands))
-    frequencies = (np.arange(hop) + 0.5) * sampling_rate / 2 / hop
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)
     place = (erb_number(frequencies) - edges[0]) / (edges[-1] - edges[0]) * num_bands - 0.5
     place = place.clip(0, num_bands - 1 - 1e-6)
-    low = place.astype(int)
-    matrix = np.zeros((num_bands, hop), dtype=np.float32)
-    matrix[low, np.arange(hop)] = 1 - (place - low)
-    matrix[low + 1, np.arange(hop)] += place - low
+    low, bins = place.astype(int), np.arange(len(frequencies))
+    matrix = np.zeros((num_bands, len(frequencies)), dtype=np.float32)
+    matrix[low, bins] = 1 - (place - low)
+    matrix[low + 1, bins] += place - low
     return matrix
 
 
@@ -221,6 +227,7 @@ _BUILDERS = {
     "mel_spread": _mel_spread,
     "level_window": _level_window,
     "join_window": _join_window,
+    "fall_window": _fall_window,
     "semitone_matrix": lambda n_fft, low, high, rate, width: semitone_matrix(
         n_fft, np.arange(low, high), rate, width
     ),
@@ -229,7 +236,7 @@ _BUILDERS = {
     "tone_turns": _tone_turns,
     "tone_spread": _tone_spread,
     "envelope_points": _envelope_points,
-    "noise_signs": _noise_signs,
+    "noise_spectra": _noise_spectra,
     "band_interpolation": _band_interpolation,
     "band_index": _band_index,
     "tone_phases": _tone_phases,
