@@ -7,6 +7,7 @@ lead to them. They are needed in training only and are no part of the saved code
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -71,7 +72,7 @@ class PeriodDiscriminator(nn.Module):
         self.period = period
         sizes = [2, num_filters, 2 * num_filters, 4 * num_filters, 4 * num_filters]
         self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in zip(sizes, sizes[1:])
+            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(sizes)
         )
         self.post = weight_norm(nn.Conv2d(sizes[-1], 1, (3, 1), padding=(1, 0)))
 

@@ -145,7 +145,8 @@ def _mdct_basis(hop: int, overlap: int) -> np.ndarray:
 
 def _tone_frequencies(lowest: int, count: int, tones_per_note: int) -> np.ndarray:
     """Hz of the tones of the bank: `tones_per_note` around each note, evenly spaced in pitch."""
-    offsets = (np.arange(tones_per_note) + 0.5) / tones_per_note - 0.5 + (0.5 / tones_per_note) * (1 - tones_per_note % 2)
+    even = 1 - tones_per_note % 2  # these would straddle the note: half a step up puts one on it
+    offsets = (np.arange(tones_per_note) + 0.5 + 0.5 * even) / tones_per_note - 0.5
     return note_frequency(np.arange(lowest, lowest + count)[:, None] + offsets).ravel()
 
 
