@@ -18,6 +18,7 @@ from rtjazz_hf.evaluation.clips import Clip, clips_of_recordings, clips_of_takes
 from rtjazz_hf.evaluation.codec_report import LEVELS, OPUS_RATES, evaluate_codec
 from rtjazz_hf.evaluation.opus import OpusUnavailable
 from rtjazz_hf.evaluation.takes import from_record, load_held_out
+from rtjazz_hf.hub import load_codec
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,7 +29,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--codec",
         default="rtjazz-mini",
-        help="folder of a pipeline or of a codec, or a bundled name (default: %(default)s)",
+        help="a pipeline or a codec: bundled name, folder or Hub id (default: %(default)s)",
     )
     parser.add_argument("--takes", type=Path, help="corpus of prepare_corpus.py; its test split is used")
     parser.add_argument(
@@ -61,18 +62,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.takes is args.font_takes is args.real is None and not args.speed:
         parser.error("give at least one of --takes, --font-takes, --real and --speed")
     return args
-
-
-def load_codec(name: str):
-    """A codec alone, or the one of a pipeline; by folder, or by bundled name."""
-    from rtjazz_hf import RealTimeJazzCodec
-    from rtjazz_hf.hub import resolve_pretrained
-
-    folder, local = resolve_pretrained(name)
-    if not local:
-        raise OSError(f"there is no folder {name}, nor a bundled model of that name.")
-    inside = {"subfolder": "codec"} if (Path(folder) / "model_index.json").is_file() else {}
-    return RealTimeJazzCodec.from_pretrained(folder, **inside).eval()
 
 
 def load_sets(args: argparse.Namespace) -> dict[str, list[Clip]]:
