@@ -195,11 +195,12 @@ class TestCompare:
         assert sorted(os.listdir()) == ["take.codec.png", "take.wav"]
         assert Path("take.codec.png").read_bytes().startswith(b"\x89PNG")
 
-    @pytest.mark.parametrize("samples", [1, 24_000])
-    def test_what_cannot_be_measured_is_null(self, codec, samples):
-        soundfile.write("silence.wav", np.zeros((samples, 2)), 48_000)
-        code, out, _ = codec("compare", "silence.wav", "-o", "a.png", "--json")
-        assert code == 0 and json.loads(out)["measures"]["codes"]["si_sdr"] is None
+    @pytest.mark.parametrize(("samples", "level"), [(1, 0.0), (24_000, 0.0), (24_000, 0.1)])
+    def test_what_cannot_be_measured_is_null(self, codec, samples, level):
+        soundfile.write("flat.wav", np.full((samples, 2), level), 48_000)
+        code, out, _ = codec("compare", "flat.wav", "-o", "a.png", "--json")
+        measures = json.loads(out)["measures"]["codes"]
+        assert code == 0 and measures["si_sdr"] is None and measures["mel_distance"] is not None
 
 
 @pytest.mark.parametrize("part", ["encode", "decode", "compare"])

@@ -188,9 +188,11 @@ class TestRecordings:
 
     def test_a_list_says_what_is_held_out(self, recordings, tmp_path):
         shutil.copytree(recordings, tmp_path, dirs_exist_ok=True)
+        said = {"package": "a", "licence": "CC0", "duration": 3.0, "title": "", "author": ""}
         rows = [
-            {"file": "alpha/one.flac", "package": "a", "licence": "CC0", "split": "train"},
-            {"file": "alpha/two.flac", "package": "a", "licence": "CC0", "split": "test"},
+            {"file": "alpha/one.flac", "split": "train", **said},
+            {"file": "alpha/two.flac", "split": "test", **said},
+            {"file": "alpha/gone.flac", "split": "test", **said},
         ]
         (tmp_path / "real.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
         clips, _ = clips_of_recordings(tmp_path, 10, 2.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from .cli_common import Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .codec import RealTimeJazzCodec
 
 CODE_SUFFIX = ".rtj"  # that of rtjazz_hf.codec.code_file, which imports torch: too long for --help
@@ -216,6 +213,7 @@ def run_compare(args: argparse.Namespace) -> int:
     import torch
 
     from .audio import read_audio, write_audio
+    from .evaluation.codec_measures import measure_round_trip
     from .evaluation.pictures import plot_round_trip
     from .evaluation.writing import to_plain, write_text
 
@@ -250,31 +248,15 @@ def run_compare(args: argparse.Namespace) -> int:
     return _tell(args, result, _table(measures, rate))
 
 
-def measure_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
-    """What is measured of a round trip, by name."""
-    import numpy as np
-
-    from .evaluation import metrics
-
-    varies = bool(np.ptp(reference) > 0)  # of silence and of direct current there is no SI-SDR
-    scores = {
-        "si_sdr": metrics.si_sdr(reference, estimate) if varies else math.nan,
-        "mel_distance": metrics.mel_distance(reference, estimate),
-        "pitch_correlation": metrics.pitch_correlation(reference, estimate),
-        "semitone_correlation": metrics.semitone_correlation(reference, estimate),
-    }
-    bands = zip(metrics.OCTAVE_CENTRES, metrics.band_difference(reference, estimate))
-    return scores | {f"band_error_{centre:g}": float(error) for centre, error in bands}
-
-
 def _compare_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """The files to write, each of which can be written."""
     from .audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
 
     try:
         import matplotlib  # noqa: F401  (better missed now than after the work)
+        import pyloudnorm  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"the picture needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
+        raise ValueError(f"compare needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
     if args.output is None:
         args.output = Path(f"{args.input.stem}.codec.png")
     output = args.output.expanduser()
@@ -298,21 +280,17 @@ def _compare_outputs(args: argparse.Namespace) -> dict[str, Path]:
 
 def _table(measures: dict[str, dict[str, float]], rate: str) -> str:
     """Measures in rows, the octave bands of one kind in one row."""
-    names = list(measures["codes"])
-    bands = [re.fullmatch(r"(.+)_([\d.]+)", name) for name in names]
-    lines = [f"{'':28}{'un-quantised':>14}{rate:>24}"]
-    for name, band in zip(names, bands):
-        if not band:
-            latents, codes = (measures[kind][name] for kind in ("latents", "codes"))
-            lines.append(f"{name.replace('_', ' '):28}{latents:14.3f}{codes:24.3f}")
-    kinds = dict.fromkeys(band[1] for band in bands if band)
-    if kinds:
-        centres = list(dict.fromkeys(band[2] for band in bands if band))
-        lines.append(f"{'octave band, Hz':28}" + "".join(f"{centre:>8}" for centre in centres))
-    for kind in kinds:
-        for way in ("latents", "codes"):
-            values = "".join(f"{measures[way].get(f'{kind}_{centre}', math.nan):8.1f}" for centre in centres)
-            lines.append(f"{kind.replace('_', ' ') + ', ' + way + ', dB':28}" + values)
+    from .evaluation.codec_measures import BAND_NAMES, MEASURES
+
+    lines = [f"{'':36}{'un-quantised':>14}{rate:>24}"]
+    for name, (title, _, unit, _) in MEASURES.items():
+        latents, codes = (measures[way][name] for way in ("latents", "codes"))
+        lines.append(f"{title + (unit and f', {unit}'):36}{latents:14.3f}{codes:24.3f}")
+    lines.append(f"{'octave band, Hz':36}" + "".join(f"{name:>8}" for name in BAND_NAMES))
+    for kind, title in (("band_error", "energy error"), ("band_snr", "SNR")):
+        for way, words in (("latents", "un-quantised"), ("codes", "codes")):
+            values = "".join(f"{measures[way][f'{kind}_{name}']:8.1f}" for name in BAND_NAMES)
+            lines.append(f"{f'{title}, {words}, dB':36}" + values)
     return "\n".join(lines)
 
 

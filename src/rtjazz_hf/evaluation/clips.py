@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ import numpy as np
 import soundfile
 
 from rtjazz_hf.audio import read_audio
+from rtjazz_hf.corpus.real_music import TABLE, load_real_music
 
 from .metrics import SILENCE_DBFS, rms_dbfs
 from .takes import HeldOutTake, choose_takes
 
 RECORDING_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
-REAL_LIST = "real.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,21 +48,24 @@ def clips_of_takes(takes: Sequence[HeldOutTake], num: int, seconds: float) -> li
 def clips_of_recordings(folder: str | os.PathLike, num: int, seconds: float) -> tuple[list[Clip], list[str]]:
     """Middle excerpts of up to `num` recordings in a folder tree, spread over its packages.
 
-    Where the folder holds `real.jsonl` (one JSON object a line: file, package, split, ...), the files of split
-    "test" are taken and grouped by package; else every audio file below the folder, grouped by its first
+    Where the folder was made by `prepare_corpus.py --real`, the recordings held out are taken and grouped by package;
+    else every audio file below the folder, grouped by its first
     sub-folder.
 
     Returns:
         The clips, and a line for every file that was passed over (unreadable, too short, silent).
 
     Raises:
-        FileNotFoundError: no such folder. ValueError: no usable recording in it, or a broken `real.jsonl`.
+        FileNotFoundError: no such folder. ValueError: no usable recording in it, or a table of recordings that
+            cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder '{folder}' of recordings.")
-    listed = folder / REAL_LIST
-    files = _listed_recordings(listed) if listed.is_file() else _found_recordings(folder)
+    if (folder / TABLE).is_file():
+        files = [(recording.package, recording.path) for recording in load_real_music(folder, "test")]
+    else:
+        files = _found_recordings(folder)
     groups: dict[str, list[Path]] = {}
     for group, path in files:
         groups.setdefault(group, []).append(path)
@@ -86,20 +88,6 @@ def clips_of_recordings(folder: str | os.PathLike, num: int, seconds: float) -> 
         told = f": {skipped[0]}" if skipped else f" (of the kinds {', '.join(RECORDING_SUFFIXES)})."
         raise ValueError(f"'{folder}' holds no held-out recording of {seconds:g} s or more{told}")
     return clips, skipped
-
-
-def _listed_recordings(listed: Path) -> list[tuple[str, Path]]:
-    found = []
-    for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if record.get("split", "test") == "test":
-                found.append((str(record["package"]), listed.parent / record["file"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"line {number} of '{listed}' is not a recording: {error!r}.") from error
-    return found
 
 
 def _found_recordings(folder: Path) -> list[tuple[str, Path]]:
