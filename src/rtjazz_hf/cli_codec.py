@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .cli_common import Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
-    from .codec import RealTimeJazzCodec
+    from .codec import CodeFile, RealTimeJazzCodec
 
 CODE_SUFFIX = ".rtj"  # that of rtjazz_hf.codec.code_file, which imports torch: too long for --help
 MAX_LEVELS = 32
@@ -132,23 +132,9 @@ def run_encode(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     file = read_codes(output)
     size = output.stat().st_size
-    result = {
-        "input": str(args.input),
-        "output": str(output),
-        "model": str(args.model),
-        "levels": file.num_codebooks,
-        "frames": file.frames,
-        "samples": file.samples,
-        "sampling_rate": file.sampling_rate,
-        "duration": file.duration,
-        "bitrate": file.bitrate,
-        "bytes": size,
-        "seconds": round(seconds, 3),
-        "real_time_factor": round(seconds / file.duration, 4),
-    }
     return _tell(
         args,
-        result,
+        {**_facts(args, output, file, seconds), "bytes": size},
         f"{output}: {file.duration:.2f} s, {file.num_codebooks} levels, {file.bitrate / 1000:.2f} kbit/s, "
         f"{size} bytes, real-time factor {seconds / file.duration:.3f}",
     )
@@ -172,11 +158,22 @@ def run_decode(args: argparse.Namespace) -> int:
     with _progress("decoding", file.duration) as on_progress:
         decode_file(codec, file, output, args.overwrite, args.any_codebooks, on_progress)
     seconds = time.perf_counter() - started
-    result = {
+    return _tell(
+        args,
+        _facts(args, output, file, seconds),
+        f"{output}: {file.duration:.2f} s from {file.num_codebooks} levels at {file.bitrate / 1000:.2f} kbit/s, "
+        f"real-time factor {seconds / file.duration:.3f}",
+    )
+
+
+def _facts(args: argparse.Namespace, output: Path, file: CodeFile, seconds: float) -> dict[str, Any]:
+    """What `--json` says of an encoding or decoding that took so many seconds."""
+    return {
         "input": str(args.input),
         "output": str(output),
         "model": str(args.model),
         "levels": file.num_codebooks,
+        "frames": file.frames,
         "samples": file.samples,
         "sampling_rate": file.sampling_rate,
         "duration": file.duration,
@@ -184,12 +181,6 @@ def run_decode(args: argparse.Namespace) -> int:
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / file.duration, 4),
     }
-    return _tell(
-        args,
-        result,
-        f"{output}: {file.duration:.2f} s from {file.num_codebooks} levels at {file.bitrate / 1000:.2f} kbit/s, "
-        f"real-time factor {seconds / file.duration:.3f}",
-    )
 
 
 # ----------------------------------------------------------------------------------------------------------

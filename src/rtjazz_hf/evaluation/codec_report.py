@@ -23,7 +23,7 @@ from . import codec_measures, metrics, opus
 from .clips import Clip
 from .codec_measures import measure_round_trip
 from .codec_verdicts import to_markdown, to_text, verdicts
-from .model_checks import decode_split_difference
+from .model_checks import decode_split_difference, round_trip
 from .pictures import plot_rate_distortion
 from .rate_distortion import reverse_water_filling
 from .writing import to_plain, write_text
@@ -194,7 +194,8 @@ class _Run:
                     scores = self._opus_scores(clip, audio, contender.setting)
                     worst_delay = max(worst_delay, abs(scores.pop("delay")))
                 else:
-                    scores = measure_round_trip(audio, self._round_trip(audio, contender.setting))
+                    back, _ = round_trip(self.codec, audio, contender.setting)
+                    scores = measure_round_trip(audio, back)
                     scores["bitrate"] = (
                         float("nan") if contender.setting is None else self.codec.bitrate(contender.setting)
                     )
@@ -215,14 +216,6 @@ class _Run:
             "bound": bound,
             "opus_delay": worst_delay,
         }
-
-    def _round_trip(self, audio: np.ndarray, levels: float | None) -> np.ndarray:
-        latents = self.codec.encode(_tensor(self.codec, audio), return_codes=False).latents
-        if levels is None:
-            decoded = self.codec.decode(latents=latents)
-        else:
-            decoded = self.codec.decode(codes=self.codec.latents_to_codes(latents, int(levels)))
-        return decoded.audio[0, :, : audio.shape[-1]].float().cpu().numpy()
 
     def _opus_scores(self, clip: Clip, audio: np.ndarray, kilobits: float) -> dict[str, float]:
         """Scores, "bitrate" and "delay", from the cache where the same code measured the same Opus file before."""
@@ -266,8 +259,8 @@ class _Run:
             audio = clip.read(min(self.seconds, SHOWN_SECONDS))
             versions = {
                 "original": audio,
-                "un-quantised": self._round_trip(audio, None),
-                f"{standard} levels, {rate:.1f} kbit/s": self._round_trip(audio, standard),
+                "un-quantised": round_trip(self.codec, audio)[0],
+                f"{standard} levels, {rate:.1f} kbit/s": round_trip(self.codec, audio, standard)[0],
             }
             if self.opus_rates:
                 nearest = min(self.opus_rates, key=lambda asked: abs(np.log(asked / rate)))
