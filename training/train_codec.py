@@ -3,31 +3,34 @@
     accelerate launch training/train_codec.py --config mini --data data/corpus --output-dir runs/codec
 
 The run has two parts. Until `freeze_encoder_at`, encoder and decoder learn together on un-quantised, slightly
-noisy latents. Then the encoder is frozen, its latents are normalised, the quantiser is fitted to them, and the
-decoder goes on alone on quantised and un-quantised latents: what a flow model learned on these latents stays good.
+noisy latents, from `quantize_from` on with the quantiser in between. Then the encoder is frozen, its latents are
+normalised, the quantiser is fitted to them, and the decoder goes on alone on quantised and un-quantised latents: what
+a flow model learned on these latents stays good. Discriminators join at `adversarial_from`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 import torch
 
-from rtjazz_hf.audio import HOP_LENGTH, SAMPLE_RATE
-from rtjazz_hf.codec import (
-    RealTimeJazzCodec,
-    RealTimeJazzCodecConfig,
-    pitch_contrast_loss,
-    spectral_loss,
-    waveform_loss,
+from rtjazz_hf.audio import HOP_LENGTH
+from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, mel_loss, pitch_contrast_loss
+from rtjazz_hf.codec_training import (
+    CodecLoss,
+    CodecTrainConfig,
+    CodecWatch,
+    LatentStatistics,
+    fit_quantizer,
+    freeze_encoder,
 )
+from rtjazz_hf.corpus.augment import AugmentSettings
+from rtjazz_hf.corpus.crops import AudioCrops
 from rtjazz_hf.corpus.dataset import load_takes
+from rtjazz_hf.corpus.real_music import load_real_music
 from rtjazz_hf.training_utils import (
-    TrainConfig,
     TrainingRun,
     build_config,
     input_errors,
@@ -40,97 +43,31 @@ from rtjazz_hf.training_utils import (
 CONFIGS = Path(__file__).parent / "configs"
 
 
-@dataclass
-class CodecTrainConfig(TrainConfig):
-    data: str = ""
-    model: dict = field(default_factory=dict)
-    batch_size: int = 6
-    crop_frames: int = 90  # at least 13 frames: the longest window of the loss
-    latent_noise: float = 0.05  # standard deviation, relative to each channel's own
-    pitch_weight: float = 2.0
-    waveform_weight: float = 0.0
-    freeze_encoder_at: int = 1000
-    fit_clips: int = 100  # clips of 10 s for the transform start and the quantiser
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.data:
-            raise ValueError(
-                "data is missing: give --data, a folder of takes (see training/prepare_corpus.py)."
-            )
+def open_crops(config: CodecTrainConfig) -> tuple[AudioCrops, AudioCrops]:
+    """Crops to learn from, and crops of what is held out, not augmented."""
+    crops = []
+    for split, augment in (("train", AugmentSettings() if config.augment else None), ("test", None)):
+        takes = load_takes(config.data, split=split) or load_takes(config.data)
+        stems = load_takes(config.stems, split=split) if config.stems else None
+        real = load_real_music(config.real, split) if config.real else None
+        sources = dict(stems=stems, real=real, augment=augment, shares=config.shares or None)
+        crops.append(AudioCrops(takes, config.crop_frames, **sources))
+    return tuple(crops)
 
 
-class Crops:
-    """Random crops of the mixes of a corpus."""
-
-    def __init__(self, takes: list, frames: int):
-        self.paths = [take.path for take in takes]
-        self.lengths = [sf.info(path).frames for path in self.paths]
-        self.samples = frames * HOP_LENGTH
-        long_enough = [i for i, length in enumerate(self.lengths) if length >= self.samples]
-        if not long_enough:
-            raise ValueError(f"no take is as long as crop_frames={frames} ({self.samples} samples).")
-        self.indices = np.array(long_enough)
-
-    def read(self, index: int, start: int, samples: int) -> torch.Tensor:
-        audio, _ = sf.read(self.paths[index], start=start, frames=samples, dtype="float32", always_2d=True)
-        return torch.from_numpy(np.ascontiguousarray(audio.T))
-
-    def draw(self, rng: np.random.Generator, count: int) -> torch.Tensor:
-        """(count, 2, samples), each with its own gain, and sides swapped half of the time."""
-        crops = []
-        for index in rng.choice(self.indices, count):
-            start = int(rng.integers(self.lengths[index] - self.samples + 1))
-            crop = self.read(index, start, self.samples) * 10 ** (rng.uniform(-6, 2) / 20)
-            crops.append(crop.flip(0) if rng.random() < 0.5 else crop)
-        return torch.stack(crops)
-
-    def clips(self, count: int, seconds: float = 10.0) -> list[torch.Tensor]:
-        """The middle of `count` takes spread over the corpus: list of (1, 2, samples)."""
-        chosen = np.unique(np.linspace(0, len(self.paths) - 1, count).astype(int))
-        samples = int(seconds * SAMPLE_RATE) // HOP_LENGTH * HOP_LENGTH
-        starts = [max(0, (self.lengths[i] - samples) // 2) for i in chosen]
-        return [self.read(i, start, samples)[None] for i, start in zip(chosen, starts)]
-
-
-class LatentStatistics:
-    """Keeps the latents' statistics, which live in the config, in the checkpoints."""
-
-    def __init__(self, *models: RealTimeJazzCodec):
-        self.models = models
-
-    def state_dict(self) -> dict:
-        config = self.models[0].config
-        return {"mean": config.latents_mean, "std": config.latents_std}
-
-    def load_state_dict(self, state: dict) -> None:
-        for model in self.models:
-            model.config.latents_mean, model.config.latents_std = state["mean"], state["std"]
-
-
-def freeze_encoder(run: TrainingRun, codec: RealTimeJazzCodec, crops: Crops, fit_clips: int) -> None:
-    """Fix the latents: averaged weights, statistics, quantiser; both copies of the model get them."""
-    if run.ema is not None:
-        codec.load_state_dict(run.ema.module.state_dict())
-    clips = [clip.to(run.device) for clip in crops.clips(4 * fit_clips)]
-    codec.fit_statistics(clips)
-    latents = [codec.encode(clip, return_codes=False).latents for clip in clips]
-    latents = torch.cat([part[0].T for part in latents])  # (frames, latent_dim)
-    # Weighted by what a channel weighs in the sound: its deviation before normalisation.
-    weights = torch.tensor(codec.config.latents_std, device=run.device) ** 2
-    left = codec.quantizer.fit(latents, weights=weights, generator=torch.Generator().manual_seed(0))
-    run.print(f"encoder frozen; variance left after each level: {[round(x, 3) for x in left]}")
-    if run.ema is not None:
-        run.ema.module.load_state_dict(codec.state_dict())
-        run.ema.module.config.latents_mean = codec.config.latents_mean
-        run.ema.module.config.latents_std = codec.config.latents_std
+def draw_levels(rows: int, levels: int) -> torch.Tensor:
+    """How many levels of codes each row goes through: half the rows none (0), a quarter all of the standard four, and
+    a quarter any number from 1 to all."""
+    counts = torch.randint(1, levels + 1, (rows,))
+    draw = torch.rand(rows)
+    counts = torch.where(draw < 0.75, min(4, levels), counts)
+    return torch.where(draw < 0.5, 0, counts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(CodecTrainConfig, "codec", CONFIGS, description=__doc__, argv=argv)
     with input_errors():
-        takes, held_out = load_takes(config.data, split="train"), load_takes(config.data, split="test")
-        crops, test_crops = Crops(takes, config.crop_frames), Crops(held_out or takes, config.crop_frames)
+        crops, test_crops = open_crops(config)
         run = TrainingRun(config)
         if config.init_from:
             codec = RealTimeJazzCodec.from_pretrained(config.init_from, dtype=torch.float32)
@@ -146,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parameter_groups(codec, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
     )
     model, optimizer = run.prepare(codec, optimizer)
+    codec_loss = CodecLoss(run, config)
     run.resume()
+    watch = CodecWatch(run, codec.config.codebook_size)
 
     def make_batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         start_frame = rng.integers(codec.config.noise_frames, size=config.batch_size)
@@ -159,43 +98,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     skip = min(6, config.crop_frames // 4) * HOP_LENGTH
     for batch in run.batches(make_batch):
         frozen = run.step >= config.freeze_encoder_at
+        together = config.quantize_from is not None and run.step >= config.quantize_from and not frozen
+        if together and not codec.quantizer.is_initialized:
+            fit_quantizer(run, codec, crops.clips(4 * config.fit_clips))
         if frozen and next(codec.encoder.parameters()).requires_grad:
             # Also where a trained codec went on learning: its codes are of the latents it had before.
             if run.step == config.freeze_encoder_at > 0 or not codec.quantizer.is_initialized:
-                freeze_encoder(run, codec, crops, config.fit_clips)
+                freeze_encoder(run, codec, crops.clips(4 * config.fit_clips))
             codec.encoder.requires_grad_(False)
             codec.quantizer.requires_grad_(False)
-        codec.quantizer.train(False)
+        codec.quantizer.train(together)
         with run.accelerator.accumulate(model):
-            # Half the rows through the quantiser, half not: the decoder serves both.
-            audio, half = batch["audio"], config.batch_size // 2
-            out = model(audio, quantize=False, latent_noise=config.latent_noise,
-                        start_frame=batch["start_frame"], codes_rows=half if frozen else 0)  # fmt: skip
-            loss = spectral = spectral_loss(out.audio[..., skip:], audio[..., skip:])
-            if config.pitch_weight:
-                pitch = pitch_contrast_loss(out.audio[..., skip:], audio[..., skip:])
-                loss = loss + config.pitch_weight * pitch
-                run.log(pitch=pitch)
-            if config.waveform_weight:
-                waveform = waveform_loss(out.audio, audio)
-                loss = loss + config.waveform_weight * waveform
-                run.log(waveform=waveform)
+            audio = batch["audio"]
+            levels = draw_levels(len(audio), codec.config.num_codebooks) if frozen or together else None
+            out = model(audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"])
+            loss = codec_loss(out.audio[..., skip:], audio[..., skip:])
+            if together:
+                loss = loss + config.commitment_weight * out.quantizer.loss
+                run.log(commitment=out.quantizer.loss)
             run.backward(loss, model, optimizer)
-        run.log(spectral=spectral)
+        watch.see(codec_loss.last["mel"], None if levels is None else out.quantizer.codes.transpose(1, 2).flatten(0, 1))
+        if run.due(config.watch_every):
+            watch.look()
         if run.due(config.sample_every):
             judge = run.weights(model)
-            for index, clip in enumerate(test_crops.clips(3)):
-                latents = judge.encode(clip.to(run.device), return_codes=False).latents
-                audio = judge.decode(latents=latents).audio[..., : clip.shape[-1]]
-                run.log_now(**{f"test_spectral_{index}": spectral_loss(audio, clip.to(run.device)).item()})
-                run.save_sample(f"original_{index}", clip[0].numpy())
+            for index, clip in enumerate(test_crops.clips(4, seconds=6.0)):
+                clip = clip.to(run.device)
+                audio = judge.decode(latents=judge.encode(clip, return_codes=False).latents).audio
+                audio = audio[..., : clip.shape[-1]]
+                run.log_now(**{f"test_mel_{index}": mel_loss(audio, clip).item(),
+                               f"test_pitch_{index}": pitch_contrast_loss(audio, clip).item()})  # fmt: skip
+                run.save_sample(f"original_{index}", clip[0].cpu().numpy())
                 run.save_sample(f"round_trip_{index}", audio[0].cpu().numpy())
 
     final = run.weights(model)
     if not final.quantizer.is_initialized:
         run.print("the run ended before freeze_encoder_at: its codec has no codes yet")
-    card = model_card("RealTimeJazz codec", "48 kHz stereo, 75 frames a second, 4 x 2,048 codes.", config,
-                      run.metrics, f"{len(takes)} composed takes")  # fmt: skip
+    if crops.skipped:
+        run.print(f"{len(crops.skipped)} files were left out: {', '.join(map(str, crops.skipped))}")
+    kbits = final.bitrate(min(4, final.config.num_codebooks)) / 1000
+    card = model_card("RealTimeJazz codec", f"48 kHz stereo, 75 frames a second, 4 levels are {kbits:.1f} kbit/s.",
+                      config, run.metrics, f"composed takes{' and recorded music' if config.real else ''}")  # fmt: skip
     run.save_model(final, card=card)
     run.finish()
 

@@ -193,6 +193,7 @@ class TrainingRun:
         self.accelerator.init_trackers("rtjazz", {k: str(v) for k, v in dataclasses.asdict(config).items()})
         set_seed(config.seed)
         self.step = 0
+        self.healthy = True  # a script says False where checkpoints of the state in hand are not wanted
         self.ema: EMA | None = None
         self._ema_source: nn.Module | None = None
         self.metrics: dict[str, float] = {}  # the last logged means
@@ -287,7 +288,7 @@ class TrainingRun:
                 self._progress.update()
                 if self._should_stop():
                     break
-                if self.step % self.config.save_every == 0:
+                if self.step % self.config.save_every == 0 and self.healthy:
                     self.save_checkpoint()
             latest = latest_checkpoint(self.output_dir)
             if latest is None or latest.name != f"step-{self.step:08d}":

@@ -3,7 +3,7 @@
 from .audio_file import decode_file, encode_file
 from .code_file import CodeFile, codec_fingerprint, read_codes, write_codes
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
-from .losses import pitch_contrast_loss, spectral_loss, waveform_loss
+from .losses import mel_loss, pitch_contrast_loss, spectral_loss, waveform_loss
 from .modeling_realtime_jazz_codec import (
     CodecDecoderOutput,
     CodecEncoderOutput,
@@ -23,6 +23,7 @@ __all__ = [
     "codec_fingerprint",
     "decode_file",
     "encode_file",
+    "mel_loss",
     "pitch_contrast_loss",
     "read_codes",
     "spectral_loss",

@@ -11,36 +11,48 @@ from .energies import pooled_energies
 from .quantizer import all_reduce_, process_count
 from .transforms import FLOOR
 
-# FFT size, hop, how its bins are pooled (semitones where pitch is heard, ERB bands where attacks are), and weight:
-# the melody counts twice.
-RESOLUTIONS = (
+# FFT size, hop, how its bins are pooled, and weight. Semitones where pitch is heard, and the melody counts twice; ERB
+# bands where attacks are.
+SPECTRAL_RESOLUTIONS = (
     (8192, 2560, "semitone", (28, 100), 1.0),
     (4096, 1280, "semitone", (48, 116), 2.0),
-    (2048, 640, "mel", 128, 2.0),
     (1024, 400, "band", 64, 1.0),
-    (512, 240, "band", 32, 1.0),
+)
+MEL_RESOLUTIONS = (
+    (2048, 640, "mel", 128, 2.0),
+    (512, 240, "mel", 32, 1.0),
 )
 
 
 def spectral_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
-    """Difference of pooled energies at five resolutions, on left, right, mid and side, blind to phase.
+    """Difference of energies in semitones and bands at three resolutions, on left, right, mid and side.
 
-    Absolute differences of log energy, and of amplitude relative to the mean amplitude (so that what is loud
-    counts more), averaged over resolutions. Pooling makes it fair to noise: two takes of the same cymbal differ
-    in every bin and agree in every band.
+    Pooling makes it blind to phase and fair to noise: two takes of the same cymbal differ in every bin and agree in
+    every band. See `pooled_difference` for what is averaged.
 
     Args:
         estimate, target (`torch.Tensor` of shape `(batch, 2, samples)`): at least 8,192 samples.
     """
+    return pooled_difference(estimate, target, SPECTRAL_RESOLUTIONS, sampling_rate)
+
+
+def mel_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
+    """The same for mel bands at two resolutions: at least 2,048 samples."""
+    return pooled_difference(estimate, target, MEL_RESOLUTIONS, sampling_rate)
+
+
+def pooled_difference(estimate: torch.Tensor, target: torch.Tensor, resolutions, sampling_rate: int) -> torch.Tensor:
+    """Absolute differences of log energy, and of amplitude relative to the mean amplitude (so that what is loud counts
+    more), averaged over resolutions by their weights."""
     total = 0.0
-    for *resolution, weight in RESOLUTIONS:
+    for *resolution, weight in resolutions:
         a = pooled_energies(estimate.float(), *resolution, sampling_rate)
         b = pooled_energies(target.float(), *resolution, sampling_rate)
         a_root, b_root = (a + 1e-9).sqrt(), (b + 1e-9).sqrt()
         log_difference = (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
         root_difference = (a_root - b_root).abs().mean() / (b_root.mean() + 0.003)
-        total = total + weight * (log_difference + 2 * root_difference)
-    return total / sum(weight for *_, weight in RESOLUTIONS)
+        total = total + weight * (log_difference + root_difference)
+    return total / sum(weight for *_, weight in resolutions)
 
 
 def pitch_contrast_loss(
@@ -151,6 +163,7 @@ __all__ = [
     "adversarial_loss",
     "discriminator_loss",
     "feature_matching_loss",
+    "mel_loss",
     "pitch_contrast_loss",
     "spectral_loss",
     "waveform_loss",

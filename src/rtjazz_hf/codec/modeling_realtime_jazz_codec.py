@@ -248,8 +248,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
     def forward(
         self,
         audio: torch.Tensor,
-        quantize: bool = True,
-        codes_rows: int = 0,
+        levels: torch.Tensor | None = None,
         latent_noise: float = 0.0,
         start_frame: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -257,10 +256,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         """Round trip with gradients: audio (batch, 2, samples) -> reconstruction of the same length.
 
         Args:
-            quantize (`bool`): train the quantiser too: latents pass through it (in training mode with its dropout,
-                so that many rows stay un-quantised).
-            codes_rows (`int`): without `quantize`, how many rows, from the first, go through the codes of a
-                finished quantiser instead.
+            levels (`torch.Tensor` of shape `(batch,)`, *optional*): how many levels of codes each row goes through,
+                0 for none; `None` leaves the quantiser out. In training mode the quantiser learns on the way.
             latent_noise (`float`): standard deviation of noise added to the normalised latents, so that the
                 decoder forgives what a flow gets slightly wrong.
             start_frame (`torch.Tensor` of shape `(batch,)`, *optional*): where in its stream each row begins;
@@ -269,12 +266,9 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         samples = audio.shape[-1]
         latents, _ = self._encode_latents(audio, None, flush=True)
         quantized, given = None, latents
-        if quantize:
-            quantized = self.quantizer(latents.float(), generator=generator)
-            given = quantized.quantized
-        elif codes_rows:
-            coded = self.quantizer.decode(self.quantizer.encode(latents[:codes_rows].float()))
-            given = torch.cat([coded.to(latents), latents[codes_rows:]])
+        if levels is not None:
+            quantized = self.quantizer(latents.float(), levels=levels, generator=generator)
+            given = quantized.quantized.to(latents)
         if latent_noise:
             given = given + latent_noise * torch.randn(given.shape, generator=generator).to(given)
         state = None
