@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from synthetic_takes import write_takes
-from tiny_models import TINY_FLOW
+from tiny_models import TINY_CODEC, TINY_FLOW, plucked_clip
 
+from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
@@ -127,3 +128,15 @@ def test_codecs_that_are_not_normalised_are_refused(tiny_pipeline, plain):
             build_model(settings(), tiny_pipeline.codec, plain[0])
     finally:
         config.latents_mean, config.latents_std = mean, std
+
+
+def test_a_flow_is_refitted_to_the_latents_of_another_codec(tiny_pipeline, tiny_folder, plain):
+    start = build_model(settings(init_from=str(tiny_folder / "transformer")), tiny_pipeline.codec, plain[0])
+    assert torch.equal(start.input_proj.weight, tiny_pipeline.transformer.input_proj.weight)
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY_CODEC, "latent_dim": 16}))
+    codec.fit_start([plucked_clip()])
+    other = build_model(settings(init_from=str(tiny_folder / "transformer")), codec, plain[0])
+    assert other.config.num_channels == 16 and len(other.config.channel_weights) == 16
+    assert other.input_proj.weight.shape[1] == 16 * other.config.patch_size
+    for mine, theirs in zip(other.layers.parameters(), tiny_pipeline.transformer.layers.parameters()):
+        assert torch.equal(mine, theirs)

@@ -157,7 +157,9 @@ class TestCodec:
 
     def test_discriminators_learn_and_every_loss_is_logged(self, whole):
         rows = [row for row in log(whole) if "spectral" in row]
-        assert not any("adversarial" in row for row in rows[:2])  # their weights rise from the step after the first
+        assert not any(
+            "adversarial" in row for row in rows[:2]
+        )  # their weights rise from the step after the first
         assert all({"adversarial", "feature", "pull_feature", "grad_norm"} <= set(row) for row in rows[2:])
         assert any("grad_norm_discriminator" in row for row in rows)
 

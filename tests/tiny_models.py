@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-TINY_CODEC = {"encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_size": 32, "decoder_layers": 1,
-              "codebook_size": 64, "noise_frames": 300}  # fmt: skip
-TINY_FLOW = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
-             "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
+TINY_CODEC = {"latent_dim": 64, "encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_size": 32,
+              "decoder_layers": 1, "codebook_size": 64, "noise_frames": 300}  # fmt: skip
+TINY_FLOW = {"latent_dim": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "intermediate_size": 128, "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
 TINY_STYLE = {"vocab_size": 400, "text_hidden_size": 32, "text_num_layers": 1, "text_num_heads": 2,
               "text_intermediate_size": 64, "num_mel_bins": 32, "audio_hidden_size": 32,
               "audio_num_layers": 1, "audio_num_heads": 2, "audio_intermediate_size": 64}  # fmt: skip

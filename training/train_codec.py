@@ -111,13 +111,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         with run.accelerator.accumulate(model):
             audio = batch["audio"]
             levels = draw_levels(len(audio), codec.config.num_codebooks) if frozen or together else None
-            out = model(audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"])
+            out = model(
+                audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"]
+            )
             loss = codec_loss(out.audio[..., skip:], audio[..., skip:])
             if together:
                 loss = loss + config.commitment_weight * out.quantizer.loss
                 run.log(commitment=out.quantizer.loss)
             run.backward(loss, model, optimizer)
-        watch.see(codec_loss.last["mel"], None if levels is None else out.quantizer.codes.transpose(1, 2).flatten(0, 1))
+        watch.see(
+            codec_loss.last["mel"],
+            None if levels is None else out.quantizer.codes.transpose(1, 2).flatten(0, 1),
+        )
         if run.due(config.watch_every):
             watch.look()
         if run.due(config.sample_every):

@@ -52,7 +52,13 @@ class CodecTrainConfig(TrainConfig):
     crop_frames: int = 90  # at least 13 frames: the longest window of the loss
     latent_noise: float = 0.05  # standard deviation, relative to each channel's own
     loss_weights: dict = field(
-        default_factory=lambda: {"spectral": 1.0, "mel": 2.0, "pitch": 0.7, "adversarial": 0.5, "feature": 0.7}
+        default_factory=lambda: {
+            "spectral": 1.0,
+            "mel": 2.0,
+            "pitch": 0.7,
+            "adversarial": 0.5,
+            "feature": 0.7,
+        }
     )
     commitment_weight: float = 1.0  # of L_vq, while encoder and quantiser learn together
     adversarial_from: int | None = None  # step; None: without discriminators
@@ -224,7 +230,9 @@ def fit_quantizer(run: TrainingRun, codec: RealTimeJazzCodec, clips: list[torch.
     """Statistics of the latents and a quantiser fitted to them, in the model and its average."""
     clips = [clip.to(run.device) for clip in clips]
     codec.fit_statistics(clips)
-    latents = [codec.encode(clip, return_codes=False).latents[0].T for clip in clips]  # (frames, latent_dim) each
+    latents = [
+        codec.encode(clip, return_codes=False).latents[0].T for clip in clips
+    ]  # (frames, latent_dim) each
     # Weighted by what a channel weighs in the sound: its deviation before normalisation.
     weights = torch.tensor(codec.config.latents_std, device=run.device) ** 2
     left = codec.quantizer.fit(latents, weights=weights, generator=torch.Generator().manual_seed(0))

@@ -153,9 +153,11 @@ class FlowBatches:
 def build_model(
     config: FlowTrainConfig, codec: RealTimeJazzCodec, take: StoredTake
 ) -> RealTimeJazzFlowTransformer:
-    """The flow of `config.model` with the channels, widths and loss weights of `codec` and of a take of the store."""
-    if config.init_from:
-        return RealTimeJazzFlowTransformer.from_pretrained(config.init_from, dtype=torch.float32)
+    """The flow of `config.model` with the channels, widths and loss weights of `codec` and of a take of the store.
+
+    With `init_from`, its weights: all of them where it was trained on latents of this size, else all but those that
+    read and write latents, which start anew. So a flow is re-fitted to another codec and keeps what it knows of charts.
+    """
     if codec.config.latents_std is None:
         raise ValueError(
             f"the codec {config.codec} does not normalise its latents, its training did not get that far; finish it."
@@ -167,6 +169,10 @@ def build_model(
     weights = torch.tensor(codec.config.latents_std) ** config.channel_weight_power
     weights = torch.cat([weights / weights.mean(), torch.full((cues,), config.cue_weight)])
     sizes["channel_weights"] = tuple(weights.tolist())
+    if config.init_from:
+        return RealTimeJazzFlowTransformer.from_pretrained(
+            config.init_from, dtype=torch.float32, ignore_mismatched_sizes=True, **sizes
+        )
     model = RealTimeJazzFlowTransformer(build_config(RealTimeJazzFlowTransformerConfig, sizes | config.model))
     if model.config.prediction_type == "codebook":
         model.set_codebooks(codec.codebooks, codec.latents_offset)

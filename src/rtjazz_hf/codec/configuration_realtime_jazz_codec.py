@@ -24,8 +24,12 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             state). `"kept"`: latents are principal components of signed MDCT coefficients.
         overlap (`int`): samples that neighbouring frames share; latency is `hop_length + overlap` samples.
         analysis_length (`int`): samples of past that the encoder's longest window sees.
-        lowest_note, num_notes (`int`): MIDI number of the lowest tone of the bank and how many follow it.
+        lowest_note, num_notes (`int`): MIDI number of the lowest note of the bank and how many follow it.
+        tones_per_note (`int`): tones of the bank around each note.
         num_bands, num_pan_bands (`int`): bands, equally spaced in ERB, of the noise and of the pan.
+        num_fine_bands (`int`): mel bands of the middle signal (the side has half as many) whose level the decoder
+            measures in its own output and corrects.
+        level_passes (`int`): how often it does so; each costs two transforms of 2,048 samples a frame.
         noise_frames (`int`): length of the noise table in frames; after it the noise repeats.
         encoder_hidden_size, encoder_layers, decoder_hidden_size, decoder_layers, kernel_size, expansion:
             the residual ConvNeXt blocks on both sides.
@@ -43,7 +47,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         sampling_rate: int = 48000,
         audio_channels: int = 2,
         hop_length: int = 640,
-        latent_dim: int = 64,
+        latent_dim: int = 128,
         codebook_size: int = 2048,
         codebook_dim: int | None = None,
         num_codebooks: int = 4,
@@ -57,7 +61,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         num_bands: int = 40,
         num_pan_bands: int = 12,
         num_fine_bands: int = 128,
-        level_passes: int = 2,
+        level_passes: int = 3,
         noise_frames: int = 1500,
         encoder_hidden_size: int = 320,
         encoder_layers: int = 3,

@@ -151,7 +151,9 @@ class LappedEncoder(nn.Module):
         low_end = min(low + 48, end)
         mid = slice(0, 1)
         long, middle = power_of(spectrum(8192, mid))[:, 0], power_of(spectrum(4096, mid))[:, 0]
-        window = constant("level_window", LEVEL_WINDOW, config.hop_length, config.overlap, False, device=device)
+        window = constant(
+            "level_window", LEVEL_WINDOW, config.hop_length, config.overlap, False, device=device
+        )
         fine = torch.fft.rfft(windows[..., -LEVEL_WINDOW:] * window)
         fine_power = power_of(fine)
 
@@ -196,7 +198,8 @@ class LappedEncoder(nn.Module):
             latents = windows.new_zeros(audio.shape[0], self.config.latent_dim, 0)
             return latents, StreamingState({**state.entries, "audio": new["audio"]})
         # Overlapping windows are 13 times the audio: in pieces they stay in the cache, and hours in memory.
-        pieces = [self.features(piece) for piece in windows.split(CHUNK_FRAMES, dim=2)]
+        with torch.autocast(windows.device.type, enabled=False):  # powers span 90 dB
+            pieces = [self.features(piece) for piece in windows.split(CHUNK_FRAMES, dim=2)]
         base, extra = (torch.cat(parts, dim=1) for parts in zip(*pieces))
         base = (base - self.base_mean).to(self.components.weight.dtype)
         extra = ((extra - self.extra_mean) / self.extra_scale).to(base.dtype)
@@ -243,7 +246,9 @@ class LappedDecoder(nn.Module):
             {"frame": torch.zeros(batch_size, dtype=torch.int64, device=device), "tail": overlap}
         )
         if config.phase == "free":
-            past = torch.zeros(batch_size, 2, LEVEL_WINDOW - config.hop_length - config.overlap, device=device)
+            past = torch.zeros(
+                batch_size, 2, LEVEL_WINDOW - config.hop_length - config.overlap, device=device
+            )
             for index in range(config.level_passes):
                 state[f"level_tail_{index}"], state[f"level_past_{index}"] = overlap.clone(), past.clone()
         for index, block in enumerate(self.blocks):
@@ -267,7 +272,9 @@ class LappedDecoder(nn.Module):
     def _noise(self, log_power: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
         """Log band power (batch, 2, frames, bands) -> MDCT coefficients of noise (batch, 2, frames, hop)."""
         config, device = self.config, log_power.device
-        counts = constant("band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device).sum(-1)
+        counts = constant(
+            "band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device
+        ).sum(-1)
         window = constant("asymmetric_window", NOISE_WINDOW, WINDOWS[NOISE_WINDOW], device=device)
         # White noise of unit variance has this power in a band of the encoder's analysis.
         unit = counts * window.square().sum()
@@ -317,7 +324,11 @@ class LappedDecoder(nn.Module):
         mdct = constant("mdct_basis", config.hop_length, config.overlap, device=device)
         noise = self._noise(noise, frame) * torch.exp(0.5 * self.noise_shape)
         split = config.hop_length // 8  # 3 kHz: cymbals are struck while the bass hums on
-        parts = (self._tones(amplitudes, frame), noise[..., :split] @ mdct[:split], noise[..., split:] @ mdct[split:])
+        parts = (
+            self._tones(amplitudes, frame),
+            noise[..., :split] @ mdct[:split],
+            noise[..., split:] @ mdct[split:],
+        )
         return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts))
 
     def _free_frames(self, start, control, frame, state, new) -> torch.Tensor:
@@ -337,7 +348,9 @@ class LappedDecoder(nn.Module):
         place = constant("band_index", config.num_pan_bands, config.lowest_note, notes, device=device)
         pan = (pan[..., place.repeat_interleave(config.tones_per_note)] / 4 + control[1]).clamp(-1.2, 1.2)
         noise = (noise + 3 * control[2] + self.noise_offset).unflatten(-1, (2, -1)).transpose(1, 2)
-        points = constant("envelope_points", ENVELOPE_POINTS, config.hop_length + config.overlap, device=device)
+        points = constant(
+            "envelope_points", ENVELOPE_POINTS, config.hop_length + config.overlap, device=device
+        )
         envelope = torch.exp(2 * torch.tanh(control[4].unflatten(-1, (3, -1)))) @ points
         frames = self._play(level, pan, noise, envelope, frame)
         for index in range(config.level_passes):
@@ -360,10 +373,11 @@ class LappedDecoder(nn.Module):
         start = self.components(z).float()
         x = _run_blocks(self.blocks, self.project_in(z / 3), state, new)
         control = self.project_out(x).float()
-        if config.phase == "kept":
-            frames = self._kept_frames(start, control, frame)
-        else:
-            frames = self._free_frames(start, control, frame, state, new)
+        with torch.autocast(control.device.type, enabled=False):
+            if config.phase == "kept":
+                frames = self._kept_frames(start, control, frame)
+            else:
+                frames = self._free_frames(start, control, frame, state, new)
         mid_side, new["tail"] = self._overlap_add(frames, state["tail"])
         mid, side = mid_side.flatten(2).unbind(1)
         return torch.stack([mid + side, mid - side], dim=1), new

@@ -41,7 +41,9 @@ def mel_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 
     return pooled_difference(estimate, target, MEL_RESOLUTIONS, sampling_rate)
 
 
-def pooled_difference(estimate: torch.Tensor, target: torch.Tensor, resolutions, sampling_rate: int) -> torch.Tensor:
+def pooled_difference(
+    estimate: torch.Tensor, target: torch.Tensor, resolutions, sampling_rate: int
+) -> torch.Tensor:
     """Absolute differences of log energy, and of amplitude relative to the mean amplitude (so that what is loud counts
     more), averaged over resolutions by their weights."""
     total = 0.0
@@ -126,7 +128,9 @@ class GradientBalancer:
         self.weights, self.total_norm, self.decay = dict(weights), total_norm, decay
         self.averages: dict[str, tuple[float, float]] = {}  # sum and weight of the norms so far
 
-    def __call__(self, losses: dict[str, torch.Tensor], audio: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    def __call__(
+        self, losses: dict[str, torch.Tensor], audio: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """A loss whose gradient at `audio` is the balanced one, and the norm of each loss's own gradient.
 
         Args:
@@ -134,7 +138,9 @@ class GradientBalancer:
             audio: the model's output, (batch, 2, samples), part of the graph.
         """
         if unknown := sorted(set(losses) - set(self.weights)):
-            raise ValueError(f"losses without a weight: {', '.join(unknown)}; known are {', '.join(self.weights)}.")
+            raise ValueError(
+                f"losses without a weight: {', '.join(unknown)}; known are {', '.join(self.weights)}."
+            )
         total = sum(self.weights[name] for name in losses)
         balanced, norms = torch.zeros_like(audio), {}
         for name, loss in losses.items():
@@ -148,7 +154,9 @@ class GradientBalancer:
             summed, weight = self.averages.get(name, (0.0, 0.0))
             summed, weight = summed * self.decay + norms[name], weight * self.decay + 1
             self.averages[name] = (summed, weight)
-            balanced += gradient * (self.weights[name] / total * self.total_norm / max(summed / weight, 1e-12))
+            balanced += gradient * (
+                self.weights[name] / total * self.total_norm / max(summed / weight, 1e-12)
+            )
         return (audio * balanced.detach()).sum(), norms
 
     def state_dict(self) -> dict:

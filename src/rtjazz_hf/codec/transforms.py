@@ -145,12 +145,17 @@ def _mdct_basis(hop: int, overlap: int) -> np.ndarray:
 
 def _tone_frequencies(lowest: int, count: int, tones_per_note: int) -> np.ndarray:
     """Hz of the tones of the bank: `tones_per_note` around each note, evenly spaced in pitch."""
-    even = 1 - tones_per_note % 2  # these would straddle the note: half a step up puts one on it
-    offsets = (np.arange(tones_per_note) + 0.5 + 0.5 * even) / tones_per_note - 0.5
+    offsets = (
+        (np.arange(tones_per_note) + 0.5) / tones_per_note
+        - 0.5
+        + (0.5 / tones_per_note) * (1 - tones_per_note % 2)
+    )
     return note_frequency(np.arange(lowest, lowest + count)[:, None] + offsets).ravel()
 
 
-def _tone_basis(hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int) -> np.ndarray:
+def _tone_basis(
+    hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int
+) -> np.ndarray:
     """Cosines then negative sines of a frame, in windows that overlap to one: (2 tones, hop + overlap)."""
     # Squared slopes: a tone runs on in phase through the overlap, so amplitudes add, not powers.
     window = _frame_window(hop, overlap) ** 2

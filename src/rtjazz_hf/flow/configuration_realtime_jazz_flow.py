@@ -10,7 +10,7 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
     Sizes and behaviour of [`RealTimeJazzFlowTransformer`].
 
     Args:
-        latent_dim (`int`, defaults to 64):
+        latent_dim (`int`, defaults to 128):
             Channels of the codec's normalised latents.
         cue_channels (`int`, defaults to 0):
             Extra channels that live beside the latents inside the flow only (dropped before decoding).
@@ -45,7 +45,7 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
 
     model_type = "realtime_jazz_flow"
 
-    latent_dim: int = 64
+    latent_dim: int = 128
     cue_channels: int = 0
     lead_sheet_dim: int = 115
     style_dim: int = 512
