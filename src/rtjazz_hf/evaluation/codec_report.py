@@ -20,7 +20,7 @@ import torch
 from rtjazz_hf.audio import plot_spectrogram_grid, write_audio
 
 from . import codec_measures, metrics, opus
-from .clips import Clip
+from .clips import USAGE_SECONDS, Clip
 from .codec_measures import measure_round_trip
 from .codec_verdicts import to_markdown, to_text, verdicts
 from .model_checks import decode_split_difference, round_trip
@@ -66,9 +66,10 @@ def evaluate_codec(
     levels: Sequence[int] = LEVELS,
     seconds: float = 10.0,
     opus_rates: Sequence[float] = OPUS_RATES,
-    usage_seconds: float = 60.0,
+    usage_seconds: float = USAGE_SECONDS,
     cache: str | os.PathLike | None = None,
     speed: dict[str, Any] | None = None,
+    passed_over: Sequence[str] = (),
     save_audio: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -82,10 +83,11 @@ def evaluate_codec(
         opus_rates: in kbit/s; empty leaves Opus out.
         cache: folder of Opus files and their scores, for the next codec on the same clips; `out_dir`/opus by default.
         speed: what `rtjazz_hf.benchmark.benchmark_codec` measured, to be reported too.
+        passed_over: files that were no use, and why, to be reported too.
 
     Returns:
         "sets" (rows, bound, codebooks by set), "table" (asked, measured, ok), "splits", "speed", "settings",
-        "pictures", as in codec.json.
+        "passed_over", "pictures", as in codec.json.
 
     Raises:
         ValueError: no clips, or none of the levels. OpusUnavailable: Opus was asked for and is not installed.
@@ -118,7 +120,7 @@ def evaluate_codec(
     report["splits"] = {
         "decode": max(decode_split_difference(codec, latents, seed=seed) for seed in range(3))
     }
-    report["speed"] = speed
+    report |= {"speed": speed, "passed_over": list(passed_over)}
     report["pictures"] = run.pictures
     report["table"] = verdicts(report)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
