@@ -45,7 +45,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -68,6 +67,7 @@ from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.audio import check_output_path
 from rtjazz_hf.codec.seanet import SEANetLSTM
 from rtjazz_hf.codec.streaming import CausalConv1d, CausalConvTranspose1d
+from rtjazz_hf.evaluation.writing import write_text
 from rtjazz_hf.training_utils import atomic_folder
 
 TOLERANCE = 1e-5  # relative to the largest value
@@ -354,13 +354,7 @@ def write_json(
         "tolerance": TOLERANCE,
         "rows": [asdict(row) for row in rows],
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+    write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 def convert(args: argparse.Namespace) -> None:

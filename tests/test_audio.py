@@ -163,7 +163,10 @@ class TestBadFiles:
         write_audio(tmp_path / "whole.flac", np.random.default_rng(0).uniform(-1, 1, (2, 48000)))
         content = (tmp_path / "whole.flac").read_bytes()
         (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
-        for name in ("text.wav", "zero.wav", "empty.wav", "surround.wav", "nan.wav", "cut.flac"):
+        soundfile.write(tmp_path / "pcm.wav", np.full((100, 2), 32767.0), SAMPLE_RATE, subtype="FLOAT")
+        os.mkfifo(tmp_path / "pipe.wav")  # nobody writes: opening it would wait for ever
+        names = "text.wav zero.wav empty.wav surround.wav nan.wav cut.flac pcm.wav pipe.wav"
+        for name in names.split():
             with pytest.raises(ValueError, match=name):
                 read_audio(tmp_path / name)
 

@@ -154,13 +154,19 @@ class TestRefusals:
         assert code == 2 and "'me/other'" in err and not Path("a.wav").exists()
         assert codec("decode", "a.rtj", "-o", "a.wav", "--any-codebooks")[0] == 0
 
-    def test_nan_is_found_on_the_way(self, codec):
+    @pytest.mark.parametrize(
+        ("sample", "words"), [(np.nan, "0.750 s"), (-np.inf, "0.750 s"), (32767.0, "as large as 32767")]
+    )
+    def test_bad_samples_are_found_on_the_way(self, codec, sample, words):
+        pytest.importorskip("matplotlib")
         sound = np.zeros((48_000, 2), np.float32)
-        sound[36_000] = np.nan
-        soundfile.write("nan.wav", sound, 48_000, subtype="FLOAT")
-        code, out, err = codec("encode", "nan.wav", "-o", "a.rtj")
-        assert (code, out) == (1, "") and "nan.wav" in err and "0.750 s" in err
-        assert not Path("a.rtj").exists() and not list(Path().glob("*partial*"))
+        sound[36_000] = sample
+        soundfile.write("bad.wav", sound, 48_000, subtype="FLOAT")
+        before = sorted(os.listdir())
+        for arguments in (["encode", "bad.wav", "-o", "a.rtj"], ["compare", "bad.wav", "-o", "a.png"]):
+            code, out, err = codec(*arguments)
+            assert (code, out) == (1, "") and "bad.wav" in err and words in err and err.count("\n") == 1
+        assert sorted(os.listdir()) == before
 
     @pytest.mark.parametrize("model", ["me/unheard-of", "./nowhere"])
     def test_unknown_model(self, codec, model):
@@ -195,11 +201,12 @@ class TestCompare:
         assert sorted(os.listdir()) == ["take.codec.png", "take.wav"]
         assert Path("take.codec.png").read_bytes().startswith(b"\x89PNG")
 
-    @pytest.mark.parametrize("samples", [1, 24_000])
-    def test_what_cannot_be_measured_is_null(self, codec, samples):
-        soundfile.write("silence.wav", np.zeros((samples, 2)), 48_000)
-        code, out, _ = codec("compare", "silence.wav", "-o", "a.png", "--json")
-        assert code == 0 and json.loads(out)["measures"]["codes"]["si_sdr"] is None
+    @pytest.mark.parametrize(("samples", "level"), [(1, 0.0), (24_000, 0.0), (24_000, 0.1)])
+    def test_what_cannot_be_measured_is_null(self, codec, samples, level):
+        soundfile.write("flat.wav", np.full((samples, 2), level), 48_000)
+        code, out, _ = codec("compare", "flat.wav", "-o", "a.png", "--json")
+        measures = json.loads(out)["measures"]["codes"]
+        assert code == 0 and measures["si_sdr"] is None and measures["mel_distance"] is not None
 
 
 @pytest.mark.parametrize("part", ["encode", "decode", "compare"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from synthetic_takes import write_takes
 from tiny_models import plucked_clip
 
@@ -149,9 +150,32 @@ def test_opus_may_be_left_out_and_a_codec_folder_is_enough(evaluate_codec, corpu
     assert report["settings"]["opus"] is None
 
 
+def test_damaged_takes_are_passed_over_named_and_counted(evaluate_codec, tiny_folder, tmp_path, capsys):
+    corpus = write_takes(tmp_path / "corpus", count=5, held_out=5)
+    cut, empty, gone, silent = (corpus / "takes" / f"{index:06d}" / "mix.flac" for index in range(4))
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])  # its first second is there
+    empty.write_bytes(b"")
+    gone.unlink()
+    write_audio(silent, np.zeros((2, 96_000)), overwrite=True)
+    arguments = ["--codec", str(tiny_folder), "--takes", str(corpus), "--seconds", "1", "--levels", "1",
+                 "--opus-rates", "--quiet", "--out", str(tmp_path / "out")]  # fmt: skip
+    assert evaluate_codec.main(arguments) == 0
+    said = capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "codec.json").read_text())
+    assert report["sets"]["composed"]["clips"] == ["000004"] and len(report["passed_over"]) == 4
+    for file in (cut, empty, gone, silent):
+        assert sum(str(file) in line for line in said.splitlines()) == 1
+    assert "Passed over, 4:" in (tmp_path / "out" / "codec.md").read_text()
+    shutil.rmtree(corpus / "takes" / "000004")
+    assert evaluate_codec.main(arguments) == 1
+    assert "no held-out take to judge by: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "wrong, said",
     [
+        (["--codec", "CODEC", "--takes", "CORPUS", "--device", "nonsense"], "--device nonsense"),
+        (["--codec", "CODEC/transformer", "--takes", "CORPUS"], "not a codec"),
         (["--codec", "no/such/folder", "--takes", "CORPUS"], "no/such/folder"),
         (["--codec", "CODEC", "--takes", "no/corpus"], "no/corpus"),
         (["--codec", "CODEC", "--real", "no/music"], "no/music"),
@@ -159,9 +183,23 @@ def test_opus_may_be_left_out_and_a_codec_folder_is_enough(evaluate_codec, corpu
     ],
 )
 def test_wrong_input_is_named(evaluate_codec, corpus, tiny_folder, tmp_path, capsys, wrong, said):
-    wrong = [{"CORPUS": str(corpus), "CODEC": str(tiny_folder)}.get(word, word) for word in wrong]
+    wrong = [word.replace("CORPUS", str(corpus)).replace("CODEC", str(tiny_folder)) for word in wrong]
     assert evaluate_codec.main([*wrong, "--opus-rates", "--seconds", "1", "--out", str(tmp_path)]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [(["--seconds", "nan"], "1 to 600"), (["--seconds", "inf"], "1 to 600"), (["--num-takes", "0"], "at least 1"),
+     (["--out", "FILE"], "is a file"), (["--cache", "FILE"], "is a file")],
+)  # fmt: skip
+def test_wrong_settings_are_refused_at_once(evaluate_codec, tmp_path, capsys, wrong, said):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    wrong = [word.replace("FILE", str(file)) for word in wrong]
+    with pytest.raises(SystemExit):
+        evaluate_codec.main(["--takes", "corpus", "--out", str(tmp_path), *wrong])
+    assert said in capsys.readouterr().err and file.read_text() == "precious"
 
 
 def test_nothing_to_do_is_said_at_once(evaluate_codec, tmp_path, capsys):
@@ -180,6 +218,24 @@ class TestRecordings:
         assert all(clip.read(2.0).shape == (2, 96_000) for clip in clips)
         assert clips[0].read(60.0).shape == (2, 144_000)  # all there is
 
+    def test_any_rate_and_type_and_mono(self, tmp_path):
+        """Read as the 48 kHz stereo that they stand for; what holds no sound to judge by is named."""
+        clip = plucked_clip(3.0)[0].numpy().T
+        broken = np.where(np.arange(len(clip))[:, None] == 5, np.nan, clip)  # far from the middle
+        for name, samples, rate, subtype in (
+            ("mono", clip[:, :1], 48_000, "PCM_16"), ("slow", clip, 8000, "PCM_U8"), ("fast", clip, 96_000, "PCM_32"),
+            ("dc", 0 * clip + 0.2, 48_000, "FLOAT"), ("nan", broken, 48_000, "FLOAT"), ("one", clip[:1], 48_000, None),
+            ("pcm", 32_768 * clip, 48_000, "FLOAT"), ("six", np.repeat(clip, 3, 1), 48_000, None),
+            ("none", clip[:0], 48_000, None),
+        ):  # fmt: skip
+            soundfile.write(tmp_path / f"{name}.wav", samples, rate, subtype)
+        clips, skipped = clips_of_recordings(tmp_path, 20, 1.0)
+        assert {clip.name.split("-")[-1] for clip in clips} == {"mono", "slow", "fast", "dc"}
+        assert all(clip.read(1.0).shape == (2, 48_000) for clip in clips)
+        for name, words in (("nan", "NaN"), ("one", "0.0 s"), ("pcm", "scale it"), ("six", "6 channels"),
+                            ("none", "no samples")):  # fmt: skip
+            assert any(f"{name}.wav" in line and words in line for line in skipped), name
+
     def test_the_excerpt_is_the_middle(self, recordings):
         from rtjazz_hf.audio import read_audio
 
@@ -188,9 +244,11 @@ class TestRecordings:
 
     def test_a_list_says_what_is_held_out(self, recordings, tmp_path):
         shutil.copytree(recordings, tmp_path, dirs_exist_ok=True)
+        said = {"package": "a", "licence": "CC0", "duration": 3.0, "title": "", "author": ""}
         rows = [
-            {"file": "alpha/one.flac", "package": "a", "licence": "CC0", "split": "train"},
-            {"file": "alpha/two.flac", "package": "a", "licence": "CC0", "split": "test"},
+            {"file": "alpha/one.flac", "split": "train", **said},
+            {"file": "alpha/two.flac", "split": "test", **said},
+            {"file": "alpha/gone.flac", "split": "test", **said},
         ]
         (tmp_path / "real.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
         clips, _ = clips_of_recordings(tmp_path, 10, 2.0)

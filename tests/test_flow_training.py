@@ -22,7 +22,6 @@ from rtjazz_hf.flow_training import (
     flow_loss,
     flow_state,
     load_style_encoder,
-    part_folder,
     play_takes,
 )
 
@@ -73,13 +72,6 @@ class TestSources:
             encoder, tokenizer = load_style_encoder(source)
             assert not encoder.training
             assert tokenizer(words)["input_ids"] == expected
-
-    def test_a_part_is_a_folder_or_a_pipelines(self, tiny_folder, tmp_path):
-        assert part_folder(tiny_folder, "codec") == part_folder(tiny_folder / "codec", "codec")
-        assert part_folder("rtjazz-mini", "codec").name == "codec"
-        for nowhere in (tmp_path, tmp_path / "nowhere", "nowhere"):
-            with pytest.raises(OSError, match="no"):
-                part_folder(nowhere, "codec")
 
 
 class TestCues:

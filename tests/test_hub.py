@@ -70,7 +70,7 @@ class TestLoopbackHub:
         from diffusers import DiffusionPipeline
         import rtjazz_hf, torch
         from huggingface_hub import scan_cache_dir
-        from rtjazz_hf.hub import load_codec
+        from rtjazz_hf.hub import load_codec, part_folder
 
         def play(pipe):
             pipe.set_progress_bar_config(disable=True)
@@ -95,6 +95,7 @@ class TestLoopbackHub:
         assert type(codec) is rtjazz_hf.RealTimeJazzCodec
         assert not info["missing_keys"] and not info["unexpected_keys"]
         local.codec.push_to_hub("stub/codec")
+        assert part_folder("stub/tiny", "style_encoder").with_name("tokenizer").joinpath("tokenizer.json").is_file()
         assert load_codec("stub/codec").config.codebook_size == local.codec.config.codebook_size
         local.transformer.push_to_hub("stub/flow")
         again = rtjazz_hf.RealTimeJazzFlowTransformer.from_pretrained("stub/flow")
@@ -148,6 +149,14 @@ class TestCodecAlone:
         spoil(folder)
         with pytest.raises((OSError, ValueError), match=f"{folder}.*{words}"):
             hub.load_codec(folder)
+
+    def test_a_part_is_a_folder_or_a_pipelines(self, tiny_folder, tmp_path):
+        for part in ("codec", "style_encoder", "transformer"):
+            assert hub.part_folder(tiny_folder, part) == hub.part_folder(tiny_folder / part, part)
+        assert hub.part_folder("rtjazz-mini", "codec").name == "codec"
+        for nowhere in (tmp_path, tmp_path / "nowhere", "nowhere"):
+            with pytest.raises(OSError, match=str(nowhere)):
+                hub.part_folder(nowhere, "codec")
 
     def test_another_part_of_a_pipeline(self, tiny_folder):
         with pytest.raises(ValueError, match="not a codec"):

@@ -14,10 +14,15 @@ import json
 import sys
 from pathlib import Path
 
+from rtjazz_hf.cli_common import choose_device, quiet_libraries
+from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.evaluation.clips import Clip, clips_of_recordings, clips_of_takes
 from rtjazz_hf.evaluation.codec_report import LEVELS, OPUS_RATES, evaluate_codec
 from rtjazz_hf.evaluation.opus import OpusUnavailable
-from rtjazz_hf.evaluation.takes import from_record, load_held_out
+from rtjazz_hf.evaluation.takes import records_of_test
+from rtjazz_hf.hub import load_codec
+
+MAX_SECONDS = 600.0  # a clip and its spectra are in memory
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,7 +33,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--codec",
         default="rtjazz-mini",
-        help="folder of a pipeline or of a codec, or a bundled name (default: %(default)s)",
+        help="a pipeline or a codec: bundled name, folder or Hub id (default: %(default)s)",
     )
     parser.add_argument("--takes", type=Path, help="corpus of prepare_corpus.py; its test split is used")
     parser.add_argument(
@@ -50,12 +55,15 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder of Opus files and scores (default: OUT/opus)")
     parser.add_argument("--speed", action="store_true", help="time it too, beside transformers' EnCodec")
     parser.add_argument("--threads", type=int, default=2, help="of the timing (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="the report on stdout")
     parser.add_argument("--quiet", action="store_true", help="nothing on stderr but errors")
     args = parser.parse_args(arguments)
-    if args.num_takes < 1 or not args.seconds >= 1:
-        parser.error("--num-takes wants at least 1, --seconds at least 1")
+    if args.num_takes < 1 or not 1 <= args.seconds <= MAX_SECONDS:
+        parser.error(f"--num-takes wants at least 1, --seconds 1 to {MAX_SECONDS:g}")
+    for name, folder in (("--out", args.out), ("--cache", args.cache)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            parser.error(f"{name} {folder} is a file; give a folder")
     if args.threads < 1:
         parser.error("--threads wants at least 1")
     if args.takes is args.font_takes is args.real is None and not args.speed:
@@ -63,42 +71,28 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def load_codec(name: str):
-    """A codec alone, or the one of a pipeline; by folder, or by bundled name."""
-    from rtjazz_hf import RealTimeJazzCodec
-    from rtjazz_hf.hub import resolve_pretrained
-
-    folder, local = resolve_pretrained(name)
-    if not local:
-        raise OSError(f"there is no folder {name}, nor a bundled model of that name.")
-    inside = {"subfolder": "codec"} if (Path(folder) / "model_index.json").is_file() else {}
-    return RealTimeJazzCodec.from_pretrained(folder, **inside).eval()
-
-
-def load_sets(args: argparse.Namespace) -> dict[str, list[Clip]]:
-    """Clips by set, in the order of the report."""
-    from rtjazz_hf.corpus.dataset import load_takes
-
-    sets: dict[str, list[Clip]] = {}
+def load_sets(args: argparse.Namespace) -> tuple[dict[str, list[Clip]], list[str]]:
+    """Clips by set, in the order of the report, and the files that were passed over, with the reason."""
+    found = {}
     if args.takes is not None:
-        sets["composed"] = clips_of_takes(
-            load_held_out(args.takes, args.num_takes), args.num_takes, args.seconds
-        )
+        found["composed"] = clips_of_takes(records_of_test(args.takes), args.num_takes, args.seconds)
     if args.font_takes is not None:
-        takes = [from_record(record) for record in load_takes(args.font_takes)]
-        sets["font"] = clips_of_takes(takes, args.num_takes, args.seconds)
+        found["font"] = clips_of_takes(load_takes(args.font_takes), args.num_takes, args.seconds)
     if args.real is not None:
-        sets["real"], skipped = clips_of_recordings(args.real, args.num_takes, args.seconds)
-        for reason in skipped:
-            print(f"passed over: {reason}", file=sys.stderr)
-    return sets
+        found["real"] = clips_of_recordings(args.real, args.num_takes, args.seconds)
+    passed_over = [reason for _, skipped in found.values() for reason in skipped]
+    for reason in passed_over:
+        print(f"passed over: {reason}", file=sys.stderr)
+    return {name: clips for name, (clips, _) in found.items()}, passed_over
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_args(arguments)
     try:
-        codec = load_codec(args.codec).to(args.device)
-        sets = load_sets(args)
+        quiet_libraries()
+        device = choose_device(args.device)
+        sets, passed_over = load_sets(args)
+        codec = load_codec(args.codec).to(device)
         speed = None
         if args.speed:
             from rtjazz_hf.benchmark import benchmark_codec
@@ -116,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             report = evaluate_codec(
                 codec, sets, args.out, levels=args.levels, seconds=args.seconds, opus_rates=args.opus_rates,
-                cache=args.cache, speed=speed, progress=not args.quiet,
+                cache=args.cache, speed=speed, passed_over=passed_over, progress=not args.quiet,
             )  # fmt: skip
     except (OpusUnavailable, ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

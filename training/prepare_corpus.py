@@ -65,9 +65,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def prepare_recorded(args: argparse.Namespace) -> dict:
-    from rtjazz_hf.corpus.real_music import (
-        prepare_real_music,
-    )  # brings torch: not for the rendering processes
+    # Brings torch: not for the rendering processes.
+    from rtjazz_hf.corpus.real_music import prepare_real_music
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)

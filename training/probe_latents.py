@@ -47,9 +47,9 @@ from rtjazz_hf.flow_training import (
     flow_loss,
     load_style_encoder,
     open_stores,
-    part_folder,
     play_takes,
 )
+from rtjazz_hf.hub import load_codec, part_folder
 from rtjazz_hf.training_utils import TrainingRun, atomic_folder, input_errors, load_config, parameter_groups
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -191,7 +191,7 @@ def open_codec(
                 )
             with atomic_folder(folder) as partial:
                 codec.save_pretrained(partial)
-    codec = RealTimeJazzCodec.from_pretrained(folder, dtype=torch.float32).eval()
+    codec = load_codec(folder)
     if args.prediction == "codebook" and not codec.quantizer.is_initialized:
         raise ValueError(
             f"the codec {folder} has no codes, which --prediction codebook learns; finish its training."

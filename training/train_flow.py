@@ -26,10 +26,10 @@ from rtjazz_hf.flow_training import (
     flow_loss,
     load_style_encoder,
     open_stores,
-    part_folder,
     play_takes,
     validate,
 )
+from rtjazz_hf.hub import load_codec
 from rtjazz_hf.training_utils import (
     TrainingRun,
     input_errors,
@@ -54,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__, argv=argv)
     codes = config.model.get("prediction_type") == "codebook"
     with input_errors():
-        folder = part_folder(config.codec, "codec")
-        codec = RealTimeJazzCodec.from_pretrained(folder, dtype=torch.float32).eval()
+        codec = load_codec(config.codec)
         if config.takes:
             load_takes(config.takes)  # refused before anything is written
         run = TrainingRun(config)

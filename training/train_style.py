@@ -12,7 +12,6 @@ on where it stopped when started again. OUTPUT_DIR/final is a folder for
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from rtjazz_hf.audio import SAMPLE_RATE, read_audio
+from rtjazz_hf.audio import SAMPLE_RATE, read_audio, whole_or_not_at_all
 from rtjazz_hf.corpus.captions import caption
 from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
 from rtjazz_hf.music import GENRES, INSTRUMENTS, KEYS, MOODS, ROLES, LeadSheet, parse_tags
@@ -140,10 +139,8 @@ def cache_log_mels(
     mine = missing[run.accelerator.process_index :: run.accelerator.num_processes]
     for take, file in tqdm(mine, desc="spectrograms", unit="take", disable=not run.is_main or not mine):
         log_mel = model.audio_front_end(torch.from_numpy(read_audio(take.path))[None].to(run.device))[0]
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as out:
-            np.save(out, log_mel.cpu().numpy().astype(np.float16))
-        os.replace(partial, file)
+        with whole_or_not_at_all(file) as partial:
+            np.save(partial, log_mel.cpu().numpy().astype(np.float16))
     run.accelerator.wait_for_everyone()
     return [np.load(file, mmap_mode="r") for file in files]
 

@@ -9,8 +9,8 @@ import argparse
 
 import torch
 
-from rtjazz_hf import RealTimeJazzPipeline
 from rtjazz_hf.audio import read_audio, write_audio
+from rtjazz_hf.hub import load_codec
 
 PACKET_FRAMES = 15  # 0.2 s
 
@@ -21,7 +21,7 @@ parser.add_argument("--out", default="received.wav")
 parser.add_argument("--levels", type=int, help="levels of codes that are sent (default: all)")
 args = parser.parse_args()
 
-codec = RealTimeJazzPipeline.from_pretrained(args.model).codec
+codec = load_codec(args.model)
 audio = torch.from_numpy(read_audio(args.recording))[None]  # (1, 2, samples) at 48 kHz
 codes = codec.encode(audio, num_codebooks=args.levels).codes  # (1, levels, frames)
 

@@ -24,6 +24,7 @@ SAMPLE_RATE = 48_000  # Hz
 HOP_LENGTH = 640  # samples in a frame of the codec, the lead sheet and the flow: 13.33 ms
 FRAME_RATE = 75  # frames a second
 AUDIO_CHANNELS = 2
+LOUDEST = 100.0  # full scale is 1: what is 40 dB above it was never scaled
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 PICTURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
@@ -87,8 +88,8 @@ def read_audio(
     """Read a sound file as float32 `(2, samples)` at `sampling_rate` Hz; mono is doubled.
 
     `start` and `duration` (seconds) read a part without decoding the rest. Raises FileNotFoundError or
-    IsADirectoryError, and ValueError that names the file where it is empty, corrupt, cut short, has more than
-    two channels or holds NaN or infinity.
+    IsADirectoryError, and ValueError that names the file where it is empty, corrupt, cut short, no regular file, has
+    more than two channels, or holds NaN, infinity or samples that were never scaled to full scale.
     """
     blocks = list(read_audio_blocks(path, start, duration, sampling_rate))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
@@ -124,6 +125,10 @@ def read_audio_blocks(
             if not np.isfinite(block).all():
                 bad = first + position + int(np.argmin(np.isfinite(block).all(axis=1)))
                 raise ValueError(f"'{path}' holds NaN or infinite samples, the first at {bad / rate:.3f} s.")
+            if (peak := np.abs(block).max(initial=0.0)) > LOUDEST:
+                raise ValueError(
+                    f"'{path}' holds samples as large as {peak:.6g}, where full scale is 1; scale it first."
+                )
             position += len(block)
             if len(block) < size:
                 raise ValueError(
@@ -146,6 +151,10 @@ def _open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
         raise IsADirectoryError(f"'{path}' is a folder; give one audio file (wav, flac, ogg, mp3).")
     if not path.exists():
         raise FileNotFoundError(f"there is no audio file '{path}'.")
+    if not path.is_file():
+        raise ValueError(
+            f"'{path}' is no regular file but a pipe or a device; write the sound to a file first."
+        )
     try:
         with soundfile.SoundFile(path) as file:
             if file.channels > AUDIO_CHANNELS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .cli_common import Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from .codec import RealTimeJazzCodec
+    from .codec import CodeFile, RealTimeJazzCodec
 
 CODE_SUFFIX = ".rtj"  # that of rtjazz_hf.codec.code_file, which imports torch: too long for --help
 MAX_LEVELS = 32
@@ -135,23 +132,9 @@ def run_encode(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     file = read_codes(output)
     size = output.stat().st_size
-    result = {
-        "input": str(args.input),
-        "output": str(output),
-        "model": str(args.model),
-        "levels": file.num_codebooks,
-        "frames": file.frames,
-        "samples": file.samples,
-        "sampling_rate": file.sampling_rate,
-        "duration": file.duration,
-        "bitrate": file.bitrate,
-        "bytes": size,
-        "seconds": round(seconds, 3),
-        "real_time_factor": round(seconds / file.duration, 4),
-    }
     return _tell(
         args,
-        result,
+        {**_facts(args, output, file, seconds), "bytes": size},
         f"{output}: {file.duration:.2f} s, {file.num_codebooks} levels, {file.bitrate / 1000:.2f} kbit/s, "
         f"{size} bytes, real-time factor {seconds / file.duration:.3f}",
     )
@@ -175,11 +158,22 @@ def run_decode(args: argparse.Namespace) -> int:
     with _progress("decoding", file.duration) as on_progress:
         decode_file(codec, file, output, args.overwrite, args.any_codebooks, on_progress)
     seconds = time.perf_counter() - started
-    result = {
+    return _tell(
+        args,
+        _facts(args, output, file, seconds),
+        f"{output}: {file.duration:.2f} s from {file.num_codebooks} levels at {file.bitrate / 1000:.2f} kbit/s, "
+        f"real-time factor {seconds / file.duration:.3f}",
+    )
+
+
+def _facts(args: argparse.Namespace, output: Path, file: CodeFile, seconds: float) -> dict[str, Any]:
+    """What `--json` says of an encoding or decoding that took so many seconds."""
+    return {
         "input": str(args.input),
         "output": str(output),
         "model": str(args.model),
         "levels": file.num_codebooks,
+        "frames": file.frames,
         "samples": file.samples,
         "sampling_rate": file.sampling_rate,
         "duration": file.duration,
@@ -187,12 +181,6 @@ def run_decode(args: argparse.Namespace) -> int:
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / file.duration, 4),
     }
-    return _tell(
-        args,
-        result,
-        f"{output}: {file.duration:.2f} s from {file.num_codebooks} levels at {file.bitrate / 1000:.2f} kbit/s, "
-        f"real-time factor {seconds / file.duration:.3f}",
-    )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -216,6 +204,7 @@ def run_compare(args: argparse.Namespace) -> int:
     import torch
 
     from .audio import read_audio, write_audio
+    from .evaluation.codec_measures import measure_round_trip
     from .evaluation.pictures import plot_round_trip
     from .evaluation.writing import to_plain, write_text
 
@@ -250,31 +239,15 @@ def run_compare(args: argparse.Namespace) -> int:
     return _tell(args, result, _table(measures, rate))
 
 
-def measure_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
-    """What is measured of a round trip, by name."""
-    import numpy as np
-
-    from .evaluation import metrics
-
-    varies = bool(np.ptp(reference) > 0)  # of silence and of direct current there is no SI-SDR
-    scores = {
-        "si_sdr": metrics.si_sdr(reference, estimate) if varies else math.nan,
-        "mel_distance": metrics.mel_distance(reference, estimate),
-        "pitch_correlation": metrics.pitch_correlation(reference, estimate),
-        "semitone_correlation": metrics.semitone_correlation(reference, estimate),
-    }
-    bands = zip(metrics.OCTAVE_CENTRES, metrics.band_difference(reference, estimate))
-    return scores | {f"band_error_{centre:g}": float(error) for centre, error in bands}
-
-
 def _compare_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """The files to write, each of which can be written."""
     from .audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
 
     try:
         import matplotlib  # noqa: F401  (better missed now than after the work)
+        import pyloudnorm  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"the picture needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
+        raise ValueError(f"compare needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
     if args.output is None:
         args.output = Path(f"{args.input.stem}.codec.png")
     output = args.output.expanduser()
@@ -298,21 +271,17 @@ def _compare_outputs(args: argparse.Namespace) -> dict[str, Path]:
 
 def _table(measures: dict[str, dict[str, float]], rate: str) -> str:
     """Measures in rows, the octave bands of one kind in one row."""
-    names = list(measures["codes"])
-    bands = [re.fullmatch(r"(.+)_([\d.]+)", name) for name in names]
-    lines = [f"{'':28}{'un-quantised':>14}{rate:>24}"]
-    for name, band in zip(names, bands):
-        if not band:
-            latents, codes = (measures[kind][name] for kind in ("latents", "codes"))
-            lines.append(f"{name.replace('_', ' '):28}{latents:14.3f}{codes:24.3f}")
-    kinds = dict.fromkeys(band[1] for band in bands if band)
-    if kinds:
-        centres = list(dict.fromkeys(band[2] for band in bands if band))
-        lines.append(f"{'octave band, Hz':28}" + "".join(f"{centre:>8}" for centre in centres))
-    for kind in kinds:
-        for way in ("latents", "codes"):
-            values = "".join(f"{measures[way].get(f'{kind}_{centre}', math.nan):8.1f}" for centre in centres)
-            lines.append(f"{kind.replace('_', ' ') + ', ' + way + ', dB':28}" + values)
+    from .evaluation.codec_measures import BAND_NAMES, MEASURES
+
+    lines = [f"{'':36}{'un-quantised':>14}{rate:>24}"]
+    for name, (title, _, unit, _) in MEASURES.items():
+        latents, codes = (measures[way][name] for way in ("latents", "codes"))
+        lines.append(f"{title + (unit and f', {unit}'):36}{latents:14.3f}{codes:24.3f}")
+    lines.append(f"{'octave band, Hz':36}" + "".join(f"{name:>8}" for name in BAND_NAMES))
+    for kind, title in (("band_error", "energy error"), ("band_snr", "SNR")):
+        for way, words in (("latents", "un-quantised"), ("codes", "codes")):
+            values = "".join(f"{measures[way][f'{kind}_{name}']:8.1f}" for name in BAND_NAMES)
+            lines.append(f"{f'{title}, {words}, dB':36}" + values)
     return "\n".join(lines)
 
 

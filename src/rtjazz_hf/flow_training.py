@@ -29,7 +29,7 @@ from .flow.losses import (
     sample_timesteps,
     velocity_target,
 )
-from .hub import resolve_pretrained
+from .hub import load_part, part_folder
 from .live.engine import BlockStream
 from .music import LEAD_SHEET_DIM, rotated_chords, without_chords
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
@@ -83,39 +83,22 @@ class FlowTrainConfig(TrainConfig):
 # --- what is trained on ---------------------------------------------------------------------------
 
 
-def part_folder(source: str | Path, part: str) -> Path:
-    """The folder of a part, such as `"codec"`: `source` is that folder, or a pipeline's (bundled name or folder).
-
-    Raises:
-        OSError: where there is no such folder, or it is of neither kind.
-    """
-    name, local = resolve_pretrained(source)
-    if not local:
-        raise OSError(f"there is no folder {source}; give a folder of a {part}, or of a pipeline with one.")
-    folder = Path(name)
-    if (folder / "model_index.json").is_file():
-        folder = folder / part
-    if not (folder / "config.json").is_file():
-        raise OSError(f"{folder} holds no trained {part}: it has no config.json.")
-    return folder
-
-
 def load_style_encoder(
     source: str | Path,
 ) -> tuple[RealTimeJazzStyleEncoder, RealTimeJazzTokenizer]:
     """Style encoder (float32, eval mode) and tokenizer: of train_style.py's folder, which holds both, or of a
-    pipeline or its `style_encoder` part, beside which lies `tokenizer`.
+    pipeline (bundled name, folder, Hub id) or its `style_encoder` part, beside which lies `tokenizer`.
 
     Raises:
-        OSError: where one of them is missing.
+        OSError: one of them is missing, not reachable or cut short.
+        ValueError: another kind of model, or a config that does not belong to its weights.
     """
     folder = part_folder(source, "style_encoder")
     places = (folder, folder.parent / "tokenizer")
     tokenizer = next((place for place in places if (place / "tokenizer.json").is_file()), None)
     if tokenizer is None:
         raise OSError(f"the style encoder {folder} has no tokenizer.json, in it or in ../tokenizer.")
-    encoder = RealTimeJazzStyleEncoder.from_pretrained(folder, dtype=torch.float32).eval()
-    return encoder, RealTimeJazzTokenizer.from_pretrained(tokenizer)
+    return load_part(folder, "style_encoder"), RealTimeJazzTokenizer.from_pretrained(tokenizer)
 
 
 def open_stores(folder: str | Path, codec: RealTimeJazzCodec, codes: bool) -> list[LatentStore]:
@@ -297,7 +280,6 @@ __all__ = [
     "flow_state",
     "load_style_encoder",
     "open_stores",
-    "part_folder",
     "play_takes",
     "validate",
 ]

@@ -31,6 +31,7 @@ MODELS = {
     "realtime_jazz_flow": ("RealTimeJazzFlowTransformerConfig", "RealTimeJazzFlowTransformer"),
     "realtime_jazz_style": ("RealTimeJazzStyleEncoderConfig", "RealTimeJazzStyleEncoder"),
 }
+MODEL_TYPES = {model_class: model_type for model_type, (_, model_class) in MODELS.items()}
 TOKENIZERS = {"realtime_jazz_style": "RealTimeJazzTokenizer"}
 # component of the pipeline -> class
 COMPONENTS = {
@@ -206,33 +207,58 @@ def load_codec(name_or_path: str | Path) -> RealTimeJazzCodec:
         OSError: not found, not reachable, or a file is missing or cut short.
         ValueError: another kind of model, or a config that does not belong to its weights.
     """
+    return load_part(part_folder(name_or_path, "codec"), "codec")
+
+
+def part_folder(name_or_path: str | Path, part: str) -> Path:
+    """The folder of one of a pipeline's models: `"codec"`, `"style_encoder"` or `"transformer"`.
+
+    Args:
+        name_or_path: a pipeline (bundled name, folder, Hub id), or that model saved by itself. From the Hub the
+            model's own files are fetched, and the tokenizer's with a style encoder.
+
+    Raises:
+        OSError: not found, not reachable, or a file is missing.
+        ValueError: another kind of model.
+    """
     source, is_local = resolve_pretrained(name_or_path)
     if not is_local:
         from huggingface_hub import snapshot_download
 
         files = ("config.json", "model*.safetensors", "model.safetensors.index.json")
-        wanted = ["model_index.json", *files, *(f"codec/{file}" for file in files)]
+        wanted = ["model_index.json", *files, *(f"{part}/{file}" for file in files)]
+        if part == "style_encoder":
+            wanted.append("*tokenizer*.json")
         try:
             source = snapshot_download(source, allow_patterns=wanted)
         except Exception as error:  # the client's and its HTTP library's own
             raise _not_to_be_had(source, error) from error
-    folder = Path(source)
-    if (folder / "model_index.json").is_file() or (folder / "codec" / "config.json").is_file():
-        folder = folder / "codec"
-    config = _read_json(folder / "config.json", "is neither a pipeline nor a codec: it has no config.json")
-    if config.get("model_type") != "realtime_jazz_codec":
-        raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}, not a codec")
-    weight_names(folder)
-    from rtjazz_hf.codec import RealTimeJazzCodec
+    folder, words = Path(source), part.replace("_", " ")
+    if (folder / "model_index.json").is_file() or (folder / part / "config.json").is_file():
+        folder = folder / part
+    config = _read_json(folder / "config.json", f"is neither a pipeline nor a {words}: it has no config.json")
+    if config.get("model_type") != MODEL_TYPES[COMPONENTS[part]]:
+        raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}, not a {words}")
+    return folder
 
+
+def load_part(folder: Path, part: str) -> Any:
+    """The model in a `part_folder`, in float32 and evaluation mode.
+
+    Raises:
+        OSError: a file is missing or cut short.
+        ValueError: a config that does not belong to its weights.
+    """
+    weight_names(folder)
+    model_class = getattr(sys.modules[PACKAGE], COMPONENTS[part])
     try:
-        codec = RealTimeJazzCodec.from_pretrained(folder, dtype="float32")
+        model = model_class.from_pretrained(folder, dtype="float32")
     except OSError:
         raise
     except Exception as error:  # strict configs, safetensors and torch each have their own
-        raise ValueError(f"the codec in {folder} does not load: {error}") from error
-    _check_weights(codec, folder)
-    return codec.eval()
+        raise ValueError(f"the {part.replace('_', ' ')} in {folder} does not load: {error}") from error
+    _check_weights(model, folder)
+    return model.eval()
 
 
 def _not_to_be_had(repo_id: str, error: Exception) -> OSError:
@@ -277,14 +303,13 @@ def check_pipeline_folder(folder: str | Path) -> None:
             raise OSError(f"{folder} lacks its part {part!r} ({class_name}); {_fetch_again()}")
     _read_json(folder / "scheduler" / "scheduler_config.json")
     _read_json(folder / "tokenizer" / "tokenizer.json")
-    model_types = {model_class: model_type for model_type, (_, model_class) in MODELS.items()}
     for part, class_name in COMPONENTS.items():
-        if class_name in model_types:
+        if class_name in MODEL_TYPES:
             config = _read_json(folder / part / "config.json")
-            if config.get("model_type") != model_types[class_name]:
+            if config.get("model_type") != MODEL_TYPES[class_name]:
                 raise ValueError(
                     f"{folder / part / 'config.json'} is of model type {config.get('model_type')!r}; "
-                    f"the part {part!r} needs {model_types[class_name]!r}"
+                    f"the part {part!r} needs {MODEL_TYPES[class_name]!r}"
                 )
             weight_names(folder / part)
 
@@ -357,7 +382,7 @@ def check_loaded_weights(pipe: RealTimeJazzPipeline, folder: str | Path) -> None
         ValueError: naming the part and a few of the weights.
     """
     for part, class_name in COMPONENTS.items():
-        if class_name in {model_class for _, model_class in MODELS.values()}:
+        if class_name in MODEL_TYPES:
             _check_weights(getattr(pipe, part), Path(folder) / part)
 
 

@@ -204,17 +204,47 @@ class TestBadInput:
             (torch.zeros(1, 2, 0), "no samples"),
             (torch.zeros(1, 2, 48000, dtype=torch.int16), "floating point"),
             (torch.full((1, 2, 4800), float("nan")), "NaN"),
+            (torch.full((1, 2, 4800), -float("inf")), "NaN or infinite"),
+            (torch.zeros(0, 2, 4800), "batch is empty"),
+            (torch.zeros(1, 6, 4800), "batch, 2, samples"),
+            (torch.full((1, 2, 4800), 32767.0), "as large as 32767; scale PCM"),
+            (np.zeros((1, 2, 4800), np.float32), "ndarray"),
         ],
     )
     def test_audio(self, codec, audio, message):
         with pytest.raises(ValueError, match=message):
             codec.encode(audio)
 
+    @pytest.mark.parametrize("levels", [0, 5, 1.5, "2"])
+    def test_levels(self, codec, levels):
+        with pytest.raises(ValueError, match=r"1\.\.4"):
+            codec.encode(music(), num_codebooks=levels)
+
+    def test_streams_of_another_batch(self, codec):
+        state = codec.encode(music(), state=codec.init_encoder_state(1)).state
+        with pytest.raises(ValueError, match="1 streams, the batch has 2"):
+            codec.encode(music(rows=2), state=state)
+        codes = torch.zeros(2, 4, 3, dtype=torch.long)
+        with pytest.raises(ValueError, match="2 streams, the batch has 1"):
+            codec.decode(codes=codes[:1], state=codec.decode(codes=codes).state)
+        with pytest.raises(ValueError, match="got dict"):
+            codec.decode(codes=codes, state={})
+
+    def test_any_floating_type_quiet_loud_or_short_is_taken(self, codec):
+        for audio in (music().double(), music().half(), music() * 1e-42, music()[..., :1], 30 * music()):
+            encoded = codec.encode(audio)
+            assert torch.isfinite(encoded.latents).all()
+            assert encoded.codes.shape[-1] == -(-audio.shape[-1] // HOP)
+
     def test_decode_wants_one_input(self, codec):
         with pytest.raises(ValueError, match="exactly one"):
             codec.decode()
         with pytest.raises(ValueError, match="16, frames"):
             codec.decode(latents=torch.zeros(1, 3, 5))
+        with pytest.raises(ValueError, match="must be tensors"):
+            codec.decode(codes=np.zeros((1, 4, 5), int))
+        with pytest.raises(ValueError, match="batch is empty"):
+            codec.decode(latents=torch.zeros(0, 16, 5))
 
     def test_config(self):
         with pytest.raises(ValueError, match="backbone"):

@@ -57,6 +57,8 @@ def test_measures_without_an_answer_are_nan_and_the_others_are_there(clip):
     assert np.isnan(measure_round_trip(clip[:, :9600], clip[:, :9600])["loudness_error"])
     one = measure_round_trip(clip[:, :1], clip[:, :1])
     assert np.isfinite(one["mel_distance"])
+    constant = measure_round_trip(np.full((2, 48000), 0.1), clip)
+    assert np.isnan(constant["si_sdr"]) and np.isfinite(constant["snr"])
 
 
 @pytest.mark.parametrize(

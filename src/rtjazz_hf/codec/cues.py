@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from ..audio import HOP_LENGTH, SAMPLE_RATE
+from ..audio import HOP_LENGTH, SAMPLE_RATE, whole_or_not_at_all
 from .transforms import FLOOR, constant
 
 LOWEST_NOTE, NUM_NOTES = 24, 92  # C1 (33 Hz) to G8
@@ -103,9 +103,10 @@ class SemitoneCues(nn.Module):
         """Write a safetensors file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        save_file({name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}, partial)
-        os.replace(partial, path)
+        with whole_or_not_at_all(path) as partial:
+            save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}, partial
+            )
         return path
 
     @classmethod

@@ -21,6 +21,15 @@ SLOPE = 0.2
 Judgement = tuple[torch.Tensor, list[torch.Tensor]]
 
 
+def judge(x: torch.Tensor, layers: nn.ModuleList, post: nn.Module) -> Judgement:
+    """The logits of `post`, and what each layer gave on the way to it."""
+    features = []
+    for layer in layers:
+        x = F.leaky_relu(layer(x), SLOPE)
+        features.append(x)
+    return post(x), features
+
+
 class STFTDiscriminator(nn.Module):
     """One resolution: 2-d convolutions over the complex spectrogram of both channels (Defossez et al., 2022, 3.4).
 
@@ -53,11 +62,7 @@ class STFTDiscriminator(nn.Module):
         x = x.permute(0, 1, 4, 3, 2).flatten(1, 2)  # (batch, 4, frames, bins)
         # The power of a hearing loudness: without it, what is loud is all that convolutions see.
         x = x * (x[:, 0::2].square() + x[:, 1::2].square() + 1e-10).pow(-0.35).repeat_interleave(2, dim=1)
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE)
-            features.append(x)
-        return self.post(x), features
+        return judge(x, self.layers, self.post)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -80,11 +85,7 @@ class PeriodDiscriminator(nn.Module):
         """audio (batch, 2, samples) -> logits (batch, 1, rows, period), feature maps."""
         x = F.avg_pool1d(torch.stack([audio.sum(1), audio[:, 0] - audio[:, 1]], dim=1), 2)
         x = F.pad(x, (0, -x.shape[-1] % self.period)).unflatten(-1, (-1, self.period))
-        features = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE)
-            features.append(x)
-        return self.post(x), features
+        return judge(x, self.layers, self.post)
 
 
 class CodecDiscriminator(nn.Module):

@@ -12,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rtjazz_hf.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.audio import LOUDEST
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components
@@ -171,9 +172,11 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
                 a `state`, so that a clip gives `ceil(samples / hop_length)` frames.
 
         Raises:
-            ValueError: for another shape or type, no samples, NaN or infinite samples, too many levels.
+            ValueError: for another shape or type, no samples, NaN or infinite samples, samples far above 1, too many
+                levels, a state of other streams.
         """
         audio = self._check_audio(audio, state is not None)
+        self._check_streams(audio, state)
         levels = self._check_num_codebooks(num_codebooks)
         flush = state is None if flush is None else flush
         latents, state = self._encode_latents(audio, state, flush)
@@ -227,15 +230,22 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             codes (`torch.Tensor` of shape `(batch, levels, frames)`) or latents (of shape
                 `(batch, latent_dim, frames)`, normalised): exactly one of them.
             state (`StreamingState`, *optional*): `None` starts a stream at frame 0.
+
+        Raises:
+            ValueError: for another shape or type, codes out of range, a state of other streams.
         """
         if (codes is None) == (latents is None):
             raise ValueError("decode needs exactly one of codes= and latents=.")
+        given = latents if codes is None else codes
+        if not torch.is_tensor(given):
+            raise ValueError(f"codes and latents must be tensors, got {type(given).__name__}.")
         if codes is not None:
             latents = self.codes_to_latents(codes)
         if latents.ndim != 3 or latents.shape[1] != self.config.latent_dim:
             raise ValueError(
                 f"latents must be (batch, {self.config.latent_dim}, frames), got {tuple(latents.shape)}."
             )
+        self._check_streams(latents, state)
         audio, state = self._decode_latents(latents, state)
         return CodecDecoderOutput(audio=audio, state=state)
 
@@ -318,9 +328,26 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         most = self.config.num_codebooks
         if num_codebooks is None:
             return most
-        if not 1 <= num_codebooks <= most:
-            raise ValueError(f"num_codebooks={num_codebooks} is not in 1..{most}, the levels of this codec.")
-        return num_codebooks
+        if num_codebooks not in range(1, most + 1):
+            raise ValueError(
+                f"num_codebooks={num_codebooks!r} is not in 1..{most}, the levels of this codec."
+            )
+        return int(num_codebooks)
+
+    def _check_streams(self, rows: torch.Tensor, state: StreamingState | None) -> None:
+        """One row at least, and as many as the state has streams."""
+        if len(rows) == 0:
+            raise ValueError("the batch is empty; give one clip at least.")
+        if state is None:
+            return
+        if not isinstance(state, StreamingState):
+            raise ValueError(f"state must be a StreamingState of this codec, got {type(state).__name__}.")
+        for tensor in state.tensors():
+            if len(tensor) != len(rows):
+                raise ValueError(
+                    f"state is of {len(tensor)} streams, the batch has {len(rows)}; StreamingState.select and cat take "
+                    "streams apart and join them."
+                )
 
     def _check_audio(self, audio: torch.Tensor, streaming: bool) -> torch.Tensor:
         if not torch.is_tensor(audio) or not audio.is_floating_point():
@@ -335,8 +362,13 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             )
         if audio.shape[-1] == 0 and not streaming:
             raise ValueError("audio has no samples.")
-        if not torch.isfinite(audio).all():
+        peak = audio.detach().abs().max().item() if audio.numel() else 0.0  # NaN where there is one
+        if not math.isfinite(peak):
             raise ValueError("audio holds NaN or infinite samples; clean it first.")
+        if peak > LOUDEST:
+            raise ValueError(
+                f"audio must be in [-1, 1], got samples as large as {peak:.6g}; scale PCM by its full scale first."
+            )
         return audio.to(self.device)
 
 

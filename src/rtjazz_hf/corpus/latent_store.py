@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ..audio import HOP_LENGTH, SAMPLE_RATE, read_audio
+from ..audio import HOP_LENGTH, SAMPLE_RATE, read_audio, whole_or_not_at_all
 from ..music import LeadSheet
 
 STYLE_CLIP_SECONDS = 5.0
@@ -39,12 +38,6 @@ def fingerprint(*models: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _atomic_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
 def claim(path: Path, what: str, **index) -> None:
     """Write an index file, or check that the one there says the same.
 
@@ -53,7 +46,8 @@ def claim(path: Path, what: str, **index) -> None:
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _atomic_text(path, json.dumps(index))
+        with whole_or_not_at_all(path) as partial:
+            partial.write_text(json.dumps(index))
         return
     known, now = json.loads(path.read_text()), json.loads(json.dumps(index))
     differs = sorted(key for key in known.keys() | now.keys() if known.get(key) != now.get(key))
@@ -62,12 +56,6 @@ def claim(path: Path, what: str, **index) -> None:
         raise ValueError(
             f"{path.parent} holds {what} made otherwise ({told}); give another folder or delete it."
         )
-
-
-def _save_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
 
 
 @torch.no_grad()
@@ -105,9 +93,11 @@ def encode_takes(codec, takes, out_dir, codes: bool = False, progress: bool = Tr
             tensors["codes"] = encoded.codes[0].to(torch.int16).cpu()
         if cues is not None:
             tensors["cues"] = cues(audio)[0].T.half().cpu().contiguous()
-        _save_atomically(tensors, out_dir / "takes" / f"{name}.safetensors")
+        with whole_or_not_at_all(out_dir / "takes" / f"{name}.safetensors") as partial:
+            save_file(tensors, partial)
         label = {"lead_sheet": take.lead_sheet.to_dict(), "caption": take.caption, "split": take.split}
-        _atomic_text(label_path, json.dumps(label))
+        with whole_or_not_at_all(label_path) as partial:
+            partial.write_text(json.dumps(label))
     return out_dir
 
 
@@ -135,7 +125,8 @@ def embed_takes(style_encoder, tokenizer, takes, out_dir, clips: int = 3, progre
         starts = np.linspace(0, audio.shape[-1] - length, clips).astype(int)
         pieces = torch.cat([audio[..., start : start + length] for start in starts])
         embedded = style_encoder.encode_audio(pieces)
-        _save_atomically({"text": text.float().cpu(), "audio": embedded.float().cpu()}, path)
+        with whole_or_not_at_all(path) as partial:
+            save_file({"text": text.float().cpu(), "audio": embedded.float().cpu()}, partial)
     return out_dir
 
 
@@ -198,7 +189,7 @@ class LatentStore:
             )
         self.index = json.loads((self.folder / "index.json").read_text())
         self.takes: list[StoredTake] = []
-        for label_path in sorted((self.folder / "takes").glob("*.json")):
+        for label_path in sorted((self.folder / "takes").glob("[!.]*.json")):
             label = json.loads(label_path.read_text())
             if split is not None and label["split"] != split:
                 continue

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE, write_audio
+from ..audio import SAMPLE_RATE, whole_or_not_at_all, write_audio
 from ..music.band_leader import random_lead_sheet
 from ..music.lead_sheet import LeadSheet
 from .captions import captions, tags
@@ -203,9 +203,8 @@ def write_metadata(out: str | os.PathLike) -> dict[str, Any]:
                 "lead_sheet": json.dumps(label["lead_sheet"]),
             }
         )
-    partial = out / f".{METADATA}.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(partial, out / METADATA)
+    with whole_or_not_at_all(out / METADATA) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tests = sum(row["split"] == "test" for row in rows)
     return {"takes": len(rows), "hours": seconds / 3600, "train": len(rows) - tests, "test": tests}
 
@@ -219,9 +218,8 @@ def clear_partial(out: str | os.PathLike) -> int:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1))
-    os.replace(partial, path)
+    with whole_or_not_at_all(path) as partial:
+        partial.write_text(json.dumps(value, indent=1))
 
 
 __all__ = [

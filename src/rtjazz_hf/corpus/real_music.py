@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..audio import AUDIO_CHANNELS, read_audio, write_audio
+from ..audio import AUDIO_CHANNELS, read_audio, whole_or_not_at_all, write_audio
 from ..training_utils import atomic_folder
 from .augment import limit_peak
 
@@ -363,9 +363,8 @@ def _write_table(out: Path) -> dict[str, Any]:
     """Write the table from the folders of all packages; a summary."""
     made = [json.loads(file.read_text()) for file in sorted((out / FOLDER).glob(f"*/{_DONE}"))]
     rows = [row for package in made for row in package["tracks"]]
-    partial = out / f".{TABLE}.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(partial, out / TABLE)
+    with whole_or_not_at_all(out / TABLE) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def hours(split: str) -> float:
         return round(sum(row["duration"] for row in rows if row["split"] == split) / 3600, 3)

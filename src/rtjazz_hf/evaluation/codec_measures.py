@@ -30,8 +30,8 @@ def measure_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str,
     Returns:
         The `MEASURES` by name, and of every octave band `band_error_HZ` (energy of the estimate less that of the
         reference, dB) and `band_snr_HZ` (dB), HZ being a band's centre: 62.5, 125, ... 16000. NaN where a measure
-        has no answer: waveform measures of a silent reference, loudness of less than 0.4 s, attacks where there
-        are none.
+        has no answer: waveform measures of a silent reference, SI-SDR of a constant one, loudness of less than 0.4 s,
+        attacks where there are none.
 
     Raises:
         ValueError: for no stereo clips, no samples, or NaN or infinite samples.
@@ -46,9 +46,11 @@ def measure_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str,
             raise ValueError(f"{name} holds NaN or infinite samples; clean it first.")
     samples = min(reference.shape[1], estimate.shape[1])
     reference, estimate = reference[:, :samples], estimate[:, :samples]
-    silent = not reference.any()
+    unanswered = set() if reference.any() else {"snr"}
+    if np.ptp(reference) == 0:
+        unanswered.add("si_sdr")
     scores = {
-        name: float("nan") if silent and name in ("si_sdr", "snr") else measure(reference, estimate)
+        name: float("nan") if name in unanswered else measure(reference, estimate)
         for name, (_, measure, _, _) in MEASURES.items()
     }
     bands = (("band_error", metrics.band_difference), ("band_snr", metrics.band_snr))

@@ -20,10 +20,10 @@ import torch
 from rtjazz_hf.audio import plot_spectrogram_grid, write_audio
 
 from . import codec_measures, metrics, opus
-from .clips import Clip
+from .clips import USAGE_SECONDS, Clip
 from .codec_measures import measure_round_trip
 from .codec_verdicts import to_markdown, to_text, verdicts
-from .model_checks import decode_split_difference
+from .model_checks import decode_split_difference, round_trip
 from .pictures import plot_rate_distortion
 from .rate_distortion import reverse_water_filling
 from .writing import to_plain, write_text
@@ -66,9 +66,10 @@ def evaluate_codec(
     levels: Sequence[int] = LEVELS,
     seconds: float = 10.0,
     opus_rates: Sequence[float] = OPUS_RATES,
-    usage_seconds: float = 60.0,
+    usage_seconds: float = USAGE_SECONDS,
     cache: str | os.PathLike | None = None,
     speed: dict[str, Any] | None = None,
+    passed_over: Sequence[str] = (),
     save_audio: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -82,10 +83,11 @@ def evaluate_codec(
         opus_rates: in kbit/s; empty leaves Opus out.
         cache: folder of Opus files and their scores, for the next codec on the same clips; `out_dir`/opus by default.
         speed: what `rtjazz_hf.benchmark.benchmark_codec` measured, to be reported too.
+        passed_over: files that were no use, and why, to be reported too.
 
     Returns:
         "sets" (rows, bound, codebooks by set), "table" (asked, measured, ok), "splits", "speed", "settings",
-        "pictures", as in codec.json.
+        "passed_over", "pictures", as in codec.json.
 
     Raises:
         ValueError: no clips, or none of the levels. OpusUnavailable: Opus was asked for and is not installed.
@@ -118,7 +120,7 @@ def evaluate_codec(
     report["splits"] = {
         "decode": max(decode_split_difference(codec, latents, seed=seed) for seed in range(3))
     }
-    report["speed"] = speed
+    report |= {"speed": speed, "passed_over": list(passed_over)}
     report["pictures"] = run.pictures
     report["table"] = verdicts(report)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
@@ -194,7 +196,8 @@ class _Run:
                     scores = self._opus_scores(clip, audio, contender.setting)
                     worst_delay = max(worst_delay, abs(scores.pop("delay")))
                 else:
-                    scores = measure_round_trip(audio, self._round_trip(audio, contender.setting))
+                    back, _ = round_trip(self.codec, audio, contender.setting)
+                    scores = measure_round_trip(audio, back)
                     scores["bitrate"] = (
                         float("nan") if contender.setting is None else self.codec.bitrate(contender.setting)
                     )
@@ -215,14 +218,6 @@ class _Run:
             "bound": bound,
             "opus_delay": worst_delay,
         }
-
-    def _round_trip(self, audio: np.ndarray, levels: float | None) -> np.ndarray:
-        latents = self.codec.encode(_tensor(self.codec, audio), return_codes=False).latents
-        if levels is None:
-            decoded = self.codec.decode(latents=latents)
-        else:
-            decoded = self.codec.decode(codes=self.codec.latents_to_codes(latents, int(levels)))
-        return decoded.audio[0, :, : audio.shape[-1]].float().cpu().numpy()
 
     def _opus_scores(self, clip: Clip, audio: np.ndarray, kilobits: float) -> dict[str, float]:
         """Scores, "bitrate" and "delay", from the cache where the same code measured the same Opus file before."""
@@ -266,8 +261,8 @@ class _Run:
             audio = clip.read(min(self.seconds, SHOWN_SECONDS))
             versions = {
                 "original": audio,
-                "un-quantised": self._round_trip(audio, None),
-                f"{standard} levels, {rate:.1f} kbit/s": self._round_trip(audio, standard),
+                "un-quantised": round_trip(self.codec, audio)[0],
+                f"{standard} levels, {rate:.1f} kbit/s": round_trip(self.codec, audio, standard)[0],
             }
             if self.opus_rates:
                 nearest = min(self.opus_rates, key=lambda asked: abs(np.log(asked / rate)))

@@ -130,6 +130,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         for key, (title, _, unit, _) in MEASURES.items()
     )
     lines += ["", f"Columns: {units}; bound: SNR in dB that reverse water-filling allows at the row's rate."]
+    if passed_over := report.get("passed_over"):
+        lines += ["", f"Passed over, {len(passed_over)}:", "", *(f"- {reason}" for reason in passed_over)]
     lines += ["", f"Measured in {report['wall_seconds']:.0f} s."]
     return "\n".join(lines) + "\n"
 

@@ -14,14 +14,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rtjazz_hf.audio import SAMPLE_RATE, read_audio, write_audio
+from rtjazz_hf.audio import SAMPLE_RATE, read_audio, whole_or_not_at_all, write_audio
 
 from .metrics import as_audio
 
@@ -152,12 +151,8 @@ def _safe(name: str) -> str:
 def _keep(source: Path, target: Path) -> None:
     """Copy, whole or not at all: a kill leaves no half file that a later run would take for a clip."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with whole_or_not_at_all(target) as partial:
         shutil.copyfile(source, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def packet_bytes(ogg: bytes) -> int:

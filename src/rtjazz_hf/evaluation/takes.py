@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rtjazz_hf.audio import SAMPLE_RATE, read_audio
+from rtjazz_hf.audio import SAMPLE_RATE, audio_info, read_audio
 from rtjazz_hf.music import GENRES, LeadSheet, Section
 from rtjazz_hf.music.vocabulary import KITS
 
@@ -43,14 +43,23 @@ class HeldOutTake:
 
 
 def from_record(record: Any) -> HeldOutTake:
-    """A take of `corpus.dataset.load_takes`."""
-    import soundfile
-
+    """A take of `corpus.dataset.load_takes`; raises as `read_audio` does for what the header of its file shows."""
     path = Path(record.path)
     path = path / "mix.flac" if path.is_dir() else path
-    info = soundfile.info(str(path))
     name = path.parent.name if path.stem == "mix" else path.stem
-    return HeldOutTake(name, record.lead_sheet, record.caption, info.frames / info.samplerate, path=path)
+    return HeldOutTake(name, record.lead_sheet, record.caption, audio_info(path).duration, path=path)
+
+
+def records_of_test(folder: str | os.PathLike) -> list[Any]:
+    """The takes of a corpus folder's test split; ValueError where it has none."""
+    from rtjazz_hf.corpus.dataset import load_takes
+
+    if records := load_takes(folder, split="test"):
+        return records
+    raise ValueError(
+        f"'{folder}' has no takes of split 'test'; write some with training/prepare_corpus.py, or "
+        "leave takes out to compose new ones."
+    )
 
 
 def load_held_out(
@@ -65,14 +74,7 @@ def load_held_out(
     if takes is None:
         return held_out_takes(num, seed)
     if isinstance(takes, (str, os.PathLike)):
-        from rtjazz_hf.corpus.dataset import load_takes
-
-        folder, takes = takes, load_takes(takes, split="test")
-        if not takes:
-            raise ValueError(
-                f"'{folder}' has no takes of split 'test'; write some with training/prepare_corpus.py, or "
-                "leave takes out to compose new ones."
-            )
+        takes = records_of_test(takes)
     found = [take if isinstance(take, HeldOutTake) else from_record(take) for take in takes]
     if not found:
         raise ValueError("takes is empty; give at least one held-out take, or None to compose new ones.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rtjazz_hf.audio import whole_or_not_at_all
 
 
 def to_table(rows: list[dict[str, Any]]) -> str:
@@ -85,9 +86,5 @@ def to_plain(value: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_or_not_at_all(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
