@@ -52,6 +52,9 @@ def codec_fingerprint(codec: RealTimeJazzCodec, num_codebooks: int | None = None
     """
     quantizer = codec.quantizer
     digest = hashlib.sha256()
+    if quantizer.prediction_levels:
+        levels = min(num_codebooks or quantizer.num_codebooks, quantizer.prediction_levels)
+        digest.update(f"prediction_levels {levels}".encode())
     for name, tensor in quantizer.state_dict().items():
         level = re.match(r"layers\.(\d+)\.(\w+)", name)
         if level and (

@@ -17,7 +17,10 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         latent_dim (`int`): channels of the latents.
         codebook_size (`int`), num_codebooks (`int`): entries of a level and levels of the residual quantiser;
             4 levels of 2,048 entries are 44 bits a frame, 3.3 kbit/s.
-        codebook_dim (`int` or `None`): code dimension of a level; `None` quantises the latents as they are.
+        codebook_dim (`int`, `tuple` of one per level, or `None`): code dimension of a level; `None` quantises the
+            latents as they are.
+        prediction_levels (`int`): how many levels, from the first, code what a frame has beyond a prediction from
+            the frame before (see `ResidualVectorQuantizer`); 0: each frame is coded by itself.
         backbone (`str`): `"lapped"` starts from a lapped transform; `"seanet"` is EnCodec's convolutions.
         phase (`str`): of the lapped backbone. `"free"`: latents hold the energy of every semitone and band,
             and the decoder keeps the phases (a bank of running tones and a noise table whose position is in the
@@ -45,8 +48,9 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         hop_length: int = 640,
         latent_dim: int = 64,
         codebook_size: int = 2048,
-        codebook_dim: int | None = None,
+        codebook_dim: int | tuple[int, ...] | None = None,
         num_codebooks: int = 4,
+        prediction_levels: int = 0,
         backbone: str = "lapped",
         phase: str = "free",
         overlap: int = 256,
@@ -79,8 +83,9 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         self.hop_length = hop_length
         self.latent_dim = latent_dim
         self.codebook_size = codebook_size
-        self.codebook_dim = codebook_dim
+        self.codebook_dim = tuple(codebook_dim) if isinstance(codebook_dim, list | tuple) else codebook_dim
         self.num_codebooks = num_codebooks
+        self.prediction_levels = prediction_levels
         self.backbone = backbone
         self.phase = phase
         self.overlap = overlap

@@ -7,8 +7,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from .quantizer import all_reduce_, process_count
 from .transforms import FLOOR, constant
+from .vector_quantizer import all_reduce_, process_count
 
 # FFT size, hop, how its bins are pooled (semitones where pitch is heard, ERB bands where attacks are), and weight:
 # the melody counts twice.
