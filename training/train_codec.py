@@ -114,11 +114,7 @@ def freeze_encoder(run: TrainingRun, codec: RealTimeJazzCodec, crops: Crops, fit
         codec.load_state_dict(run.ema.module.state_dict())
     clips = [clip.to(run.device) for clip in crops.clips(4 * fit_clips)]
     codec.fit_statistics(clips)
-    latents = [codec.encode(clip, return_codes=False).latents for clip in clips]
-    latents = torch.cat([part[0].T for part in latents])  # (frames, latent_dim)
-    # Weighted by what a channel weighs in the sound: its deviation before normalisation.
-    weights = torch.tensor(codec.config.latents_std, device=run.device) ** 2
-    left = codec.quantizer.fit(latents, weights=weights, generator=torch.Generator().manual_seed(0))
+    left = codec.fit_codes(clips, generator=torch.Generator().manual_seed(0))
     run.print(f"encoder frozen; variance left after each level: {[round(x, 3) for x in left]}")
     if run.ema is not None:
         run.ema.module.load_state_dict(codec.state_dict())

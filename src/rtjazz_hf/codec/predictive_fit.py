@@ -8,6 +8,7 @@ assigned and moved; as these reconstructions settle, they become those of the cl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,6 +19,9 @@ from .kmeans import SPLIT, cluster_means, nearest
 from .vector_quantizer import VectorQuantizer
 
 START_ITERATIONS = 4
+JUDGED_VECTORS = 20_000
+PATIENCE = 2
+MAX_PADDED = 100_000  # frames searched at once
 # A share of the sequences runs on fewer levels, which so learn to work by themselves.
 FEWER_LEVELS = 0.25
 # An entry that is chosen less often than this share of the mean goes to where it is needed. More than in `kmeans`:
@@ -36,6 +40,11 @@ def fit_prediction(sequences: list[torch.Tensor]) -> torch.Tensor:
     return (LEAK * product / power.clamp(min=1e-12)).clamp(0, MAX_PREDICTION)
 
 
+def predict(decoded: torch.Tensor, prediction: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """What is predicted of each frame of a sequence, from the decoded frames (frames, dim)."""
+    return prediction * torch.cat([start[None], decoded[:-1]])
+
+
 @torch.no_grad()
 def fit_closed_loop(
     layers: list[VectorQuantizer],
@@ -46,90 +55,73 @@ def fit_closed_loop(
     max_vectors: int,
     generator: torch.Generator | None = None,
 ) -> tuple[list[float], torch.Tensor]:
-    """Fit the levels in the loop to sequences (frames, dim), of which a copy is held, and `max_vectors` frames more.
+    """Fit the levels in the loop to sequences (frames, dim); memory holds them four times.
 
     Args:
         start (`torch.Tensor` of shape `(dim,)`): what the loop starts from.
-        iterations (`int`): all run on all frames; the k-means that begins on `max_vectors`.
+        iterations (`int`): at most; those that make the closed loop worse end it. All run on all frames, the
+            k-means before them on `max_vectors`.
 
     Returns:
         The mean square left over when 1, 2, ... of the levels run the loop, and what all of them leave over
         (n, dim), both of the first sequences that have `2 * max_vectors` frames.
     """
-    residual = torch.cat([x - predict(x, prediction, start) for x in sequences])
-    for layer in layers:  # on innovations: as if the past were known
+    x = torch.cat(sequences)
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=x.device)
+    firsts = lengths.cumsum(0) - lengths
+    used = _draw_levels(len(sequences), len(layers), generator).to(x.device).repeat_interleave(lengths)
+
+    def residual_of(decoded: torch.Tensor) -> torch.Tensor:
+        guess = decoded.roll(1, dims=0)
+        guess[firsts] = start
+        return guess.mul_(-prediction).add_(x)
+
+    residual = residual_of(x)  # innovations: as if the past were known
+    for layer in layers:
         layer.fit(residual, START_ITERATIONS, max_vectors, generator)
         residual -= layer.decode(layer.nearest(residual))
-    del residual
-    used = _draw_levels(len(sequences), len(layers), generator)
-    decoded = [x.clone() for x in sequences]
-    for iteration in range(iterations):
-        _iterate(
-            layers,
-            prediction,
-            start,
-            sequences,
-            decoded,
-            used,
-            max_vectors,
-            generator,
-            iteration < iterations - 2,
-        )
-    return _left_over(layers, prediction, start, sequences, max_vectors)
+    decoded = x
+    best, entries, worse = math.inf, None, 0
+    for iteration in range(iterations + 1):
+        error = _left_over(layers, prediction, start, sequences, JUDGED_VECTORS)[0][-1]
+        if error < best:
+            best, worse, entries = error, 0, [layer.embed.clone() for layer in layers]
+        else:
+            worse += 1
+        if iteration == iterations or worse > PATIENCE:
+            break
+        residual = residual_of(decoded)
+        for k, layer in enumerate(layers):
+            _move(layer, residual, (used > k).nonzero()[:, 0], generator)
+        decoded = x - residual
+    for layer, kept in zip(layers, entries):
+        layer.embed.copy_(kept)
+    return _left_over(layers, prediction, start, sequences, 2 * max_vectors)
 
 
-def predict(decoded: torch.Tensor, prediction: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """What is predicted of each frame, from the decoded ones (frames, dim)."""
-    return prediction * torch.cat([start[None], decoded[:-1]])
-
-
-def _draw_levels(rows: int, levels: int, generator: torch.Generator | None) -> list[int]:
-    """Levels that each sequence uses: all, or for some fewer."""
+def _draw_levels(rows: int, levels: int, generator: torch.Generator | None) -> torch.Tensor:
+    """Levels that each sequence uses (rows,): all, or for some fewer."""
     device = "cpu" if generator is None else generator.device
     draw = torch.rand(rows, generator=generator, device=device)
     fewer = torch.randint(1, max(2, levels), (rows,), generator=generator, device=device)
-    return torch.where(draw < FEWER_LEVELS, fewer, levels).tolist()
+    return torch.where(draw < FEWER_LEVELS, fewer, levels)
 
 
-def _iterate(
-    layers, prediction, start, sequences, decoded, used, max_vectors, generator, restart: bool
-) -> None:
-    """Assign all frames, move the entries, and write what became of the sequences to `decoded`."""
-    means = [torch.zeros_like(layer.embed, dtype=torch.float32) for layer in layers]
-    counts = [torch.zeros_like(layer.cluster_size, dtype=torch.float32) for layer in layers]
-    seeds = [[] for _ in layers]  # vectors that entries may restart at, and the entries that they have now
-    frames = sum(len(x) for x in sequences)
-    for part in _parts(sequences, max_vectors):
-        lengths = [len(sequences[i]) for i in part]
-        guess = torch.cat([predict(decoded[i], prediction, start) for i in part])
-        residual = torch.cat([sequences[i] for i in part]) - guess
-        levels = torch.tensor([used[i] for i in part], device=residual.device)
-        levels = levels.repeat_interleave(torch.tensor(lengths, device=residual.device))
-        for k, layer in enumerate(layers):
-            active = (levels > k).nonzero()[:, 0]
-            projected = layer.project(residual[active])
-            codes, squared = nearest(projected, layer.embed.float())
-            _, sums, count = cluster_means(projected, codes, len(counts[k]))
-            means[k] += sums
-            counts[k] += count
-            if restart and len(active):
-                # Far ones first, in proportion to the size of this part.
-                wanted = max(1, layer.embed.shape[0] * sum(lengths) // frames)
-                drawn = _draw_far(squared, wanted, generator)
-                seeds[k].append((codes[drawn], projected[drawn]))
-            vectors = layer.decode(codes)
-            residual[active] -= vectors
-            guess[active] += vectors
-        for i, made in zip(part, guess.split(lengths)):
-            decoded[i] = made.clone()
-    for layer, sums, count, seed in zip(layers, means, counts, seeds):
-        moved = torch.where(count[:, None] > 0, sums / count.clamp(min=1)[:, None], layer.embed.float())
-        if seed:
-            codes, drawn = (torch.cat(tensors) for tensors in zip(*seed))
-            idle = (count < MIN_SHARE * count.mean()).nonzero()[: len(codes), 0]
-            order = torch.randperm(len(codes), generator=generator).to(codes.device)[: len(idle)]
-            moved[idle] = torch.lerp(moved[codes[order]], drawn[order], SPLIT)
-        layer.embed.copy_(moved)
+def _move(layer: VectorQuantizer, residual: torch.Tensor, active: torch.Tensor, generator) -> None:
+    """One iteration of one level on `residual` (n, dim), from which it takes in place what it codes."""
+    if not len(active):
+        return
+    projected = layer.project(residual[active])
+    entries = layer.embed.float()
+    codes, squared = nearest(projected, entries)
+    means, _, counts = cluster_means(projected, codes, len(entries))
+    entries = torch.where(counts[:, None] > 0, means, entries)
+    residual.index_add_(0, active, layer.expand(entries)[codes], alpha=-1)
+    idle = (counts < MIN_SHARE * counts.mean()).nonzero()[:, 0]
+    if len(idle):
+        drawn = _draw_far(squared, len(idle), generator)
+        entries[idle] = torch.lerp(entries[codes[drawn]], projected[drawn], SPLIT)
+    layer.embed.copy_(entries)
 
 
 def _draw_far(squared: torch.Tensor, count: int, generator: torch.Generator | None) -> torch.Tensor:
@@ -152,10 +144,11 @@ def _parts(sequences: list[torch.Tensor], max_vectors: int) -> Iterator[list[int
     yield part
 
 
-def _left_over(layers, prediction, start, sequences, max_vectors: int) -> tuple[list[float], torch.Tensor]:
+def _left_over(layers, prediction, start, sequences, frames: int) -> tuple[list[float], torch.Tensor]:
+    """See `fit_closed_loop`; of about the first `frames` frames."""
     vectors = [layer.vectors() for layer in layers]
-    errors, frames, rest = [0.0] * len(layers), 0, []
-    for part in _parts(sequences, max_vectors):
+    errors, done, rest = [0.0] * len(layers), 0, []
+    for part in _parts(sequences, min(frames, MAX_PADDED)):
         rows = [sequences[i] for i in part]
         lengths = torch.tensor([len(x) for x in rows])
         heard = torch.arange(int(lengths.max())) < lengths[:, None]  # (rows, frames)
@@ -169,7 +162,7 @@ def _left_over(layers, prediction, start, sequences, max_vectors: int) -> tuple[
             residual = x[heard.to(x.device)]
             errors[k] += residual.square().sum().item()
         rest.append(residual)
-        frames += len(residual)
-        if frames >= 2 * max_vectors:
+        done += len(residual)
+        if done >= frames:
             break
-    return [error / (frames * len(prediction)) for error in errors], torch.cat(rest)
+    return [error / (done * len(prediction)) for error in errors], torch.cat(rest)
