@@ -184,11 +184,7 @@ def open_codec(
             kept = codec.fit_start(clips)
             print(f"{candidate.source}: {kept:.3f} of the variance kept")
             if args.prediction == "codebook":
-                latents = torch.cat([codec.encode(clip, return_codes=False).latents[0].T for clip in clips])
-                weights = torch.tensor(codec.config.latents_std) ** 2
-                codec.quantizer.fit(
-                    latents, weights=weights, generator=torch.Generator().manual_seed(args.seed)
-                )
+                codec.fit_codes(clips, generator=torch.Generator().manual_seed(args.seed))
             with atomic_folder(folder) as partial:
                 codec.save_pretrained(partial)
     codec = load_codec(folder)

@@ -55,12 +55,12 @@ def open_crops(config: CodecTrainConfig) -> tuple[AudioCrops, AudioCrops]:
     return tuple(crops)
 
 
-def draw_levels(rows: int, levels: int) -> torch.Tensor:
-    """How many levels of codes each row goes through: half the rows none (0), a quarter all of the standard four, and
-    a quarter any number from 1 to all."""
-    counts = torch.randint(1, levels + 1, (rows,))
+def draw_levels(rows: int, codec: RealTimeJazzCodecConfig) -> torch.Tensor:
+    """How many levels of codes each row goes through: half the rows none (0), a third the standard number, and the
+    others any number from 1 to all."""
+    counts = torch.randint(1, codec.total_codebooks + 1, (rows,))
     draw = torch.rand(rows)
-    counts = torch.where(draw < 0.75, min(4, levels), counts)
+    counts = torch.where(draw < 5 / 6, codec.num_codebooks, counts)
     return torch.where(draw < 0.5, 0, counts)
 
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         codec.quantizer.train(together)
         with run.accelerator.accumulate(model):
             audio = batch["audio"]
-            levels = draw_levels(len(audio), codec.config.num_codebooks) if frozen or together else None
+            levels = draw_levels(len(audio), codec.config) if frozen or together else None
             out = model(
                 audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"]
             )
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.print("the run ended before freeze_encoder_at: its codec has no codes yet")
     if crops.skipped:
         run.print(f"{len(crops.skipped)} files were left out: {', '.join(map(str, crops.skipped))}")
-    kbits = final.bitrate(min(4, final.config.num_codebooks)) / 1000
+    kbits = final.bitrate(final.config.num_codebooks) / 1000
     card = model_card("RealTimeJazz codec", f"48 kHz stereo, 75 frames a second, 4 levels are {kbits:.1f} kbit/s.",
                       config, run.metrics, f"composed takes{' and recorded music' if config.real else ''}")  # fmt: skip
     run.save_model(final, card=card)

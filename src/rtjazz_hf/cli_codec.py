@@ -321,8 +321,8 @@ def _load_codec(args: argparse.Namespace) -> RealTimeJazzCodec:
 
 
 def _check_levels(args: argparse.Namespace, codec: RealTimeJazzCodec) -> None:
-    if args.levels is not None and args.levels > codec.config.num_codebooks:
-        raise Refused(f"--levels {args.levels}: the codec of {args.model} has {codec.config.num_codebooks}")
+    if args.levels is not None and args.levels > codec.config.total_codebooks:
+        raise Refused(f"--levels {args.levels}: the codec of {args.model} has {codec.config.total_codebooks}")
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def build_model(
         )
     model = RealTimeJazzFlowTransformer(build_config(RealTimeJazzFlowTransformerConfig, sizes | config.model))
     if model.config.prediction_type == "codebook":
-        model.set_codebooks(codec.codebooks, codec.latents_offset)
+        model.set_codebooks(codec.codebooks, codec.latents_offset, codec.config.prediction_levels)
     return model
 
 

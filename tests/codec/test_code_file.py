@@ -97,6 +97,15 @@ class TestCodecCheck:
         assert codec_fingerprint(other, 3) == codec_fingerprint(codec, 3)
         assert codec_fingerprint(other, 4) != codec_fingerprint(codec, 4)
 
+    def test_fingerprint_covers_the_prediction(self):
+        codec, other = (tiny_codec(prediction_levels=2) for _ in range(2))
+        assert codec_fingerprint(other) == codec_fingerprint(codec)
+        assert codec_fingerprint(tiny_codec(prediction_levels=3)) != codec_fingerprint(codec)
+        for name in ("prediction", "start"):
+            other = tiny_codec(prediction_levels=2)
+            getattr(other.quantizer, name).add_(0.1)
+            assert codec_fingerprint(other) != codec_fingerprint(codec)
+
     def test_more_levels_added_later_change_nothing(self, tmp_path, codec):
         more = tiny_codec(num_codebooks=6)
         for old, new in zip(codec.quantizer.layers, more.quantizer.layers):

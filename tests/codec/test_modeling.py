@@ -136,6 +136,70 @@ class TestCodes:
         assert config.latency_samples / config.sampling_rate < 0.020
 
 
+@pytest.fixture(scope="module", params=["lapped", "seanet"])
+def predictive(request) -> RealTimeJazzCodec:
+    torch.manual_seed(0)
+    config = RealTimeJazzCodecConfig(
+        **TINY, backbone=request.param, num_codebooks=6, prediction_levels=4, codebook_dim=[16] * 4 + [4] * 2
+    )
+    codec = RealTimeJazzCodec(config).eval()
+    codec.fit_start([music(2.0)])
+    codec.fit_codes([music(4.0, seed=1), music(3.0, seed=2)], torch.Generator().manual_seed(0), iterations=3)
+    return codec
+
+
+class TestPrediction:
+    """Codes that depend on the frames before: the streaming state of the codec carries what they stand on."""
+
+    @pytest.mark.parametrize("levels", [2, 4, 6])
+    def test_codes_in_pieces_equal_whole(self, predictive, levels):
+        audio = music()
+        whole = predictive.encode(audio, num_codebooks=levels).codes
+        state, codes = predictive.init_encoder_state(1), []
+        for piece in (*audio.split(5000, dim=-1), audio[..., :0]):
+            out = predictive.encode(piece, levels, state=state, flush=piece.shape[-1] == 0)
+            codes.append(out.codes)
+            state = out.state
+        assert torch.equal(torch.cat(codes, -1), whole)
+        state, parts = None, []
+        for piece in whole.split([1, 0, 30, whole.shape[-1] - 31], dim=-1):
+            out = predictive.decode(codes=piece, state=state)
+            parts.append(out.audio)
+            state = out.state
+        expected = predictive.decode(codes=whole).audio
+        torch.testing.assert_close(torch.cat(parts, -1), expected, atol=1e-5, rtol=1e-5)
+
+    def test_latents_may_follow_codes(self, predictive):
+        encoded = predictive.encode(music())
+        first = predictive.decode(codes=encoded.codes[..., :20])
+        second = predictive.decode(latents=encoded.latents[..., 20:25], state=first.state)
+        assert torch.equal(second.state["codes"], first.state["codes"])
+        third = predictive.decode(codes=encoded.codes[..., 25:], state=second.state)
+        assert torch.isfinite(third.audio).all()
+        begun = predictive.decode(latents=encoded.latents[..., :5])
+        assert predictive.decode(codes=encoded.codes[..., 5:], state=begun.state).audio.isfinite().all()
+
+    def test_streams_join_and_part(self, predictive):
+        codes = predictive.encode(music(rows=2)).codes
+        states = [predictive.decode(codes=codes[row : row + 1, :, :10]).state for row in range(2)]
+        both = predictive.decode(codes=codes[..., 10:], state=type(states[0]).cat(states)).audio
+        whole = predictive.decode(codes=codes).audio[..., 10 * HOP :]
+        torch.testing.assert_close(both, whole, atol=1e-5, rtol=1e-5)
+
+    def test_saved_equals_loaded(self, predictive, tmp_path):
+        predictive.save_pretrained(tmp_path)
+        loaded, info = RealTimeJazzCodec.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert loaded.config.codebook_dim == (16, 16, 16, 16, 4, 4) and loaded.config.prediction_levels == 4
+        codes = predictive.encode(music()).codes
+        assert torch.equal(loaded.encode(music()).codes, codes)
+        assert torch.equal(loaded.codes_to_latents(codes), predictive.codes_to_latents(codes))
+
+    def test_without_prediction_there_is_nothing_to_carry(self, codec):
+        assert not any("prediction" in name or "start" in name for name in codec.quantizer.state_dict())
+        assert "codes" not in codec.decode(codes=codec.encode(music()).codes).state
+
+
 class TestSaveLoad:
     def test_round_trip_is_bit_equal(self, codec, tmp_path):
         codec.save_pretrained(tmp_path)

@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from rtjazz_hf.codec.kmeans import kmeans, nearest
-from rtjazz_hf.codec.quantizer import ResidualVectorQuantizer, VectorQuantizer, codebook_statistics
+from rtjazz_hf.codec.quantizer import ResidualVectorQuantizer
+from rtjazz_hf.codec.vector_quantizer import VectorQuantizer, codebook_statistics
 
 DIM, SIZE, LEVELS = 8, 16, 3
 TINY = {"latent_dim": DIM, "codebook_size": SIZE, "num_codebooks": LEVELS}
@@ -28,6 +29,22 @@ def data(n: int = 2000, seed: int = 0) -> torch.Tensor:
 def fitted(**kwargs) -> ResidualVectorQuantizer:
     quantizer = ResidualVectorQuantizer(**TINY, **kwargs).eval()
     quantizer.fit(data(), generator=generator())
+    return quantizer
+
+
+def smooth(clips: int = 12, frames: int = 200, seed: int = 0, correlation: float = 0.95) -> torch.Tensor:
+    """First-order autoregressive sequences of unit variance, off zero: (clips, frames, DIM)."""
+    noise = torch.randn(frames, clips, DIM, generator=generator(seed)) * (1 - correlation**2) ** 0.5
+    x, rows = torch.randn(clips, DIM, generator=generator(seed + 1000)), []
+    for step in noise:
+        x = correlation * x + step
+        rows.append(x)
+    return torch.stack(rows, dim=1) + 0.5
+
+
+def predictive(prediction_levels: int = 2, **kwargs) -> ResidualVectorQuantizer:
+    quantizer = ResidualVectorQuantizer(**TINY, prediction_levels=prediction_levels, **kwargs).eval()
+    quantizer.fit(smooth(), iterations=6, generator=generator())
     return quantizer
 
 
@@ -145,6 +162,143 @@ class TestFit:
             fitted().set_channel_weights(torch.ones(DIM))
 
 
+class TestPrediction:
+    @pytest.mark.parametrize("num_codebooks", [1, 2, 3])
+    @pytest.mark.parametrize("variant", [{}, {"codebook_dim": (8, 8, 4)}, {"codebook_dim": 4}])
+    def test_any_split_equals_whole(self, num_codebooks, variant):
+        quantizer = predictive(**variant)
+        latents = smooth(2, 40, seed=1).transpose(1, 2)
+        whole = quantizer.encode(latents, num_codebooks)
+        for split in ([1, 12, 0, 27], [1] * 40):
+            state, codes = None, []
+            for part in latents.split(split, dim=2):
+                part, state = quantizer.encode(part, num_codebooks, state=state, return_state=True)
+                codes.append(part)
+            assert torch.equal(torch.cat(codes, dim=2), whole)
+            state, decoded = None, []
+            for part in whole.split(split, dim=2):
+                part, state = quantizer.decode(part, state, return_state=True)
+                decoded.append(part)
+            assert torch.equal(torch.cat(decoded, dim=2), quantizer.decode(whole))
+
+    def test_the_encoder_knows_what_the_decoder_has(self):
+        quantizer = predictive()
+        latents = smooth(2, 40, seed=1).transpose(1, 2)
+        codes, ours = quantizer.encode(latents, return_state=True)
+        _, theirs = quantizer.decode(codes, return_state=True)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+    def test_codes_of_more_levels_begin_with_those_of_the_loop(self):
+        quantizer = predictive()
+        latents = smooth(2, 40, seed=1).transpose(1, 2)
+        assert torch.equal(quantizer.encode(latents, 3)[:, :2], quantizer.encode(latents, 2))
+        assert not torch.equal(quantizer.encode(latents, 2)[:, :1], quantizer.encode(latents, 1))
+
+    def test_decoding_is_the_recursion(self):
+        quantizer = predictive()
+        codes = quantizer.encode(smooth(1, 20, seed=1).transpose(1, 2))[0]
+        vectors, offset = quantizer.codebook_vectors()
+        base, expected = quantizer.start / quantizer.channel_scale, []
+        for first, second, third in codes.T:
+            base = quantizer.prediction * base + vectors[0][first] + vectors[1][second]
+            expected.append(base + vectors[2][third] + offset)
+        torch.testing.assert_close(
+            quantizer.decode(codes[None])[0].T, torch.stack(expected), atol=1e-5, rtol=1e-5
+        )
+
+    def test_gains_over_coding_each_frame_by_itself(self):
+        plain = ResidualVectorQuantizer(**TINY).eval()
+        left = plain.fit(smooth(), generator=generator())
+        quantizer = ResidualVectorQuantizer(**TINY, prediction_levels=LEVELS).eval()
+        predicted = quantizer.fit(smooth(), generator=generator())
+        assert predicted[0] > predicted[1] > predicted[2] and predicted[2] < 0.7 * left[2]
+        latents = smooth(seed=5).transpose(1, 2)
+        for levels in range(1, LEVELS + 1):
+            error = [
+                (q.decode(q.encode(latents, levels)) - latents).square().mean() for q in (plain, quantizer)
+            ]
+            assert error[1] < 0.9 * error[0]
+
+    def test_many_iterations_do_not_spoil_the_codebooks(self):
+        few, many = (
+            ResidualVectorQuantizer(**TINY, prediction_levels=LEVELS).fit(smooth(), n, generator=generator())[
+                -1
+            ]
+            for n in (3, 30)
+        )
+        assert many < 1.05 * few
+
+    def test_a_stream_entered_in_the_middle_recovers(self):
+        quantizer = predictive()
+        codes = quantizer.encode(smooth(2, 200, seed=1).transpose(1, 2))
+        late = quantizer.decode(codes[..., 50:])
+        error = (late - quantizer.decode(codes)[..., 50:]).abs().amax(dim=(0, 1))
+        assert error[-1] < 0.01 * error[0]
+
+    def test_start(self):
+        start = torch.full((DIM,), 9.0)
+        quantizer = ResidualVectorQuantizer(**TINY, prediction_levels=LEVELS).eval()
+        quantizer.fit(smooth(), start=start, iterations=2, generator=generator())
+        first = quantizer.prediction * quantizer.start / quantizer.channel_scale + quantizer.offset
+        torch.testing.assert_close(first, start)
+
+    def test_sequences_of_unequal_length(self):
+        quantizer = ResidualVectorQuantizer(**TINY, prediction_levels=2)
+        left = quantizer.fit([x[: 50 + 10 * i] for i, x in enumerate(smooth())], 4, generator=generator())
+        assert 1 > left[0] > left[1] > left[2] > 0
+
+    def test_gradient_goes_straight_through(self):
+        quantizer = predictive(codebook_dim=4)
+        latents = smooth(2, 20, seed=1).transpose(1, 2).contiguous().requires_grad_()
+        output = quantizer(latents)
+        assert torch.equal(output.codes, quantizer.encode(latents))
+        torch.testing.assert_close(output.quantized, quantizer.decode(output.codes), atol=1e-5, rtol=1e-5)
+        weight = torch.randn_like(latents)
+        (gradient,) = torch.autograd.grad((output.quantized * weight).sum(), latents, retain_graph=True)
+        assert torch.equal(gradient, weight)
+        output.loss.backward()
+        assert latents.grad.abs().sum() > 0
+        assert all(p.grad.abs().sum() > 0 for p in quantizer.parameters())
+
+    @pytest.mark.parametrize("update", ["ema", "gradient"])
+    def test_training_starts_and_follows(self, update):
+        torch.manual_seed(0)
+        quantizer = ResidualVectorQuantizer(**TINY, update=update, decay=0.9, prediction_levels=2)
+        parameters = list(quantizer.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=0.02) if parameters else None
+        for step in range(60):
+            output = quantizer(smooth(4, 60, seed=step).transpose(1, 2), generator=generator(step))
+            if optimizer is not None:
+                optimizer.zero_grad()
+                output.loss.backward()
+                optimizer.step()
+        assert quantizer.is_initialized and 0.85 < quantizer.prediction.mean() <= 0.95
+        quantizer.eval()
+        latents = smooth(seed=999).transpose(1, 2)
+        assert (quantizer.decode(quantizer.encode(latents)) - latents).square().mean() < 0.3
+        assert quantizer(latents).usage.min() > 0.9
+
+    def test_dropout_runs_the_loop_of_fewer_levels(self):
+        quantizer = predictive(quantizer_dropout=0.6, unquantized_rate=0.2).train()
+        for layer in quantizer.layers:
+            layer.decay = 1.0  # entries stay
+        latents = smooth(64, 20, seed=1).transpose(1, 2)
+        output = quantizer(latents, generator=generator())
+        assert set(output.num_codebooks_used.tolist()) == {0, 1, 2, 3}
+        for row, levels in enumerate(output.num_codebooks_used.tolist()):
+            expected = latents[row]
+            if levels:
+                expected = quantizer.decode(quantizer.encode(latents[row : row + 1], levels))[0]
+            torch.testing.assert_close(output.quantized[row], expected, atol=1e-4, rtol=1e-4)
+
+    def test_bad_input_is_named(self):
+        quantizer = predictive()
+        with pytest.raises(ValueError, match=r"order of frames counts.*\(100, 8\)"):
+            quantizer.fit(data(100))
+        with pytest.raises(ValueError, match=r"\(2, 8\), got \(1, 8\)"):
+            quantizer.decode(torch.zeros(2, 1, 5, dtype=torch.long), torch.zeros(1, DIM))
+
+
 class TestTraining:
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_codebooks_follow_data_that_moves(self, variant):
@@ -231,7 +385,7 @@ class TestCheckpoint:
 
         def __init__(self, config):
             super().__init__(config)
-            self.quantizer = ResidualVectorQuantizer(**TINY, codebook_dim=4)
+            self.quantizer = ResidualVectorQuantizer(**TINY, codebook_dim=(8, 4, 4), prediction_levels=2)
             self.post_init()
 
         def _init_weights(self, module):
@@ -241,7 +395,7 @@ class TestCheckpoint:
     def test_every_tensor_comes_back(self, tmp_path):
         model = self.Model(self.Config())
         weights = torch.rand(DIM) + 0.5
-        model.quantizer.fit(data(), weights=weights, generator=generator())
+        model.quantizer.fit(smooth(), 3, weights=weights, generator=generator())
         model.save_pretrained(tmp_path)
         loaded, info = self.Model.from_pretrained(tmp_path, output_loading_info=True)
         assert not any(info.values())
@@ -262,6 +416,8 @@ class TestBadInput:
         "arguments, message",
         [
             ({"codebook_dim": 9}, "codebook_dim=9"),
+            ({"codebook_dim": (4, 4)}, "codebook_dim has 2 numbers; num_codebooks is 3"),
+            ({"prediction_levels": 4}, "prediction_levels=4"),
             ({"num_codebooks": 33}, "num_codebooks=33"),
             ({"codebook_size": 1}, "codebook_size=1"),
             ({"update": "sgd"}, "update='sgd'"),

@@ -197,6 +197,11 @@ class TestForward:
         close(inputs["sample"][:, :8] + left * output.sample[:, :8], expected)
         assert model(**inputs, block_frames=6, return_sample=False).sample is None
 
+    def test_codebooks_of_a_predictive_codec_are_refused(self):
+        model = build_model(prediction_type="codebook")
+        with pytest.raises(ValueError, match="prediction_levels=4"):
+            model.set_codebooks(model.head.codebooks, prediction_levels=4)
+
     @pytest.mark.parametrize(
         "change, message",
         [

@@ -52,6 +52,9 @@ def codec_fingerprint(codec: RealTimeJazzCodec, num_codebooks: int | None = None
     """
     quantizer = codec.quantizer
     digest = hashlib.sha256()
+    if quantizer.prediction_levels:
+        levels = min(num_codebooks or quantizer.num_codebooks, quantizer.prediction_levels)
+        digest.update(f"prediction_levels {levels}".encode())
     for name, tensor in quantizer.state_dict().items():
         level = re.match(r"layers\.(\d+)\.(\w+)", name)
         if level and (
@@ -135,9 +138,9 @@ class CodeFile:
                     f"the codes were made with {name}={getattr(self, name)}, this codec has "
                     f"{getattr(config, name)}; decode with the model that made them{self._by_model()}."
                 )
-        if self.num_codebooks > config.num_codebooks:
+        if self.num_codebooks > config.total_codebooks:
             raise ValueError(
-                f"the codes have {self.num_codebooks} levels, this codec has {config.num_codebooks}; decode with "
+                f"the codes have {self.num_codebooks} levels, this codec has {config.total_codebooks}; decode with "
                 f"the model that made them{self._by_model()}."
             )
         if not any_codebooks and codec_fingerprint(codec, self.num_codebooks) != self.fingerprint:
@@ -181,8 +184,8 @@ def write_codes(
             f"codes must be whole numbers of shape (levels, frames), got {codes.dtype} {codes.shape}."
         )
     levels, frames = codes.shape
-    if not 1 <= levels <= config.num_codebooks:
-        raise ValueError(f"codes have {levels} levels; this codec has 1 to {config.num_codebooks}.")
+    if not 1 <= levels <= config.total_codebooks:
+        raise ValueError(f"codes have {levels} levels; this codec has 1 to {config.total_codebooks}.")
     if frames == 0:
         raise ValueError("there are no codes to write: 0 frames.")
     if codes.min() < 0 or codes.max() >= config.codebook_size:

@@ -15,9 +15,13 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
 
     Args:
         latent_dim (`int`): channels of the latents.
-        codebook_size (`int`), num_codebooks (`int`): entries of a level and levels of the residual quantiser;
-            4 levels of 2,048 entries are 44 bits a frame, 3.3 kbit/s.
-        codebook_dim (`int` or `None`): code dimension of a level; `None` quantises the latents as they are.
+        codebook_size (`int`), num_codebooks (`int`): entries of a level of the residual quantiser, and levels that
+            are used unless others are asked for; 4 levels of 2,048 entries are 44 bits a frame, 3.3 kbit/s.
+        max_codebooks (`int` or `None`): levels that there are, up to 32; `None`: `num_codebooks`.
+        codebook_dim (`int`, `tuple` of one per level, or `None`): code dimension of a level; `None` quantises the
+            latents as they are.
+        prediction_levels (`int`): how many levels, from the first, code what a frame has beyond a prediction from
+            the frame before (see `ResidualVectorQuantizer`); 0: each frame is coded by itself.
         backbone (`str`): `"lapped"` starts from a lapped transform; `"seanet"` is EnCodec's convolutions.
         phase (`str`): of the lapped backbone. `"free"`: latents hold the energy of every semitone and band,
             and the decoder keeps the phases (a bank of running tones and a noise table whose position is in the
@@ -49,8 +53,10 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         hop_length: int = 640,
         latent_dim: int = 128,
         codebook_size: int = 2048,
-        codebook_dim: int | None = None,
+        codebook_dim: int | tuple[int, ...] | None = None,
         num_codebooks: int = 4,
+        max_codebooks: int | None = None,
+        prediction_levels: int = 0,
         backbone: str = "lapped",
         phase: str = "free",
         overlap: int = 256,
@@ -83,8 +89,10 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         self.hop_length = hop_length
         self.latent_dim = latent_dim
         self.codebook_size = codebook_size
-        self.codebook_dim = codebook_dim
+        self.codebook_dim = tuple(codebook_dim) if isinstance(codebook_dim, list | tuple) else codebook_dim
         self.num_codebooks = num_codebooks
+        self.max_codebooks = max_codebooks
+        self.prediction_levels = prediction_levels
         self.backbone = backbone
         self.phase = phase
         self.overlap = overlap
@@ -123,6 +131,10 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+        if self.max_codebooks is not None and self.max_codebooks < self.num_codebooks:
+            raise ValueError(
+                f"max_codebooks={self.max_codebooks} must be at least num_codebooks={self.num_codebooks}."
+            )
         if self.audio_channels != 2:
             raise ValueError(
                 f"audio_channels={self.audio_channels} is not supported: the codec is stereo (2)."
@@ -140,6 +152,11 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and len(value) != self.latent_dim:
                 raise ValueError(f"{name} has {len(value)} numbers, latent_dim is {self.latent_dim}.")
+
+    @property
+    def total_codebooks(self) -> int:
+        """Levels that there are."""
+        return self.num_codebooks if self.max_codebooks is None else self.max_codebooks
 
     @property
     def num_tones(self) -> int:

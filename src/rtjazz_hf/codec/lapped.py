@@ -274,12 +274,16 @@ class LappedDecoder(nn.Module):
         the next are filtered from the same table, so they agree where they overlap."""
         config, device = self.config, log_power.device
         length = config.hop_length + config.overlap
-        counts = constant("band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device).sum(-1)
+        counts = constant(
+            "band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device
+        ).sum(-1)
         window = constant("asymmetric_window", NOISE_WINDOW, WINDOWS[NOISE_WINDOW], device=device)
         # White noise of unit variance has this power in a band of the encoder's analysis.
         unit = counts * window.square().sum()
         amplitude = torch.exp(0.5 * (log_power - unit.log()).clamp(-25, 6))
-        spread = constant("band_interpolation", config.num_bands, NOISE_WINDOW, config.sampling_rate, device=device)
+        spread = constant(
+            "band_interpolation", config.num_bands, NOISE_WINDOW, config.sampling_rate, device=device
+        )
         gains = amplitude @ spread
         if config.phase == "free":
             gains = gains * torch.exp(0.5 * self.noise_shape)
@@ -391,7 +395,9 @@ class LappedDecoder(nn.Module):
         noise = (3 * control[..., base:] + self.noise_offset).unflatten(-1, (2, -1)).transpose(1, 2)
         mdct = constant("mdct_basis", config.hop_length, config.overlap, device=start.device)
         hop, overlap, device = config.hop_length, config.overlap, start.device
-        fade = constant("join_window", hop, overlap, device=device) * constant("fall_window", hop, overlap, device=device)
+        fade = constant("join_window", hop, overlap, device=device) * constant(
+            "fall_window", hop, overlap, device=device
+        )
         return signed @ mdct + self._noise(noise, frame) * fade
 
 

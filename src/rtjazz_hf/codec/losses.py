@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from .energies import pooled_energies
-from .quantizer import all_reduce_, process_count
 from .transforms import FLOOR
+from .vector_quantizer import all_reduce_, process_count
 
 # FFT size, hop, how its bins are pooled, and weight. Semitones where pitch is heard, and the melody counts twice; ERB
 # bands where attacks are.

@@ -16,9 +16,10 @@ from rtjazz_hf.audio import LOUDEST
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components
-from .quantizer import QuantizerOutput, ResidualVectorQuantizer, VectorQuantizer
+from .quantizer import QuantizerOutput, ResidualVectorQuantizer
 from .seanet import SEANetDecoder, SEANetEncoder
 from .streaming import StreamingState
+from .vector_quantizer import VectorQuantizer
 
 
 @dataclass
@@ -93,7 +94,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             latent_dim=config.latent_dim,
             codebook_dim=config.codebook_dim,
             codebook_size=config.codebook_size,
-            num_codebooks=config.num_codebooks,
+            num_codebooks=config.total_codebooks,
+            prediction_levels=config.prediction_levels,
             quantizer_dropout=0.25,
             unquantized_rate=0.5,
         )
@@ -135,7 +137,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
     def codebooks(self) -> torch.Tensor:
         """Vectors of every level in normalised latent space: (num_codebooks, codebook_size, latent_dim).
 
-        `codes_to_latents` is the sum of the vectors chosen, plus `latents_offset`.
+        Without `config.prediction_levels`, `codes_to_latents` is the sum of the vectors chosen, plus
+        `latents_offset`.
         """
         return self.quantizer.codebook_vectors()[0]
 
@@ -148,9 +151,9 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
     def init_encoder_state(self, batch_size: int = 1) -> StreamingState | None:
         """The start of a stream to encode. A SEANet stream starts from `None`."""
-        if self.config.backbone == "seanet":
-            return StreamingState()
-        return self.encoder.init_state(batch_size, self.device)
+        seanet = self.config.backbone == "seanet"
+        state = StreamingState() if seanet else self.encoder.init_state(batch_size, self.device)
+        return self._with_codes_state(state, None, batch_size)
 
     @torch.no_grad()
     def encode(
@@ -165,7 +168,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
         Args:
             audio (`torch.Tensor` of shape `(batch, 2, samples)`): 48 kHz, in [-1, 1].
-            num_codebooks (`int`, *optional*): levels of the codes; all by default.
+            num_codebooks (`int`, *optional*): levels of the codes; `config.num_codebooks` by default.
             state (`StreamingState`, *optional*): of the stream (`init_encoder_state` starts one). Frames come as
                 soon as they are complete; the first needs `config.latency_samples` samples.
             flush (`bool`, *optional*): pad the end with silence and encode what is left. Default: only without
@@ -179,8 +182,12 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         self._check_streams(audio, state)
         levels = self._check_num_codebooks(num_codebooks)
         flush = state is None if flush is None else flush
+        state, codes_state = self._split_state(state)
         latents, state = self._encode_latents(audio, state, flush)
-        codes = self.latents_to_codes(latents, levels) if return_codes else None
+        codes = None
+        if return_codes:
+            codes, codes_state = self.latents_to_codes(latents, levels, codes_state, return_state=True)
+        state = self._with_codes_state(state, codes_state, audio.shape[0])
         return CodecEncoderOutput(codes=codes, latents=latents, state=state)
 
     def _encode_latents(self, audio: torch.Tensor, state: StreamingState | None, flush: bool):
@@ -205,17 +212,36 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             entries = new.entries
         return latents, StreamingState({**entries, "pending": audio[..., whole:].clone()})
 
-    def latents_to_codes(self, latents: torch.Tensor, num_codebooks: int | None = None) -> torch.Tensor:
-        """latents (batch, latent_dim, frames) -> codes (batch, num_codebooks, frames), int64."""
+    def latents_to_codes(
+        self,
+        latents: torch.Tensor,
+        num_codebooks: int | None = None,
+        state: torch.Tensor | None = None,
+        return_state: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
+        """latents (batch, latent_dim, frames) -> codes (batch, num_codebooks, frames), int64.
+
+        With `config.prediction_levels` codes depend on the frames before: `latents` start a stream, or go on where
+        the call that gave `state` ended. `return_state` gives `(codes, state)`.
+        """
         levels = self._check_num_codebooks(num_codebooks)
         # A beam of 4 gains 0.3 dB over the nearest entry level by level, at a hundredth of real time.
-        return self.quantizer.encode(latents.float(), levels, num_beams=4)
+        return self.quantizer.encode(
+            latents.float(), levels, num_beams=4, state=state, return_state=return_state
+        )
 
     # --- codes -> latents -> audio -----------------------------------------------------------------------------
 
-    def codes_to_latents(self, codes: torch.Tensor) -> torch.Tensor:
-        """codes (batch, 1..num_codebooks levels, frames) -> normalised latents (batch, latent_dim, frames)."""
-        return self.quantizer.decode(codes).to(self.dtype)
+    def codes_to_latents(
+        self, codes: torch.Tensor, state: torch.Tensor | None = None, return_state: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
+        """codes (batch, 1..num_codebooks levels, frames) -> normalised latents (batch, latent_dim, frames).
+
+        `state` and `return_state` as in `latents_to_codes`.
+        """
+        latents, state = self.quantizer.decode(codes, state, return_state=True)
+        latents = latents.to(self.dtype)
+        return (latents, state) if return_state else latents
 
     @torch.no_grad()
     def decode(
@@ -229,7 +255,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         Args:
             codes (`torch.Tensor` of shape `(batch, levels, frames)`) or latents (of shape
                 `(batch, latent_dim, frames)`, normalised): exactly one of them.
-            state (`StreamingState`, *optional*): `None` starts a stream at frame 0.
+            state (`StreamingState`, *optional*): `None` starts a stream at frame 0. Latents may follow codes in a
+                stream; the codes after them go on from those before.
 
         Raises:
             ValueError: for another shape or type, codes out of range, a state of other streams.
@@ -239,14 +266,16 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         given = latents if codes is None else codes
         if not torch.is_tensor(given):
             raise ValueError(f"codes and latents must be tensors, got {type(given).__name__}.")
+        state, codes_state = self._split_state(state)
         if codes is not None:
-            latents = self.codes_to_latents(codes)
+            latents, codes_state = self.codes_to_latents(codes, codes_state, return_state=True)
         if latents.ndim != 3 or latents.shape[1] != self.config.latent_dim:
             raise ValueError(
                 f"latents must be (batch, {self.config.latent_dim}, frames), got {tuple(latents.shape)}."
             )
         self._check_streams(latents, state)
         audio, state = self._decode_latents(latents, state)
+        state = self._with_codes_state(state, codes_state, latents.shape[0])
         return CodecDecoderOutput(audio=audio, state=state)
 
     def _decode_latents(self, latents: torch.Tensor, state: StreamingState | None):
@@ -277,7 +306,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         latents, _ = self._encode_latents(audio, None, flush=True)
         quantized, given = None, latents
         if levels is not None:
-            quantized = self.quantizer(latents.float(), levels=levels, generator=generator)
+            quantized = self.quantizer(latents.float(), levels=levels, generator=generator, mid_stream=True)
             given = quantized.quantized.to(latents)
         if latent_noise:
             given = given + latent_noise * torch.randn(given.shape, generator=generator).to(given)
@@ -307,7 +336,42 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         self.config.latents_mean = tuple(latents.mean(0).tolist())
         self.config.latents_std = tuple(latents.std(0).clamp(min=1e-4).tolist())
 
+    @torch.no_grad()
+    def fit_codes(
+        self, clips: list[torch.Tensor], generator: torch.Generator | None = None, **kwargs
+    ) -> list[float]:
+        """Fit the quantiser to the latents of `clips` (each (batch, 2, samples)), which the encoder keeps giving.
+
+        A channel weighs what it weighs in the sound: its variance before normalisation. Streams are predicted to
+        start from silence. `kwargs` go to `ResidualVectorQuantizer.fit`, which says what is returned.
+        """
+        sequences = [row.T for clip in clips for row in self.encode(clip, return_codes=False).latents.float()]
+        std = self.config.latents_std
+        weights = None if std is None else torch.tensor(std, device=self.device) ** 2
+        silence = torch.zeros(1, 2, self.config.hop_length, device=self.device)
+        start = self.encode(silence, return_codes=False).latents[0, :, 0].float()
+        return self.quantizer.fit(
+            sequences, **{"weights": weights, "generator": generator, "start": start, **kwargs}
+        )
+
     # --- helpers -----------------------------------------------------------------------------------------------
+
+    def _split_state(self, state: StreamingState | None) -> tuple[StreamingState | None, torch.Tensor | None]:
+        """The part of encoder or decoder, and that of the codes."""
+        if state is None:
+            return None, None
+        entries = dict(state.entries)
+        codes = entries.pop("codes", None)
+        return StreamingState(entries), codes
+
+    def _with_codes_state(
+        self, state: StreamingState, codes: torch.Tensor | None, batch_size: int
+    ) -> StreamingState:
+        """`state` with that of the codes, where there is one: of the start, if no codes have come by yet."""
+        if not self.config.prediction_levels:
+            return state
+        codes = self.quantizer.start_state(batch_size) if codes is None else codes
+        return StreamingState({**state.entries, "codes": codes})
 
     def _statistic(self, values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
         return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None]
@@ -325,7 +389,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         return latents + self._statistic(self.config.latents_mean, latents)
 
     def _check_num_codebooks(self, num_codebooks: int | None) -> int:
-        most = self.config.num_codebooks
+        most = self.config.total_codebooks
         if num_codebooks is None:
             return most
         if num_codebooks not in range(1, most + 1):

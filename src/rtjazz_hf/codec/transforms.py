@@ -105,7 +105,9 @@ def _level_window(length: int, hop: int, overlap: int, faded: bool) -> np.ndarra
 
 def _fall_window(hop: int, overlap: int) -> np.ndarray:
     """One, and half a cosine slope in the overlap: (hop + overlap,)."""
-    return np.concatenate([np.ones(hop), np.cos(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap)]).astype(np.float32)
+    return np.concatenate([np.ones(hop), np.cos(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap)]).astype(
+        np.float32
+    )
 
 
 def _join_window(hop: int, overlap: int) -> np.ndarray:
@@ -157,7 +159,9 @@ def _tone_frequencies(lowest: int, count: int, tones_per_note: int) -> np.ndarra
     return note_frequency(np.arange(lowest, lowest + count)[:, None] + offsets).ravel()
 
 
-def _tone_basis(hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int) -> np.ndarray:
+def _tone_basis(
+    hop: int, overlap: int, lowest: int, count: int, tones_per_note: int, rate: int
+) -> np.ndarray:
     """Cosines then negative sines of a frame and its overlap: (2 tones, hop + overlap)."""
     step = 2 * math.pi * _tone_frequencies(lowest, count, tones_per_note) / rate
     angle = step[:, None] * np.arange(hop + overlap)[None]

@@ -92,9 +92,9 @@ def evaluate_codec(
     Raises:
         ValueError: no clips, or none of the levels. OpusUnavailable: Opus was asked for and is not installed.
     """
-    present = sorted(level for level in set(levels) if level <= codec.config.num_codebooks)
+    present = sorted(level for level in set(levels) if level <= codec.config.total_codebooks)
     if not present or min(present) < 1:
-        raise ValueError(f"levels={tuple(levels)}: this codec has 1 to {codec.config.num_codebooks}.")
+        raise ValueError(f"levels={tuple(levels)}: this codec has 1 to {codec.config.total_codebooks}.")
     if not sets or not all(sets.values()):
         raise ValueError("there are no clips to judge by; give each set one at least.")
     if opus_rates:

@@ -346,14 +346,27 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             init.zeros_(module.codebooks)
             init.zeros_(module.latents_offset)
 
-    def set_codebooks(self, codebooks: torch.Tensor, latents_offset: torch.Tensor | None = None) -> None:
+    def set_codebooks(
+        self,
+        codebooks: torch.Tensor,
+        latents_offset: torch.Tensor | None = None,
+        prediction_levels: int = 0,
+    ) -> None:
         """
         Give a codebook model the codec's vectors, in normalised latent space.
 
         Args:
             codebooks: `(num_codebooks, codebook_size, latent_dim)`; the chosen vectors of all levels plus
                 `latents_offset` `(latent_dim,)` are the latents.
+            prediction_levels: The codec's (`codec.config.prediction_levels`). Codes of a codec that predicts
+                frames from the ones before mean nothing by themselves, and are refused.
         """
+        if prediction_levels:
+            raise ValueError(
+                f"this codec's codes depend on the frames before (prediction_levels={prediction_levels}), which a "
+                "codebook model cannot follow yet; use prediction_type='velocity', or a codec with "
+                "prediction_levels=0."
+            )
         if self.config.prediction_type != "codebook":
             raise ValueError("This model predicts velocity; codebooks need prediction_type='codebook'.")
         if codebooks.shape != self.head.codebooks.shape:
