@@ -230,12 +230,7 @@ def fit_quantizer(run: TrainingRun, codec: RealTimeJazzCodec, clips: list[torch.
     """Statistics of the latents and a quantiser fitted to them, in the model and its average."""
     clips = [clip.to(run.device) for clip in clips]
     codec.fit_statistics(clips)
-    latents = [
-        codec.encode(clip, return_codes=False).latents[0].T for clip in clips
-    ]  # (frames, latent_dim) each
-    # Weighted by what a channel weighs in the sound: its deviation before normalisation.
-    weights = torch.tensor(codec.config.latents_std, device=run.device) ** 2
-    left = codec.quantizer.fit(latents, weights=weights, generator=torch.Generator().manual_seed(0))
+    left = codec.fit_codes(clips, generator=torch.Generator().manual_seed(0))
     run.print(f"variance left after each level: {[round(x, 3) for x in left]}")
     if run.ema is not None:
         run.ema.module.load_state_dict(codec.state_dict())

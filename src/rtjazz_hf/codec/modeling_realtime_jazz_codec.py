@@ -135,12 +135,12 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
     @property
     def codebooks(self) -> torch.Tensor:
-        """Vectors of every level in normalised latent space: (num_codebooks, codebook_size, latent_dim).
+        """Vectors of the standard levels in normalised latent space: (num_codebooks, codebook_size, latent_dim).
 
         Without `config.prediction_levels`, `codes_to_latents` is the sum of the vectors chosen, plus
         `latents_offset`.
         """
-        return self.quantizer.codebook_vectors()[0]
+        return self.quantizer.codebook_vectors()[0][: self.config.num_codebooks]
 
     @property
     def latents_offset(self) -> torch.Tensor:
@@ -266,6 +266,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         given = latents if codes is None else codes
         if not torch.is_tensor(given):
             raise ValueError(f"codes and latents must be tensors, got {type(given).__name__}.")
+        if given.ndim == 3:
+            self._check_streams(given, state)
         state, codes_state = self._split_state(state)
         if codes is not None:
             latents, codes_state = self.codes_to_latents(codes, codes_state, return_state=True)
@@ -273,7 +275,6 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             raise ValueError(
                 f"latents must be (batch, {self.config.latent_dim}, frames), got {tuple(latents.shape)}."
             )
-        self._check_streams(latents, state)
         audio, state = self._decode_latents(latents, state)
         state = self._with_codes_state(state, codes_state, latents.shape[0])
         return CodecDecoderOutput(audio=audio, state=state)
@@ -391,7 +392,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
     def _check_num_codebooks(self, num_codebooks: int | None) -> int:
         most = self.config.total_codebooks
         if num_codebooks is None:
-            return most
+            return self.config.num_codebooks
         if num_codebooks not in range(1, most + 1):
             raise ValueError(
                 f"num_codebooks={num_codebooks!r} is not in 1..{most}, the levels of this codec."

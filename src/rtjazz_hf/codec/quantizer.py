@@ -185,7 +185,7 @@ class ResidualVectorQuantizer(nn.Module):
         if levels is None:
             used = self._draw_num_codebooks(batch, num_codebooks, dropout, generator)
         else:
-            used, num_codebooks = levels, max(1, self._check_num_codebooks(max(1, int(levels.max()))))
+            used = levels
         used = used.to(latents.device)
 
         with torch.autocast(latents.device.type, enabled=False):
