@@ -70,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         crops, test_crops = open_crops(config)
         run = TrainingRun(config)
         if config.init_from:
-            codec = RealTimeJazzCodec.from_pretrained(config.init_from, dtype=torch.float32)
+            # What `model` asks for otherwise, a quantiser of more levels say, starts anew.
+            codec = RealTimeJazzCodec.from_pretrained(
+                config.init_from, dtype=torch.float32, ignore_mismatched_sizes=True, **config.model
+            )
         else:
             codec = RealTimeJazzCodec(build_config(RealTimeJazzCodecConfig, config.model))
     if not config.init_from and not (config.resume and latest_checkpoint(config.output_dir)):

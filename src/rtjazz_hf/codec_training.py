@@ -168,7 +168,7 @@ class TrainingFailed(RuntimeError):
 class CodecWatch:
     """Stops a run that explodes or loses a codebook, before its good checkpoints are gone.
 
-    A run explodes where the loss, averaged, stays above `most` times its lowest average. A codebook is lost where
+    A run explodes where the median of the loss between two looks is above `most` times its lowest. A codebook is lost where
     fewer than `least_usage` of the entries that could have been chosen were.
     """
 
@@ -187,11 +187,11 @@ class CodecWatch:
 
     def look(self) -> None:
         """Judge the steps since the last look; raises `TrainingFailed`."""
-        mean = float(np.mean(self.values)) if self.values else 0.0
+        loss = float(np.median(self.values)) if self.values else 0.0
         self.values.clear()
         reasons = []
-        if not mean <= self.most * self.lowest:
-            reasons.append(f"the loss is {mean:.3g}, its lowest was {self.lowest:.3g}")
+        if not loss <= self.most * self.lowest:
+            reasons.append(f"the loss is {loss:.3g}, its lowest was {self.lowest:.3g}")
         for level, usage, perplexity in self._codebooks():
             self.run.log_now(**{f"usage_{level}": usage, f"perplexity_{level}": perplexity})
             if usage < self.least_usage:
@@ -203,7 +203,7 @@ class CodecWatch:
                 f"stopped at step {self.run.step}: {'; '.join(reasons)}. The last good checkpoint is "
                 f"{good or 'none'}: start again from it with a lower learning_rate or fewer adversarial losses."
             )
-        self.lowest = min(self.lowest, mean)
+        self.lowest = min(self.lowest, loss)
 
     def _codebooks(self):
         if not self.codes:

@@ -26,7 +26,8 @@ CHUNK_FRAMES = 64
 ATTACK_BLOCKS = 7  # of 128 samples: where in the newest frame the energy lies
 LEVEL_WINDOW = 2048  # of the fine bands: past, one hop, and the overlap in which it falls
 NOISE_WINDOW = 1024  # of the coarse bands, which say when
-MOST_LEVEL = 6.0  # log power that one pass may add or take: 26 dB
+MOST_RAISED, MOST_LOWERED = 3.0, 6.0  # log power that one pass may add or take: 13 and 26 dB
+LOUDEST = 1.0  # log power that a fine band is ever brought to; a sine at full scale has 0
 ENVELOPE_POINTS = 6  # of the gain inside a frame, 3 ms apart: attacks are shorter than a frame
 PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those at it, lower ones less
 
@@ -317,7 +318,7 @@ class LappedDecoder(nn.Module):
         spectrum = torch.fft.rfft(windows * window)
         power = torch.view_as_real(spectrum).square().sum(-1)
         missing = (asked - torch.cat(fine_bands(config, power), dim=-1)) * self.level_share[index]
-        missing = missing.clamp(-MOST_LEVEL, MOST_LEVEL).split(config.num_fine_bands, dim=-1)
+        missing = missing.clamp(-MOST_LOWERED, MOST_RAISED).split(config.num_fine_bands, dim=-1)
         gains = []
         for part in missing:
             spread = constant("mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate, device=device)
@@ -357,8 +358,9 @@ class LappedDecoder(nn.Module):
         )
         envelope = torch.exp(2 * torch.tanh(control[4].unflatten(-1, (2, -1)))) @ points
         frames = self._play(level, pan, noise, envelope, frame)
+        asked = (asked + control[3]).clamp(max=LOUDEST)
         for index in range(config.level_passes):
-            frames = self._level(frames, asked + control[3], index, state, new)
+            frames = self._level(frames, asked, index, state, new)
         return frames * constant("join_window", config.hop_length, config.overlap, device=device)
 
     def forward(
