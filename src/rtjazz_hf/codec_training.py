@@ -168,14 +168,14 @@ class TrainingFailed(RuntimeError):
 class CodecWatch:
     """Stops a run that explodes or loses a codebook, before its good checkpoints are gone.
 
-    A run explodes where the median of the loss between two looks is above `most` times its lowest. A codebook is lost where
-    fewer than `least_usage` of the entries that could have been chosen were.
+    A run explodes where the median of the loss between two looks is above `most` times its lowest. A codebook is
+    lost where fewer than `least_usage` of the entries that could have been chosen were.
     """
 
     def __init__(self, run: TrainingRun, codebook_size: int, most: float = 2.0, least_usage: float = 0.2):
         self.run, self.size = run, codebook_size
         self.most, self.least_usage = most, least_usage
-        self.lowest, self.good_step = float("inf"), run.step
+        self.lowest = float("inf")
         self.values: list[float] = []
         self.codes: list[torch.Tensor] = []
 

@@ -129,6 +129,25 @@ class TestCodes:
         with pytest.raises(ValueError, match="num_codebooks=9"):
             codec.encode(music(), num_codebooks=9)
 
+    def test_more_levels_than_the_standard_where_asked_for(self):
+        torch.manual_seed(0)
+        sizes = dict(num_codebooks=2, max_codebooks=6, prediction_levels=2, codebook_dim=(16, 16, 4, 4, 4, 4))
+        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY | sizes)).eval()
+        codec.fit_start([music(2.0)])
+        codec.fit_codes([music(4.0, seed=1)], iterations=3)
+        assert codec.encode(music()).codes.shape[1] == 2 and codec.codebooks.shape[0] == 2
+        encoded = codec.encode(music(), num_codebooks=6)
+        errors = [
+            (codec.codes_to_latents(encoded.codes[:, :levels]) - encoded.latents).square().mean()
+            for levels in (2, 4, 6)
+        ]
+        assert errors[2] < errors[1] < errors[0]
+        assert codec.bitrate() == 2 * 5 * 75 and codec.bitrate(6) == 6 * 5 * 75
+        with pytest.raises(ValueError, match="num_codebooks=7"):
+            codec.encode(music(), num_codebooks=7)
+        with pytest.raises(ValueError, match="max_codebooks=2"):
+            RealTimeJazzCodecConfig(num_codebooks=4, max_codebooks=2)
+
     def test_bitrate_of_the_standard_codec(self):
         config = RealTimeJazzCodecConfig()
         codec = RealTimeJazzCodec(config)
@@ -253,6 +272,22 @@ class TestTraining:
         )
         assert out.quantizer.codes.shape[1] == 4 and codec.quantizer.is_initialized
         assert torch.isfinite(out.quantizer.loss)
+
+    @pytest.mark.parametrize("prediction_levels", [0, 3])
+    def test_rows_go_through_as_many_levels_as_they_are_told(self, prediction_levels):
+        torch.manual_seed(0)
+        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY, prediction_levels=prediction_levels)).eval()
+        codec.fit_start([music()])
+        codec.fit_codes([music(3.0)], iterations=2)
+        latents = codec.encode(music(rows=3), return_codes=False).latents
+        out = codec.quantizer(latents, levels=torch.tensor([0, 1, 4]), mid_stream=True)
+        errors = (out.quantized - latents).square().mean(dim=(1, 2))
+        assert errors[0] == 0 < errors[2] < errors[1]
+        if prediction_levels:  # cut from a stream, a row needs no time to find its level
+            cut, four = latents[..., 30:], torch.tensor([4, 4, 4])
+            cold = codec.quantizer(cut, levels=four).quantized - cut
+            warm = codec.quantizer(cut, levels=four, mid_stream=True).quantized - cut
+            assert warm[..., 0].square().mean() < 0.5 * cold[..., 0].square().mean()
 
     def test_losses_are_zero_for_equal_audio(self):
         audio = music()
