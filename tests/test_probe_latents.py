@@ -31,7 +31,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def flow_yaml(tmp_path_factory) -> Path:
-    sizes = {key: value for key, value in TINY_FLOW.items() if key != "codebook_size"}
+    sizes = {key: value for key, value in TINY_FLOW.items() if key not in ("codebook_size", "latent_dim")}
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(yaml.safe_dump({
         "model": {**sizes, "patch_size": 3}, "crop_frames": 72, "ema_decay": 0.9, "mixed_precision": "no",
@@ -122,7 +122,7 @@ class TestProbe:
         assert "pca: 0." in said
         again = (probed / "cued" / "run" / "log.jsonl").read_text().splitlines()[-1]
         assert json.loads(again)["loss"] == pytest.approx(json.loads(loss)["loss"], rel=1e-5)
-        assert "| pca | 64 |" in (probed / "probe.md").read_text()
+        assert "| pca | 128 |" in (probed / "probe.md").read_text()
 
     def test_what_was_stopped_goes_on(self, script, typed, probed, codec_folder, flow_yaml, tmp_path):
         hurried = tmp_path / "hurried.yaml"

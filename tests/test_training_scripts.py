@@ -259,7 +259,7 @@ class TestBadInput:
 
     def test_crops_longer_than_every_take(self, train_codec, train_flow, corpus, parts, tmp_path, capsys):
         typed = codec_options(corpus, tmp_path / "a", crop_frames=9000)
-        assert "crop_frames=9000" in refused(train_codec, typed, capsys)
+        assert "9000 frames" in refused(train_codec, typed, capsys)
         typed = flow_options(corpus, parts, tmp_path / "a", crop_frames=9000)
         assert "crop_frames=9000" in refused(train_flow, typed, capsys)
         typed = flow_options(corpus, parts, tmp_path / "a", crop_frames=75)

@@ -172,7 +172,7 @@ class TestMono24:
 
     def test_trains_on(self, converted):
         codec = load(converted["mono"]).train()
-        out = codec(0.3 * torch.randn(2, 2, 6 * 640), latent_noise=0.05)
+        out = codec(0.3 * torch.randn(2, 2, 6 * 640), levels=torch.tensor([0, 4]), latent_noise=0.05)
         (out.audio.square().mean() + out.quantizer.loss).backward()
         trained = {name: p for name, p in codec.named_parameters() if p.grad is not None}
         assert len(trained) == len(list(codec.parameters()))

@@ -25,7 +25,7 @@ def test_sizes_can_be_overridden():
     config = RealTimeJazzFlowTransformerConfig.mini(
         patch_size=2, cue_channels=32, hidden_size=448, num_attention_heads=7
     )
-    assert (config.patch_size, config.num_channels, config.hidden_size, config.head_dim) == (2, 96, 448, 64)
+    assert (config.patch_size, config.num_channels, config.hidden_size, config.head_dim) == (2, 160, 448, 64)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_sizes_can_be_overridden():
         ({"block_sizes": (7,), "block_frames": 7, "patch_size": 2}, "multiples of patch_size 2"),
         ({"window_frames": 800}, "window_frames is 800"),
         ({"prediction_type": "noise"}, "'noise'; allowed are 'velocity' and 'codebook'"),
-        ({"channel_weights": (1.0,)}, "1 entries; the state has 64"),
+        ({"channel_weights": (1.0,)}, "1 entries; the state has 128"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
     ],
 )
