@@ -111,10 +111,13 @@ def evaluate_codec(
         codec, out_dir, present, seconds, tuple(opus_rates), Path(cache or out_dir / "opus"), save_audio, say
     )
     report: dict[str, Any] = {"sets": {}, "settings": run.settings()}
+    codes = {}
     for name, clips in sets.items():
         say(f"{name}: {len(clips)} clips of {seconds:g} s")
         report["sets"][name] = run.measure(name, clips)
-        report["sets"][name]["codebooks"] = codebook_use(codec, clips, usage_seconds)
+        codes[name] = encode_clips(codec, clips, usage_seconds)
+        report["sets"][name]["codebooks"] = codebook_use(codec, codes[name])
+    report["codebooks"] = codebook_use(codec, torch.cat(list(codes.values()), dim=-1))
     first = next(iter(sets.values()))[0].read(min(seconds, 10.0))
     latents = codec.encode(_tensor(codec, first), return_codes=False).latents
     report["splits"] = {
@@ -131,17 +134,20 @@ def evaluate_codec(
     return report
 
 
-@torch.no_grad()
-def codebook_use(codec: RealTimeJazzCodec, clips: Sequence[Clip], seconds: float) -> dict[str, Any]:
-    """Usage (share of entries chosen) and perplexity (exp of entropy) of every level over the codes of `clips`.
+def encode_clips(codec: RealTimeJazzCodec, clips: Sequence[Clip], seconds: float) -> torch.Tensor:
+    """Codes of all levels that there are, of the first `seconds` of each clip: (levels, frames)."""
+    levels = codec.config.total_codebooks
+    parts = [codec.encode(_tensor(codec, clip.read(seconds)), levels).codes[0].cpu() for clip in clips]
+    return torch.cat(parts, dim=-1)
+
+
+def codebook_use(codec: RealTimeJazzCodec, codes: torch.Tensor) -> dict[str, Any]:
+    """Usage (share of entries chosen) and perplexity (exp of entropy) of every level of codes (levels, frames).
 
     Both want many more frames than entries: "frames" says how many there were.
     """
     from rtjazz_hf.codec.quantizer import codebook_statistics
 
-    codes = torch.cat(
-        [codec.encode(_tensor(codec, clip.read(seconds))).codes[0].cpu() for clip in clips], dim=-1
-    )
     figures = [codebook_statistics(level, codec.config.codebook_size) for level in codes]
     return {
         "frames": codes.shape[-1],

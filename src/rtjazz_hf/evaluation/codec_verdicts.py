@@ -43,6 +43,8 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
     for name, data in report["sets"].items():
         rows += _codebook_rows(name, data["codebooks"])
         rows += _snr_rows(name, data)
+    if len(report["sets"]) > 1:
+        rows += _codebook_rows("all of these together", report["codebooks"])
     split = report["splits"]["decode"]
     rows.append(
         _row(
