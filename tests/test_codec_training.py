@@ -60,6 +60,12 @@ class TestSettings:
         with pytest.raises(ValueError, match="'mels' is no loss"):
             CodecTrainConfig(output_dir=str(tmp_path), data="takes", loss_weights={"mels": 1.0})
 
+    def test_a_loss_of_the_sound_itself_is_needed(self, tmp_path):
+        with pytest.raises(ValueError, match="must be above 0"):
+            CodecTrainConfig(
+                output_dir=str(tmp_path), data="takes", loss_weights={"mel": 0.0, "feature": 1.0}
+            )
+
     def test_discriminators_see_no_more_than_a_crop(self, tmp_path):
         with pytest.raises(ValueError, match="discriminator_frames=32"):
             CodecTrainConfig(output_dir=str(tmp_path), data="takes", crop_frames=20, adversarial_from=0)

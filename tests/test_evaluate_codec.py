@@ -274,7 +274,9 @@ def test_verdicts_are_met_where_the_codec_is_better_than_opus():
     rows += [row("opus", rate, 2.5, rate / 2.0, 1000.0 * rate) for rate in (8, 16, 24, 32, 128)]
     books = {"usage": [0.99] * 4, "perplexity": [1500.0] * 4, "entries": 2048, "frames": 50_000}
     data = {"clips": ["x"], "rows": rows, "codebooks": books, "bound": {"rate_of_40_db": [1.5e5, 2.0e5]}}
-    table = verdicts({"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}})
+    table = verdicts(
+        {"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}}
+    )
     assert all(row["ok"] is not False for row in table)
     forty = next(row["measured"] for row in table if "40 dB" in row["what"])
     assert "un-quantised latents: reached (41.0 dB)" in forty

@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 run.log(commitment=out.quantizer.loss)
             run.backward(loss, model, optimizer)
         watch.see(
-            codec_loss.last["mel"],
+            codec_loss.reconstruction,
             None if levels is None else out.quantizer.codes.transpose(1, 2).flatten(0, 1),
         )
         if run.due(config.watch_every):
@@ -144,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.print("the run ended before freeze_encoder_at: its codec has no codes yet")
     if crops.skipped:
         run.print(f"{len(crops.skipped)} files were left out: {', '.join(map(str, crops.skipped))}")
-    kbits = final.bitrate(final.config.num_codebooks) / 1000
-    card = model_card("RealTimeJazz codec", f"48 kHz stereo, 75 frames a second, 4 levels are {kbits:.1f} kbit/s.",
+    levels, kbits = final.config.num_codebooks, final.bitrate() / 1000
+    card = model_card("RealTimeJazz codec", f"48 kHz stereo, 75 frames a second, {levels} levels are {kbits:.1f} kbit/s.",
                       config, run.metrics, f"composed takes{' and recorded music' if config.real else ''}")  # fmt: skip
     run.save_model(final, card=card)
     run.finish()

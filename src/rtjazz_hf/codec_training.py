@@ -81,6 +81,10 @@ class CodecTrainConfig(TrainConfig):
         known = (*LOSSES, *ADVERSARIAL_LOSSES)
         if unknown := sorted(set(self.loss_weights) - set(known)):
             raise ValueError(f"loss_weights: {unknown[0]!r} is no loss; known are {', '.join(known)}.")
+        if not any(self.loss_weights.get(name, 0) > 0 for name in LOSSES):
+            raise ValueError(
+                f"loss_weights: one of {', '.join(LOSSES)} must be above 0; got {self.loss_weights}."
+            )
         if self.adversarial_from is not None and self.discriminator_frames > self.crop_frames:
             raise ValueError(
                 f"discriminator_frames={self.discriminator_frames} is more than crop_frames={self.crop_frames}."
@@ -157,7 +161,10 @@ class CodecLoss:
                     self.balancer.weights[name] = share * self.weights.get(name, 0.0)
         loss, norms = self.balancer(losses, estimate)
         self.run.log(**losses, **{f"pull_{name}": norm for name, norm in norms.items()})
-        self.last = {name: value.detach() for name, value in losses.items()}
+        kept = [self.weights[name] * losses[name].detach() for name in self.weights if name in LOSSES]
+        self.reconstruction = torch.stack(
+            kept
+        ).sum()  # what a watch looks at: discriminators move, this should fall
         return loss
 
 
@@ -176,18 +183,18 @@ class CodecWatch:
         self.run, self.size = run, codebook_size
         self.most, self.least_usage = most, least_usage
         self.lowest = float("inf")
-        self.values: list[float] = []
+        self.values: list[torch.Tensor] = []
         self.codes: list[torch.Tensor] = []
 
     def see(self, loss: torch.Tensor, codes: torch.Tensor | None = None) -> None:
         """Take in a step: its loss, and codes (n, levels) where there are any."""
-        self.values.append(float(loss))
+        self.values.append(loss)  # tensors, looked at later: a GPU need not be waited for at each step
         if codes is not None:
-            self.codes.append(codes.cpu())
+            self.codes.append(codes)
 
     def look(self) -> None:
         """Judge the steps since the last look; raises `TrainingFailed`."""
-        loss = float(np.median(self.values)) if self.values else 0.0
+        loss = float(np.median(torch.stack(self.values).float().cpu().numpy())) if self.values else 0.0
         self.values.clear()
         reasons = []
         if not loss <= self.most * self.lowest:
@@ -208,7 +215,7 @@ class CodecWatch:
     def _codebooks(self):
         if not self.codes:
             return
-        codes = torch.cat(self.codes)
+        codes = torch.cat(self.codes).cpu()
         self.codes.clear()
         for level in range(codes.shape[1]):
             perplexity, usage = codebook_statistics(codes[:, level], self.size)
