@@ -145,8 +145,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if crops.skipped:
         run.print(f"{len(crops.skipped)} files were left out: {', '.join(map(str, crops.skipped))}")
     levels, kbits = final.config.num_codebooks, final.bitrate() / 1000
-    card = model_card("RealTimeJazz codec", f"48 kHz stereo, 75 frames a second, {levels} levels are {kbits:.1f} kbit/s.",
-                      config, run.metrics, f"composed takes{' and recorded music' if config.real else ''}")  # fmt: skip
+    summary = f"48 kHz stereo, 75 frames a second, {levels} levels are {kbits:.1f} kbit/s."
+    card = model_card("RealTimeJazz codec", summary, config, run.metrics,
+                      f"composed takes{' and recorded music' if config.real else ''}")  # fmt: skip
     run.save_model(final, card=card)
     run.finish()
 
