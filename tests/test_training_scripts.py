@@ -216,6 +216,28 @@ class TestFlow:
         assert same_weights(RealTimeJazzFlowTransformer, again, whole)
 
 
+class TestLatents:
+    def test_parts_fill_the_store_that_training_uses(self, train_flow, corpus, parts, tmp_path, monkeypatch):
+        typed = ["--takes", str(corpus), "--codec", str(parts / "codec"), "--style-encoder", str(parts / "style"),
+                 "--data", str(tmp_path / "latents"), "--quiet"]  # fmt: skip
+        for part in ("0/2", "1/2"):
+            load_script("prepare_latents").main([*typed, "--part", part])
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").rglob("*.*")}
+        assert len(before) == 3 * 3 + 2
+        train_flow.main(flow_options(corpus, parts, tmp_path / "run", max_steps=1))
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").rglob("*.*")} == before
+        load_script("prepare_latents").main([*typed, "--styles", "other"])
+        run = flow_options(
+            "none", parts, tmp_path / "other", data=tmp_path / "latents", styles="other", max_steps=1
+        )
+        train_flow.main(run)
+
+    def test_bad_parts(self, tmp_path, capsys):
+        typed = ["--takes", "a", "--codec", "b", "--style-encoder", "c", "--data", "d"]
+        for part in ("2/2", "1", "0/0", "-1/2", "a/b"):
+            assert "is no part" in refused(load_script("prepare_latents"), [*typed, f"--part={part}"], capsys)
+
+
 def refused(script, typed: list[str], capsys) -> str:
     """The last line that a script says before it ends with status 2."""
     with pytest.raises(SystemExit) as exit_info:
@@ -225,7 +247,9 @@ def refused(script, typed: list[str], capsys) -> str:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize("name", ["train_codec", "train_flow", "train_style", "prepare_corpus"])
+    @pytest.mark.parametrize(
+        "name", ["train_codec", "train_flow", "train_style", "prepare_corpus", "prepare_latents"]
+    )
     def test_help(self, name, capsys):
         with pytest.raises(SystemExit) as exit_info:
             load_script(name).main(["--help"])

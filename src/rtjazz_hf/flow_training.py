@@ -46,6 +46,7 @@ class FlowTrainConfig(TrainConfig):
     takes: str | None = None  # a corpus to encode into it first
     codec: str = ""
     style_encoder: str = ""
+    styles: str = "styles"  # name of the style embeddings in the store
     model: dict = field(default_factory=dict)
     batch_size: int = 8
     crop_frames: int = 432  # 5.76 s, whole blocks of every size
@@ -101,9 +102,11 @@ def load_style_encoder(
     return load_part(folder, "style_encoder"), RealTimeJazzTokenizer.from_pretrained(tokenizer)
 
 
-def open_stores(folder: str | Path, codec: RealTimeJazzCodec, codes: bool) -> list[LatentStore]:
+def open_stores(
+    folder: str | Path, codec: RealTimeJazzCodec, codes: bool, styles: str = "styles"
+) -> list[LatentStore]:
     """A store's training and test part, after a check that they are this codec's, and hold codes if asked for."""
-    stores = [LatentStore(folder, "train"), LatentStore(folder, "test")]
+    stores = [LatentStore(folder, split, styles) for split in ("train", "test")]
     stores[0].check_codec(codec)
     if len(stores[0]) == 0:
         raise ValueError(f"{folder} holds no take of the training part.")

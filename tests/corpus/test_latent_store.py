@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from synthetic_takes import write_takes
 
 from rtjazz_hf.audio import read_audio
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes, fill_takes
 from rtjazz_hf.music import LEAD_SHEET_DIM
 
 
@@ -95,6 +96,57 @@ class TestResume:
     def test_a_folder_that_is_no_store(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"index\.json"):
             LatentStore(tmp_path)
+
+
+def content(folder):
+    """Every file of a store and its bytes, as a dict."""
+    return {
+        path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+class TestFill:
+    def fill(self, pipe, takes, folder, **options):
+        models = pipe.codec, pipe.style_encoder, pipe.tokenizer
+        return fill_takes(*models, takes, folder, codes=True, progress=False, **options)
+
+    def test_is_both_halves_whatever_the_parts(self, tiny_pipeline, takes, folder, tmp_path):
+        for index in range(2):
+            self.fill(tiny_pipeline, takes[index::2], tmp_path)
+        assert content(tmp_path) == content(folder)
+
+    def test_goes_on_with_what_is_missing(self, tiny_pipeline, takes, folder, tmp_path):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        missing = [tmp_path / "takes" / "000000.json", tmp_path / "styles" / "000001.safetensors"]
+        for path in missing:
+            path.unlink()
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+        self.fill(tiny_pipeline, takes, tmp_path)
+        assert content(tmp_path) == content(folder)
+        after = {path: path.stat().st_mtime_ns for path in before}
+        assert {path for path in before if after[path] != before[path]} == {
+            missing[0].with_suffix(".safetensors")
+        }
+
+    def test_embeddings_of_another_style_encoder_lie_beside(self, tiny_pipeline, takes, folder, tmp_path):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        style_encoder = copy.deepcopy(tiny_pipeline.style_encoder)
+        with torch.no_grad():
+            style_encoder.text_projection.weight.neg_()
+        models = tiny_pipeline.codec, style_encoder, tiny_pipeline.tokenizer
+        with pytest.raises(ValueError, match="style embeddings"):
+            fill_takes(*models, takes, tmp_path, codes=True, progress=False)
+        fill_takes(*models, takes, tmp_path, codes=True, progress=False, styles="other")
+        old = content(folder)
+        assert old.items() <= content(tmp_path).items()
+        one, other = LatentStore(tmp_path)[0], LatentStore(tmp_path, styles="other")[0]
+        assert torch.equal(one.latents, other.latents) and not torch.equal(one.text, other.text)
+
+    @pytest.mark.parametrize("name", ["takes", "index", "", "../styles", "a/b"])
+    def test_names_that_are_none(self, tiny_pipeline, takes, tmp_path, name):
+        with pytest.raises(ValueError, match="no name for style embeddings"):
+            self.fill(tiny_pipeline, takes, tmp_path, styles=name)
+        assert not list(tmp_path.iterdir())
 
 
 class TestOtherModels:
