@@ -217,7 +217,7 @@ class TestFlow:
 
 
 class TestLatents:
-    def test_parts_fill_the_store_that_training_uses(self, train_flow, corpus, parts, tmp_path, monkeypatch):
+    def test_parts_fill_the_store_that_training_uses(self, train_flow, corpus, parts, tmp_path, capsys):
         typed = ["--takes", str(corpus), "--codec", str(parts / "codec"), "--style-encoder", str(parts / "style"),
                  "--data", str(tmp_path / "latents"), "--quiet"]  # fmt: skip
         for part in ("0/2", "1/2"):
@@ -226,7 +226,9 @@ class TestLatents:
         assert len(before) == 3 * 3 + 2
         train_flow.main(flow_options(corpus, parts, tmp_path / "run", max_steps=1))
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").rglob("*.*")} == before
-        load_script("prepare_latents").main([*typed, "--styles", "other"])
+        capsys.readouterr()
+        load_script("prepare_latents").main([*typed, "--styles", "other", "--verify"])
+        assert "3 takes" in (said := capsys.readouterr().out) and "6 files agree" in said
         run = flow_options(
             "none", parts, tmp_path / "other", data=tmp_path / "latents", styles="other", max_steps=1
         )

@@ -7,6 +7,8 @@ What the store holds already is kept: stop it when you like, run it again when t
 processes share the work with --part 0/2, --part 1/2. Embeddings of another style encoder, without encoding again:
 the same command with --styles NAME; train_flow.py --styles NAME then uses them.
 
+A file that is damaged is named by --verify, or when training comes to it: delete it and run this again.
+
 `train_flow.py --takes` fills its store too, before it trains.
 """
 
@@ -21,7 +23,7 @@ from pathlib import Path
 import torch
 
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import fill_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, fill_takes
 from rtjazz_hf.flow_training import load_style_encoder
 from rtjazz_hf.hub import load_codec
 from rtjazz_hf.training_utils import input_errors
@@ -53,6 +55,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--part", type=parse_part, default=(0, 1), metavar="K/N", help="this process's share (0/1)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--verify", action="store_true", help="then read the whole store and compare it with its checksums"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 
@@ -66,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         style_encoder, tokenizer = load_style_encoder(args.style_encoder)
         fill_takes(codec, style_encoder.to(args.device), tokenizer, takes, args.data, args.codes,
                    styles=args.styles, progress=not args.quiet)  # fmt: skip
+        if args.verify:
+            store = LatentStore(args.data, styles=args.styles)
+            print(
+                f"{len(store)} takes, {store.hours:.2f} hours; {store.verify()} files agree with their checksums"
+            )
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from synthetic_takes import write_takes
 
 from rtjazz_hf.audio import read_audio
@@ -147,6 +149,78 @@ class TestFill:
         with pytest.raises(ValueError, match="no name for style embeddings"):
             self.fill(tiny_pipeline, takes, tmp_path, styles=name)
         assert not list(tmp_path.iterdir())
+
+
+def flip(path, place):
+    """Turn one bit of a file's byte."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def visit(folder):
+    """What training does: open a store and read every take."""
+    for take in LatentStore(folder):
+        take.crop(0, take.num_frames)
+        assert torch.isfinite(take.text).all() and torch.isfinite(take.audio).all()
+
+
+class TestDamage:
+    @pytest.fixture
+    def copied(self, folder, tmp_path):
+        return shutil.copytree(folder, tmp_path / "store")
+
+    def test_a_whole_store_is_verified(self, copied):
+        assert LatentStore(copied).verify() == 6
+        visit(copied)
+
+    @pytest.mark.parametrize(
+        "name", ["takes/000001.safetensors", "styles/000001.safetensors", "takes/000001.json"]
+    )
+    @pytest.mark.parametrize("damage", ["first bit", "bit in the middle", "last bit", "cut", "empty", "gone"])
+    def test_is_named_and_mended_by_filling_again(self, tiny_pipeline, takes, folder, copied, name, damage):
+        path = copied / name
+        size = path.stat().st_size
+        if damage.endswith("bit") or damage.startswith("bit"):
+            flip(path, {"first bit": 0, "last bit": size - 1}.get(damage, size // 2))
+        elif damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: size // 2 if damage == "cut" else 0])
+        if damage == "gone" and path.suffix == ".json":  # as a take that was never finished
+            assert [take.name for take in LatentStore(copied)] == ["000000", "000002"]
+        else:
+            with pytest.raises((ValueError, FileNotFoundError), match=f"{path}.* (damaged|missing)"):
+                visit(copied)
+            with pytest.raises((ValueError, FileNotFoundError), match=str(path)):
+                LatentStore(copied).verify()
+        path.unlink(missing_ok=True)
+        make_store(tiny_pipeline, takes, copied, codes=True)
+        assert content(copied) == content(folder)
+
+    def test_every_damaged_file_is_named_at_once(self, copied):
+        for name in ("takes/000000.safetensors", "styles/000002.safetensors"):
+            flip(copied / name, -1)
+        with pytest.raises(ValueError, match=r"2 damaged.*takes/000000.*styles/000002"):
+            LatentStore(copied).verify()
+
+    def test_index(self, tiny_pipeline, takes, folder, copied):
+        for name in ("index.json", "styles.json"):
+            (copied / name).write_text("{")
+            with pytest.raises(ValueError, match=rf"{name} is damaged"):
+                make_store(tiny_pipeline, takes, copied, codes=True)
+            (copied / name).unlink()
+            make_store(tiny_pipeline, takes, copied, codes=True)
+        assert content(copied) == content(folder)
+
+    def test_stores_of_before_there_were_checksums(self, copied):
+        for path in copied.glob("*/*.safetensors"):
+            save_file(load_file(path), path)
+        for path in copied.glob("takes/*.json"):
+            label = json.loads(path.read_text())
+            path.write_text(json.dumps({key: label[key] for key in ("lead_sheet", "caption", "split")}))
+        assert LatentStore(copied).verify() == 0
+        visit(copied)
 
 
 class TestOtherModels:
