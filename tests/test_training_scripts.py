@@ -82,6 +82,7 @@ def flow_options(corpus: Path, parts: Path, out: Path, **values) -> list[str]:
     model = {key: value for key, value in TINY_FLOW.items() if key != "codebook_size"}
     settings = {"takes": corpus, "data": out.parent / "latents", "codec": parts / "codec", "output_dir": out,
                 "style_encoder": parts / "style", "crop_frames": 72, "full_attention_rate": 0.3,
+                "own_context_rate": 0.5, "context_drift": 0.2,
                 "model": {**model, "patch_size": 3, **values.pop("model", {})}}  # fmt: skip
     return options(**{**settings, **values})
 

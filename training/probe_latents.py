@@ -128,6 +128,7 @@ def flow_config(args: argparse.Namespace, name: str = "shared", codec: str = "an
     folder = args.out / name
     values = {"output_dir": str(folder / "run"), "data": str(folder / "latents"), "codec": codec, "seed": args.seed,
               "max_steps": args.steps, "batch_size": args.batch_size, "keep_checkpoints": 1,
+              "own_context_rate": 0.0,  # a model of a few hundred steps makes none worth hearing
               "model": {"prediction_type": args.prediction}}  # fmt: skip
     config = load_config(FlowTrainConfig, path, values)
     config.warmup_steps = min(config.warmup_steps, args.steps // 8)
