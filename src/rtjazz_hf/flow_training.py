@@ -67,12 +67,8 @@ class FlowTrainConfig(TrainConfig):
     window_frames: int | None = None  # the longest context; by default the model's window when it plays
     no_context_rate: float = 0.15
     context_noise: float = 0.2
-    own_context_rate: float = (
-        0.0  # share of batches with block attention whose context is partly the model's own
-    )
-    context_drift: float = (
-        0.0  # of these: gains and offsets of a row's channels, in deviations, at most about this
-    )
+    own_context_rate: float = 0.0  # share of batches whose context is partly the model's own
+    context_drift: float = 0.0  # in these: largest deviation of gains and offsets of a row's channels
     channel_weight_power: float = (
         1.0  # loss weight of a channel: its deviation before normalisation, to this power
     )

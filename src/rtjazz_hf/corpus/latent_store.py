@@ -258,11 +258,13 @@ def _read_tensors(path: Path, check: bool) -> dict[str, torch.Tensor]:
 
 
 def _read_label(path: Path) -> dict:
+    """lead_sheet, caption and split of a take, compared with their checksum, if they have one."""
     try:
         label = json.loads(path.read_text())
         known = label.pop("sha256", None)
         matches = known is None or checksum(label) == known
-        label["lead_sheet"] = LeadSheet.from_dict(label["lead_sheet"])
+        sheet = LeadSheet.from_dict(label["lead_sheet"])
+        label = {"lead_sheet": sheet, "caption": label["caption"], "split": label["split"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     if not matches:
@@ -367,7 +369,9 @@ class LatentStore:
             name = f"{label_path.stem}.safetensors"
             paths = label_path.with_name(name), styles_path / name
             if not paths[1].exists():
-                raise FileNotFoundError(f"{paths[1]} is missing: run embed_takes on this store too.")
+                raise FileNotFoundError(
+                    f"{paths[1]} is missing: fill the store to its end (fill_takes, or embed_takes for this alone)."
+                )
             tensors, _ = (_read_tensors(path, check=False) for path in paths)
             self.takes.append(StoredTake(label_path.stem, *paths, len(tensors["latents"]), **label))
 
