@@ -68,7 +68,8 @@ def corpus(tmp_path_factory) -> Path:
 
 def arguments(corpus: Path, out: Path, **values) -> list[str]:
     settings = {
-        "data": corpus, "output-dir": out, "model": TINY_MODEL, "batch-size": 6, "min-crop-seconds": 1.0, "crop-seconds": 1.5,
+        "data": corpus, "output-dir": out, "model": TINY_MODEL, "batch-size": 6,
+        "min-crop-seconds": 1.0, "crop-seconds": 1.5,
         "max-steps": 6, "warmup-steps": 2, "eval-every": 3, "save-every": 2, "log-every": 1,
         "mixed-precision": "no",
     }  # fmt: skip
@@ -113,15 +114,18 @@ class TestScript:
 
     def test_learns_from_files_without_a_cache_and_from_a_model(self, script, corpus, tmp_path):
         script.main(arguments(corpus, tmp_path / "a"))
-        script.main(
-            [*arguments(corpus, tmp_path / "b", init_from=tmp_path / "a/final"), "--no-cache-features"]
-        )
+        more = arguments(corpus, tmp_path / "b", init_from=tmp_path / "a/final")
+        metrics = script.main([*more, "--no-cache-features"])
         assert len(losses(tmp_path / "b")) == 6
+        assert metrics["cosine_to_start"] > 0.5  # the space is turned back to that of its start
+        more = arguments(corpus, tmp_path / "c", init_from=tmp_path / "a/final")
+        assert "cosine_to_start" not in script.main([*more, "--no-keep-space"])
 
     def test_bad_input(self, script, corpus, tmp_path, capsys):
         for extra, message in [
             (["--size", "huge"], "mini or base"),
             (["--batch-size", "1"], "at least 2"),
+            (["--min-crop-seconds", "2.0"], "min_crop_seconds"),
             (["--data", ""], "--data"),
         ]:
             with pytest.raises(SystemExit) as exit_info:
