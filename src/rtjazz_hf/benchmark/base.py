@@ -18,20 +18,17 @@ from rtjazz_hf import (
     RealTimeJazzStyleEncoderConfig,
 )
 
-# training/configs/codec_base.yaml, which is not installed with the package
-BASE_CODEC = {
-    "encoder_hidden_size": 640,
-    "encoder_layers": 4,
-    "decoder_hidden_size": 768,
-    "decoder_layers": 4,
-}
 
-
-def save_base_pipeline(folder: str | Path, mini: str = "rtjazz-mini", seed: int = 0) -> Path:
+def save_base_pipeline(
+    folder: str | Path, mini: str = "rtjazz-mini", seed: int = 0, size: str = "base"
+) -> Path:
     """Write a pipeline of the base configurations with random weights, about 296M parameters, as a folder.
 
     Weights are bfloat16, the codec's float32. Tokenizer and defaults of generation (steps, guidance, block, window)
     are those of `mini`: they are what base will be shipped with until it has its own.
+
+    Args:
+        mini: bundled name, folder or Hub id. size: "base", or "mini" for something small.
 
     Raises:
         OSError, ValueError: `mini` does not load.
@@ -39,9 +36,9 @@ def save_base_pipeline(folder: str | Path, mini: str = "rtjazz-mini", seed: int 
     like = RealTimeJazzPipeline.from_pretrained(mini)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**BASE_CODEC))
-        transformer = RealTimeJazzFlowTransformer(RealTimeJazzFlowTransformerConfig.base())
-        style_encoder = RealTimeJazzStyleEncoder(RealTimeJazzStyleEncoderConfig.base())
+        codec = RealTimeJazzCodec(getattr(RealTimeJazzCodecConfig, size)())
+        transformer = RealTimeJazzFlowTransformer(getattr(RealTimeJazzFlowTransformerConfig, size)())
+        style_encoder = RealTimeJazzStyleEncoder(getattr(RealTimeJazzStyleEncoderConfig, size)())
         for model in (codec, transformer, style_encoder):
             _leave_zero(model)
     pipe = RealTimeJazzPipeline(

@@ -61,9 +61,12 @@ class InProcess:
         self.contender = None
 
     def _do(self, what: str) -> Any:
+        import torch
+
         from .timing import torch_threads
 
-        with torch_threads(self.case.threads):
+        # Sampling of a peer must not move the random numbers of whoever asked.
+        with torch_threads(self.case.threads), torch.random.fork_rng(devices=[]):
             if what == "warm_up":
                 self.contender = build_contender(self.case)
             return getattr(self.contender, what)()
