@@ -52,11 +52,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     defaults = parser.add_argument_group(
         "settings that ship with the model: what it was found to play best with"
     )
-    defaults.add_argument("--steps", type=int, default=8, help="steps a block (8)")
-    defaults.add_argument("--guidance", type=float, default=2.0, help="guidance scale (2.0)")
+    defaults.add_argument("--steps", type=int, help="steps a block (8, or those it was distilled to)")
+    defaults.add_argument(
+        "--guidance", type=float, help="guidance scale (2.0; 1.0 of a distilled transformer)"
+    )
     defaults.add_argument("--block-frames", type=int, help="frames a block (the transformer's)")
     defaults.add_argument("--window-frames", type=int, help="frames of context (the transformer's)")
-    defaults.add_argument("--shift", type=float, default=1.0, help="of the scheduler's times (1.0)")
+    defaults.add_argument("--shift", type=float, help="of the scheduler's times (1.0, or as distilled)")
     defaults.add_argument("--method", choices=("euler", "heun"), default="euler", help="of its steps (euler)")
     return parser.parse_args(argv)
 
@@ -101,14 +103,17 @@ def build_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
                 f"{args.transformer} was trained on the codes of another codec than {args.codec}"
             )
     config = transformer.config
+    own = config.sampling_defaults
     return RealTimeJazzPipeline(
         codec=codec,
         transformer=transformer,
         style_encoder=style_encoder,
         tokenizer=RealTimeJazzTokenizer.from_pretrained(args.style_encoder),
-        scheduler=FlowMatchScheduler(shift=args.shift, method=args.method),
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
+        scheduler=FlowMatchScheduler(
+            shift=own["shift"] if args.shift is None else args.shift, method=args.method
+        ),
+        num_inference_steps=own["num_inference_steps"] if args.steps is None else args.steps,
+        guidance_scale=own["guidance_scale"] if args.guidance is None else args.guidance,
         block_frames=args.block_frames or config.block_frames,
         window_frames=args.window_frames or config.window_frames,
     )

@@ -333,16 +333,22 @@ def play_takes(
     codec: RealTimeJazzCodec,
     takes: Sequence[StoredTake],
     seconds: float = 12.0,
-    steps: int = 8,
-    guidance_scale: float = 2.0,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
     block_frames: int = 36,
+    shift: float | None = None,
 ) -> list[np.ndarray]:
     """Play the lead sheets of takes as live sessions would, in one batch: a clip `(2, samples)` of each.
 
-    Row i has the noise of seed i, so that models of as many channels begin with the same.
+    Row i has the noise of seed i, so that models of as many channels begin with the same. Steps, guidance and
+    shift are the model's own (`config.sampling_defaults`) unless given.
     """
+    own = model.config.sampling_defaults
+    steps = own["num_inference_steps"] if steps is None else steps
+    guidance_scale = own["guidance_scale"] if guidance_scale is None else guidance_scale
+    scheduler = FlowMatchScheduler(shift=own["shift"] if shift is None else shift)
     generators = [torch.Generator().manual_seed(row) for row in range(len(takes))]
-    stream = BlockStream(model, codec, FlowMatchScheduler(), generators=generators, block_frames=block_frames,
+    stream = BlockStream(model, codec, scheduler, generators=generators, block_frames=block_frames,
                          window_frames=model.config.window_frames, device=model.device)  # fmt: skip
     style = torch.cat([take.text[:1] for take in takes]).to(model.device)
     audio = []

@@ -72,6 +72,18 @@ class TestFolder:
         card = (assembled / "README.md").read_text()
         assert "# tiny\n" in card and "guidance_scale = 1.5" in card
 
+    def test_a_distilled_transformer_is_played_as_it_was_taught(self, script, parts, tiny_pipeline, tmp_path):
+        distilled = copy.deepcopy(tiny_pipeline.transformer)
+        distilled.config.distilled_steps, distilled.config.distilled_shift = 3, 2.0
+        distilled.save_pretrained(tmp_path / "flow")
+        for more, expected in (([], (3, 1.0, 2.0)), (["--steps", "2", "--guidance", "1.5"], (2, 1.5, 2.0))):
+            folders = typed(parts, tmp_path / "tiny", "--overwrite", transformer=tmp_path / "flow")
+            without_steps = [word for word in folders if word not in ("--steps", "2")]
+            assert script.main([*without_steps, *more]) == 0
+            pipe = RealTimeJazzPipeline.from_pretrained(tmp_path / "tiny")
+            assert (pipe.config.num_inference_steps, pipe.config.guidance_scale) == expected[:2]
+            assert pipe.scheduler.config.shift == expected[2]
+
     def test_weights_are_16_bit_and_integers_untouched(self, assembled, parts):
         for part in ("codec", "transformer", "style_encoder"):
             with safe_open(assembled / part / "model.safetensors", framework="pt") as file:

@@ -41,6 +41,10 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
             Loss weight of each of the `latent_dim + cue_channels` channels.
         rope_theta (`float`, defaults to 10000.0):
             Base of the rotary position embedding, whose unit is a frame.
+        distilled_steps (`int`, *optional*):
+            Steps that a distilled model was taught to take, guidance folded in; `None` if it was not distilled.
+        distilled_shift (`float`, defaults to 1.0):
+            `shift` of the scheduler whose steps those are.
     """
 
     model_type = "realtime_jazz_flow"
@@ -69,6 +73,8 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
     rope_theta: float | int = 10000.0
     rms_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    distilled_steps: int | None = None
+    distilled_shift: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         if self.num_style_heads is None:
@@ -86,6 +92,14 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
     def num_channels(self) -> int:
         """Channels of the flow's state: latents, then cues."""
         return self.latent_dim + self.cue_channels
+
+    @property
+    def sampling_defaults(self) -> dict[str, float]:
+        """How it is played where nothing else is said: `num_inference_steps`, `guidance_scale` and `shift`."""
+        if self.distilled_steps is None:
+            return {"num_inference_steps": 8, "guidance_scale": 2.0, "shift": 1.0}
+        steps, shift = self.distilled_steps, float(self.distilled_shift)
+        return {"num_inference_steps": steps, "guidance_scale": 1.0, "shift": shift}
 
     @classmethod
     def base(cls, **kwargs) -> "RealTimeJazzFlowTransformerConfig":
@@ -143,6 +157,10 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
             raise ValueError(
                 f"prediction_type is {self.prediction_type!r}; allowed are 'velocity' and 'codebook'."
             )
+        if self.distilled_steps is not None and self.distilled_steps < 1:
+            raise ValueError(f"distilled_steps is {self.distilled_steps}; it must be at least 1.")
+        if not self.distilled_shift > 0:
+            raise ValueError(f"distilled_shift is {self.distilled_shift}; it must be positive.")
         if self.channel_weights is not None and len(self.channel_weights) != self.num_channels:
             raise ValueError(
                 f"channel_weights has {len(self.channel_weights)} entries; the state has "

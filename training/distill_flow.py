@@ -1,0 +1,88 @@
+"""Distil a trained flow transformer (stage 2) to a few steps a block, guidance folded in.
+
+    accelerate launch training/distill_flow.py --config mini --data data/latents --codec runs/codec/final \\
+        --teacher runs/flow/final --output-dir runs/flow_4
+    accelerate launch training/distill_flow.py --config mini --data data/latents --codec runs/codec/final \\
+        --teacher runs/flow_4/final --steps 2 --output-dir runs/flow_2
+
+The student starts from the teacher (or from `--init-from`), and learns to go in each of its steps where several
+guided steps of the teacher lead. The folder it ends with says how it is played; conversion/assemble_pipeline.py
+makes that the pipeline's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rtjazz_hf.flow_distillation import Distiller, FlowDistillConfig, distill_losses, load_flow
+from rtjazz_hf.flow_training import FlowBatches, channel_weights, flow_state, open_stores, play_takes
+from rtjazz_hf.hub import load_codec
+from rtjazz_hf.training_utils import (
+    TrainingRun,
+    input_errors,
+    model_card,
+    parameter_groups,
+    parse_config,
+)
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(FlowDistillConfig, "distill", CONFIGS, description=__doc__, argv=argv)
+    with input_errors():
+        codec = load_codec(config.codec)
+        train, test = open_stores(config.data, codec, codes=False)
+        channels = flow_state(train[0].crop(0, 1)).shape[-2]
+        teacher = load_flow(config.teacher, channels)
+        model = load_flow(config.init_from or config.teacher, channels)
+        distiller = Distiller(teacher, codec, config)
+        batches = FlowBatches(train, config, distiller.block_sizes)
+        held_out = FlowBatches(test if len(test) else train, config, distiller.block_sizes)
+        run = TrainingRun(config)
+    model.config.distilled_steps, model.config.distilled_shift = config.steps, distiller.shift
+    codec.to(run.device)
+    distiller.to(run.device)
+    model.to(run.device).train()
+    weights = channel_weights(model)
+    run.make_ema(model)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+    )
+    prepared, optimizer = run.prepare(model, optimizer)
+    run.resume()
+    run.print(
+        f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out; {distiller.teacher_steps} steps "
+        f"with guidance {distiller.guidance_scale:g} to {config.steps} without, shift {distiller.shift:g}"
+    )
+
+    for batch in run.batches(batches):
+        pairs = distiller.make_pairs(run.weights(prepared), batch)
+        with run.accelerator.accumulate(prepared):
+            losses = distill_losses(prepared, pairs, weights, config.steps)
+            run.backward(losses.mean(), prepared, optimizer)
+        run.log(loss=losses, **{f"loss_step_{index}": loss for index, loss in enumerate(losses)})
+        if run.due(config.validate_every):
+            measures = distiller.validate(run.weights(prepared), held_out, weights)
+            run.log_now(**measures)
+            run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in measures.items()))
+        if run.due(config.sample_every) and len(test):
+            takes = test.takes[:2]
+            clips = play_takes(run.weights(prepared).eval(), codec, takes)
+            for index, (take, audio) in enumerate(zip(takes, clips)):
+                run.save_sample(f"sample_{index}", audio, take.lead_sheet)
+            prepared.train()
+
+    card = model_card(f"RealTimeJazz flow transformer, {config.steps} steps",
+                      "Latents of jazz, block by block, from a chart and words; guidance is folded in: play it with "
+                      f"{config.steps} steps, shift {distiller.shift:g} and guidance_scale 1.",
+                      config, run.metrics, f"{len(train)} takes, {train.hours:.1f} hours")  # fmt: skip
+    run.save_model(run.weights(prepared), card=card)
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()
