@@ -13,7 +13,7 @@ matching (arXiv:2210.02747).
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from transformers.utils import ModelOutput
 
 from rtjazz_hf.aligned_weights import AlignedWeightsMixin
 
-from .cache import FlowCache
+from .cache import CacheView, FlowCache
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
 
 # 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
@@ -64,6 +64,17 @@ class BlockAttention:
     masks: list
 
 
+class PastStates(NamedTuple):
+    """
+    A layer's part of a `CacheView`: `key` and `value` `(batch, heads, past + own tokens, head_dim)`, whose
+    last slots wait for the block's own, and the view's mask.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+
+
 def rms_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     """Scale the last axis to unit mean square; the mean alone is float32, so bfloat16 stays fast on a CPU."""
     squares = (hidden.float() if hidden.dtype == torch.float16 else hidden).square()
@@ -75,6 +86,17 @@ def rotate(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> t
     cos, sin = rotary  # (batch or 1, tokens, 1, head_dim / 2)
     first, second = states.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def join_past(past: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Keys or values of past and block: `own` goes into the slots that `past` has for it at its end."""
+    tokens = own.shape[2]
+    if (
+        torch.is_grad_enabled() and own.requires_grad
+    ):  # what is written over would be missed by the backward pass
+        return torch.cat((past[:, :, :-tokens], own), dim=2)
+    past[:, :, -tokens:] = own
+    return past
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -126,9 +148,9 @@ class FlowAttention(nn.Module):
         hidden: torch.Tensor,  # (batch, tokens, hidden)
         source: torch.Tensor | None = None,  # (batch, style tokens, hidden)
         rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
-        past: tuple[torch.Tensor, torch.Tensor] | None = None,
+        past: PastStates | None = None,
         plan: BlockAttention | None = None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    ) -> torch.Tensor:
         source = hidden if source is None else source
         query = self.q_norm(self.q_proj(hidden).unflatten(-1, (-1, self.head_dim)))
         key = self.k_norm(self.k_proj(source).unflatten(-1, (-1, self.head_dim)))
@@ -138,17 +160,15 @@ class FlowAttention(nn.Module):
         query, key, value = (
             states.transpose(1, 2) for states in (query, key, value)
         )  # (batch, heads, tokens, dim)
-        new = (key, value)
+        mask = None
         if past is not None:
-            # A cache of fewer rows serves several: both rows of guidance share one.
-            repeats = query.shape[0] // past[0].shape[0]
-            key = torch.cat((past[0].to(key.dtype).repeat(repeats, 1, 1, 1), key), dim=2)
-            value = torch.cat((past[1].to(value.dtype).repeat(repeats, 1, 1, 1), value), dim=2)
+            key, value = join_past(past.key, key), join_past(past.value, value)
+            mask = past.mask
         if plan is None:
-            output = self.attend(query, key, value, None)
+            output = self.attend(query, key, value, mask)
         else:
             output = self.attend_blocks(query, key, value, plan)
-        return self.o_proj(output.flatten(2)), new
+        return self.o_proj(output.flatten(2))
 
     def attend(self, query, key, value, mask) -> torch.Tensor:
         """(batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim)"""
@@ -204,26 +224,26 @@ class FlowLayer(GradientCheckpointingLayer):
         modulation: torch.Tensor,  # (batch or 1, blocks, 7 * hidden), what the layers share
         style_tokens: torch.Tensor | None,  # (batch, style tokens, hidden)
         rotary: tuple[torch.Tensor, torch.Tensor],
-        past: tuple[torch.Tensor, torch.Tensor] | None = None,
+        past: PastStates | None = None,
         plan: BlockAttention | None = None,
         context_blocks: int = 0,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    ) -> torch.Tensor:
         batch, blocks, tokens, width = hidden.shape
         modulation = (modulation + self.adaln_up(self.adaln_down(condition))).unsqueeze(2)
         shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(7, dim=-1)
 
         normed = torch.addcmul(shift, rms_norm(hidden, self.eps), 1 + scale)
-        output, new = self.self_attn(normed.flatten(1, 2), rotary=rotary, past=past, plan=plan)
+        output = self.self_attn(normed.flatten(1, 2), rotary=rotary, past=past, plan=plan)
         hidden = torch.addcmul(hidden, gate, output.view(batch, blocks, tokens, width))
 
         if style_tokens is not None:  # target blocks only: the clean context has no style
             target = hidden[:, context_blocks:]
-            output, _ = self.cross_attn(self.cross_norm(target).flatten(1, 2), source=style_tokens)
+            output = self.cross_attn(self.cross_norm(target).flatten(1, 2), source=style_tokens)
             target = torch.addcmul(target, cross_gate[:, context_blocks:], output.view(target.shape))
             hidden = torch.cat((hidden[:, :context_blocks], target), dim=1) if context_blocks else target
 
         normed = torch.addcmul(mlp_shift, rms_norm(hidden, self.eps), 1 + mlp_scale)
-        return torch.addcmul(hidden, mlp_gate, self.mlp(normed)), new
+        return torch.addcmul(hidden, mlp_gate, self.mlp(normed))
 
 
 class FlowTimeEmbedding(nn.Module):
@@ -388,7 +408,15 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 f"window_frames is {window_frames}; it must be between 0 and {self.config.max_window_frames}."
             )
         position = torch.full((batch_size,), start_frame, dtype=torch.int64, device=self.device)
-        return FlowCache(self.config.num_hidden_layers, window_frames, position)
+        return FlowCache(
+            num_layers=self.config.num_hidden_layers,
+            num_heads=self.config.num_attention_heads,
+            head_dim=self.config.head_dim,
+            patch_size=self.config.patch_size,
+            window_frames=window_frames,
+            position=position,
+            block_frames=max(self.config.block_sizes),
+        )
 
     def forward(
         self,
@@ -435,9 +463,9 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         condition, style_tokens = self._condition(timestep, style)
         rotary = self._rotary(self._positions(sample.shape[-1], cache, sample.shape[0]), hidden.dtype)
         modulation = self.modulation(condition)
-        for index, layer in enumerate(self.layers):
-            past = (cache.keys[index], cache.values[index]) if cache is not None and cache.keys else None
-            hidden, _ = layer(hidden, condition, modulation, style_tokens, rotary, past=past)
+        past = self._past(cache, sample, hidden.dtype)[0]
+        for layer, layer_past in zip(self.layers, past):
+            hidden = layer(hidden, condition, modulation, style_tokens, rotary, past=layer_past)
         output = self.head(hidden, condition, sample, timestep, return_sample)
         return output if return_dict else output.to_tuple()
 
@@ -499,9 +527,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         positions = self._positions(frames)
         rotary = self._rotary(torch.cat((positions, positions), dim=1), hidden.dtype)
         for layer in self.layers:
-            hidden, _ = layer(
-                hidden, both, modulation, style_tokens, rotary, plan=plan, context_blocks=blocks
-            )
+            hidden = layer(hidden, both, modulation, style_tokens, rotary, plan=plan, context_blocks=blocks)
         output = self.head(hidden[:, blocks:], condition, sample, timestep, return_sample)
         return output if return_dict else output.to_tuple()
 
@@ -521,14 +547,26 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         condition = self._clean_condition(clean)
         modulation = self.modulation(condition)
         rotary = self._rotary(self._positions(clean.shape[-1], cache, clean.shape[0]), hidden.dtype)
-        keys, values = [], []
-        for index, layer in enumerate(self.layers):
-            past = (cache.keys[index], cache.values[index]) if cache.keys else None
-            hidden, (key, value) = layer(hidden, condition, modulation, None, rotary, past=past)
-            keys.append(key)
-            values.append(value)
-        cache.append(keys, values, clean.shape[-1])
+        past, view = self._past(cache, clean, hidden.dtype)
+        for layer, layer_past in zip(self.layers, past):
+            hidden = layer(hidden, condition, modulation, None, rotary, past=layer_past)
+        cache.advance(view)
         return cache
+
+    def _past(
+        self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[list[PastStates | None], CacheView | None]:
+        """Of each layer, what the block `sample` hears of the past, and the view that they are parts of."""
+        if cache is None:
+            return [None] * len(self.layers), None
+        view = cache.view(sample.shape[0], sample.shape[-1], dtype, sample.device)
+        implementation = self.config._attn_implementation
+        if view.mask is not None and "flash" in (implementation or ""):
+            raise ValueError(
+                f"attn_implementation is {implementation!r}, which takes no mask, and the rows of this cache have "
+                "heard pasts of different lengths: use 'sdpa' or 'eager', or play these rows one by one."
+            )
+        return [PastStates(key, value, view.mask) for key, value in zip(view.keys, view.values)], view
 
     def _check_inputs(self, sample, timestep, lead_sheet, style):
         config = self.config
