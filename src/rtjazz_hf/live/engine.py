@@ -128,10 +128,12 @@ class BlockStream:
             # pushes loudness and brightness too, and the cymbals grow.
             style = torch.cat([style, style])
             lead_sheet = torch.cat([lead_sheet, without_chords(lead_sheet)])
-        for index, t in enumerate(self.set_timesteps(num_inference_steps)):
+        timesteps = self.set_timesteps(num_inference_steps)
+        conditions = self.transformer.prepare_conditions(timesteps, lead_sheet, style, self.cache)
+        for index, t in enumerate(timesteps):
             sample = torch.cat([latents, latents]) if guided else latents
             velocity = self.transformer(
-                sample.to(dtype), t.expand(len(sample)), lead_sheet=lead_sheet, style=style, cache=self.cache
+                sample.to(dtype), conditions=conditions, step=index, cache=self.cache
             ).sample.float()
             if guided:
                 velocity = apply_guidance(*velocity.chunk(2), guidance_scale)
