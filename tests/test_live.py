@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rtjazz_hf import Chord, LeadSheet, LiveBlock
-from rtjazz_hf.live.session import continue_in_phase
+from rtjazz_hf.live.plan import continue_in_phase
 
 CHART = "Dm7 | G7 | Cmaj7 | %"
 BLOCK = 36 / 75  # seconds

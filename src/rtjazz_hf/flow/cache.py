@@ -283,6 +283,8 @@ class FlowCache:
         Returns:
             keys, values: `(layers, batch, heads, tokens, head_dim)` in playing order, zeros after a row's end.
             position: `(batch,)` int64. blocks: `(batch, blocks)` int64, frames, zeros after a row's last.
+            slots: `(batch, tokens)` int64, where in the buffers each token lies: the order of attention's
+                sums, so that a restored cache goes on to the bit.
             The integers that the class is made with, by their names.
         """
         packed = self.clone()
@@ -290,7 +292,12 @@ class FlowCache:
         tokens, most = packed.num_frames // self.patch_size, max(map(len, histories))
         empty = torch.zeros(self.batch_size, self.num_heads, tokens, self.head_dim)
         blocks = [[*history, *[0] * (most - len(history))] for history in histories]
+        slots = [_order(layout) for layout in self._layouts] * (
+            self.batch_size if len(self._layouts) == 1 else 1
+        )
+        slots = [[*row, *[0] * (tokens - len(row))] for row in slots]
         return {
+            "slots": torch.tensor(slots, dtype=torch.int64).reshape(self.batch_size, tokens),
             "keys": torch.stack([key[:, :, :tokens] for key in packed._keys] or [empty] * self.num_layers),
             "values": torch.stack(
                 [value[:, :, :tokens] for value in packed._values] or [empty] * self.num_layers
@@ -327,17 +334,20 @@ class FlowCache:
             raise ValueError(
                 f"The state of a cache has blocks beyond its window of {cache.window_frames} frames."
             )
-        cache._layouts = [
-            _packed([CachedBlock(size, [0] * (size // cache.patch_size)) for size in history])
-            for history in histories
-        ]
-        if len(set(histories)) == 1:
+        lengths = [sum(history) // cache.patch_size for history in histories]
+        slots = torch.as_tensor(state.get("slots", torch.arange(tokens).repeat(len(histories), 1)))
+        rows = [row[:length] for row, length in zip(slots.tolist(), lengths)]
+        if any(sorted(row) != list(range(length)) for row, length in zip(rows, lengths)):
+            raise ValueError("The state of a cache has slots that are no order of its tokens.")
+        cache._layouts = [_in_slots(history, row, cache.patch_size) for history, row in zip(histories, rows)]
+        if all(layout == cache._layouts[0] for layout in cache._layouts):
             cache._layouts = cache._layouts[:1]
         if tokens:
             cache._reserve(cache.batch_size, tokens, keys.dtype, keys.device)
             for buffers, saved in ((cache._keys, keys), (cache._values, values)):
                 for buffer, layer in zip(buffers, saved):
-                    buffer[:, :, :tokens] = layer
+                    for row, order in enumerate(rows):
+                        buffer[row, :, order] = layer[row, :, : len(order)]
         return cache
 
 
@@ -353,6 +363,16 @@ def _packed(layout: list[CachedBlock]) -> list[CachedBlock]:
         packed.append(CachedBlock(block.frames, list(range(start, start + len(block.slots)))))
         start += len(block.slots)
     return packed
+
+
+def _in_slots(history: Sequence[int], slots: Sequence[int], patch_size: int) -> list[CachedBlock]:
+    """Blocks of `history` frames whose tokens lie in `slots`, in playing order."""
+    layout, start = [], 0
+    for frames in history:
+        end = start + frames // patch_size
+        layout.append(CachedBlock(frames, list(slots[start:end])))
+        start = end
+    return layout
 
 
 def _close_gaps(layout: list[CachedBlock]) -> list[tuple[int, int, int]]:
