@@ -373,7 +373,7 @@ def join_jumps(audio: np.ndarray, boundaries: Sequence[int]) -> dict[str, float]
     """
     steps = np.abs(np.diff(as_audio(audio).astype(np.float64), axis=1))
     boundaries = np.asarray(boundaries, dtype=np.int64)
-    if boundaries.size and not (1 <= boundaries.min() and boundaries.max() <= steps.shape[1]):
+    if boundaries.size and not (boundaries.min() >= 1 and boundaries.max() <= steps.shape[1]):
         raise ValueError(
             f"boundaries from {boundaries.min()} to {boundaries.max()}: choose from 1 to {steps.shape[1]}"
         )
