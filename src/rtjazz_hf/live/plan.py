@@ -72,7 +72,7 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
         or not 0 <= start_beat < math.inf
     ):
         raise ValueError(f"start_beat {start_beat!r}: choose a beat of the chart, 0 or later")
-    _check(pipe, asked)
+    check_asked(pipe, asked)
     sheet = _write_lead_sheet(pipe, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
     return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet)
@@ -99,7 +99,7 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
         del asked["lead_sheet"]
         asked["tempo"] = before.lead_sheet.tempo
     asked.update(changes)
-    _check(pipe, asked)
+    check_asked(pipe, asked)
     style = pipe.encode_prompt(asked["prompt"]) if "prompt" in changes else before.style
     lead_sheet = before.lead_sheet
     if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
@@ -107,7 +107,12 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     return Plan(asked, style, lead_sheet, before.seeds + ("seed" in changes))
 
 
-def _check(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
+def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
+    """Refuse wishes that cannot be played; those of the lead sheet are checked where it is written.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
     seed = asked["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")

@@ -16,7 +16,7 @@ from ..audio import check_output_path, whole_or_not_at_all
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
-from .plan import Plan
+from .plan import Plan, check_asked
 from .session import LiveSession, standing_still
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def save_session(session: LiveSession, path: str | os.PathLike, overwrite: bool 
 def load_session(pipe: RealTimeJazzPipeline, path: str | os.PathLike, **options: Any) -> LiveSession:
     """The session that `save_session` wrote, on the models of `pipe`; `options` go to `LiveSession`.
 
-    On the device, in the type and with the versions of then it plays on to the bit as the saved one does.
+    It plays on as the saved one does: to the bit on the same kind of device, in the same type, with the same
+    version of torch.
 
     Raises:
         FileNotFoundError, OSError: as it comes. ValueError: no session's file, cut short, damaged, of a newer
@@ -131,6 +132,7 @@ def _restored(
         lead_sheet=LeadSheet.from_dict(settings["lead_sheet"]),
         seeds=settings["plan_seeds"],
     )
+    check_asked(pipe, plan.asked)
     session = LiveSession(pipe, plan, window_frames=settings["window_frames"], **options)
     state: dict[str, Any] = {
         name.removeprefix("cache."): tensor for name, tensor in tensors.items() if name.startswith("cache.")
