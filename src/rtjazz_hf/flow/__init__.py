@@ -6,6 +6,7 @@ import importlib
 
 _NAMES = {
     "FlowCache": "cache",
+    "FlowConditions": "conditions",
     "RealTimeJazzFlowTransformerConfig": "configuration_realtime_jazz_flow",
     "apply_guidance": "guidance",
     "codebook_loss": "losses",
