@@ -130,7 +130,7 @@ class LiveSession:
 
     @property
     def seed(self) -> int:
-        """The seed that the noise was last started with."""
+        """The seed of the noise, as last given."""
         return self._plan.seed
 
     @property
