@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import psutil  # accelerate brings it
+import psutil
 import torch
 
 

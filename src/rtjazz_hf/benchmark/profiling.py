@@ -45,7 +45,7 @@ PARTS = (
     PYTHON,
 )
 _WHOLE = ("cache append", "decode", "conditions")  # everything that runs inside these is theirs
-MAX_BLOCKS = 16
+MAX_BLOCKS = 4  # some ten thousand operators each: more make traces that no viewer opens
 TOP_OPERATORS = 12
 
 

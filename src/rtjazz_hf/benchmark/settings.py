@@ -67,8 +67,8 @@ class BenchmarkSettings:
     threads: tuple[int, ...] = ()
     attention: tuple[str, ...] = ()
     compile: bool = False
-    seconds: float = 6.0
-    peer_seconds: float = 2.0
+    seconds: float = 5.0
+    peer_seconds: float = 1.5
     rounds: int = 2
     minutes: float = 0.0
     device: str = "cpu"

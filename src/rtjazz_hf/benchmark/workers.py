@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -127,9 +129,17 @@ def _context() -> Any:
     return multiprocessing.get_context("spawn")
 
 
+def _end_with_parent() -> None:
+    """A parent that was killed can say nothing, and a case may be minutes from its next look at the connection."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _serve(connection: Connection, case: Case) -> None:
     """A child's whole life: build and warm up, then do what is asked, and answer (failure, answer)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and closes the connection
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             import torch
