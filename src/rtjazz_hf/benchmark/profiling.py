@@ -236,12 +236,12 @@ def plot_profiles(profiles: Sequence[tuple[str, dict[str, Any]]], path: str | Pa
         bar.set_xlim(0, max(left, 1e-3))
         bar.set_xlabel("ms a block, profiled")
         bar.set_title(
-            f"{title}: {result['plain_ms']:.1f} ms a block of {result['duration_ms']:.0f} ms "
+            f"{title}\n{result['plain_ms']:.1f} ms a block of {result['duration_ms']:.0f} ms "
             f"({result['profiled_ms']:.1f} ms under the profiler)",
             loc="left",
             fontsize=10,
         )
-        bar.legend(loc="upper left", bbox_to_anchor=(1.0, 1.15), fontsize=8, frameon=False)
+        bar.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8, frameon=False)
         operators = result["operators"][::-1]
         table.barh([f"{each['name']} ×{each['calls']:.0f}" for each in operators], [each["ms"] for each in operators],
                    color="0.5")  # fmt: skip

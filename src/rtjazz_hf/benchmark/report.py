@@ -107,7 +107,7 @@ def _profile_rows(report: dict[str, Any]) -> Rows:
 def _variant(case: dict[str, Any]) -> str:
     parts = [case["attention"]]
     if case["threads"] is not None:
-        parts.append(f"{case['threads']} threads")
+        parts.append(f"{case['threads']} thread{'s' * (case['threads'] > 1)}")
     if case["compile"]:
         parts.append("compiled")
     return ", ".join(parts)
@@ -159,7 +159,7 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
             if best is None:
                 continue
             factor, dtype, each = best
-            where = "GPU" if on_gpu else f"{hardware['threads']} threads"
+            where = "GPU" if on_gpu else f"{hardware['threads']} thread{'s' * (hardware['threads'] > 1)}"
             row(f"{name}, {frames}-frame blocks, shipped steps, {where}: real-time factor", f"<= {limit:g}",
                 f"{factor:.3f} ({dtype})", factor <= limit if comparable else None)  # fmt: skip
             start = each.get("first_audio_ms")

@@ -173,7 +173,7 @@ class Case:
         if self.compile:
             parts.append("compiled")
         if self.threads is not None:
-            parts.append(f"{self.threads} threads")
+            parts.append(f"{self.threads} thread{'s' * (self.threads > 1)}")
         if self.kind in ("endurance", "profile"):
             parts.append(self.kind)
         return ", ".join(parts)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -140,6 +141,7 @@ def _serve(connection: Connection, case: Case) -> None:
     """A child's whole life: build and warm up, then do what is asked, and answer (failure, answer)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and closes the connection
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(2, 1)  # whatever a library prints: the parent's stdout is for its report
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             import torch
@@ -147,6 +149,7 @@ def _serve(connection: Connection, case: Case) -> None:
             from rtjazz_hf.hub import quiet_libraries
 
             quiet_libraries()
+            warnings.simplefilter("ignore", FutureWarning)  # of one library about another
             if case.threads is not None:
                 torch.set_num_threads(case.threads)
             contender = build_contender(case)
