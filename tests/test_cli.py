@@ -120,7 +120,7 @@ class TestRefusals:
         ],
     )
     def test_is_named(self, generate, monkeypatch, arguments, words):
-        monkeypatch.setattr(cli, "_load_pipeline", lambda args: pytest.fail("a model was read"))
+        monkeypatch.setattr(cli, "load_pipeline", lambda args: pytest.fail("a model was read"))
         code, out, err = generate(*arguments)
         assert (code, out) == (2, "")
         assert err.startswith("rtjazz: error: ") and err.count("\n") == 1 and words in err
@@ -179,46 +179,3 @@ class TestHelp:
     def test_no_command(self, capsys):
         assert cli.main([]) == 2
         assert capsys.readouterr().err.startswith("rtjazz: error: ")
-
-
-class TestEvaluate:
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["--takes", "no"], "prepare_corpus"),
-            (["--only", "beauty"], "codec, flow"),
-            (["--num-takes", "0"], "--num-takes 0"),
-            (["--duration", "0"], "--duration 0"),
-        ],
-    )
-    def test_refusals(self, capsys, monkeypatch, tmp_path, arguments, words):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(cli, "_load_pipeline", lambda args: pytest.fail("a model was read"))
-        assert cli.main(["evaluate", "--out", "out", *arguments]) == 2
-        assert words in capsys.readouterr().err and os.listdir() == []
-
-    def test_the_parts_are_those_of_the_report(self):
-        from rtjazz_hf.evaluation.report import PARTS
-
-        assert cli.EVALUATION_PARTS == PARTS
-
-    def test_speed(self, capsys, monkeypatch, tmp_path, tiny_folder):
-        monkeypatch.chdir(tmp_path)
-        code = cli.main(
-            [
-                "evaluate",
-                "--model",
-                str(tiny_folder),
-                "--out",
-                "out",
-                "--only",
-                "speed",
-                "--json",
-                "--device",
-                "cpu",
-            ]
-        )
-        assert code == 0
-        report = json.loads(capsys.readouterr().out)
-        assert report["speed"] and report["table"]
-        assert json.loads(Path("out/report.json").read_text()) == report

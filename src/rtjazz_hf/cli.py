@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .cli_benchmark import add_benchmark
 from .cli_codec import add_codec
-from .cli_common import Parser, Refused, add_command, choose_device, quiet_libraries
+from .cli_common import Parser, Refused, add_command, check_sampling, load_pipeline
+from .cli_evaluate import add_evaluate
 
 if TYPE_CHECKING:
     from .music import LeadSheet
-    from .pipeline_realtime_jazz import RealTimeJazzPipeline
 
-# those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
-EVALUATION_PARTS = ("codec", "flow", "splits", "seeds", "charts", "drift", "speed")
 _MAX_SEED = 2**31 - 1
 
 _GENERATE_HELP = """\
@@ -36,12 +34,6 @@ example:
   rtjazz generate "Bill Evans modal jazz" -o evans.wav
   rtjazz generate "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --duration 20 \\
       --instruments=-piano --seed 7 --plot quartet.png -o quartet.flac
-"""
-_EVALUATE_HELP = """\
-Measure a pipeline on held-out takes: codec round trip, obedience to chart and beat, spectrum, drift, speed.
-
-example:
-  rtjazz evaluate --takes takes/ --out report/ --json
 """
 
 
@@ -88,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rtjazz {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     _add_generate(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands)
     add_codec(commands)
     add_benchmark(commands)
     return parser
@@ -126,7 +118,7 @@ def _add_generate(commands: Any) -> None:
 def run_generate(args: argparse.Namespace) -> int:
     _check_generate(args)
     seed = secrets.randbelow(_MAX_SEED + 1) if args.seed is None else args.seed
-    pipe = _load_pipeline(args)
+    pipe = load_pipeline(args)
 
     import torch
 
@@ -214,10 +206,7 @@ def _check_generate(args: argparse.Namespace) -> None:
 def _check_numbers(args: argparse.Namespace) -> None:
     if not (math.isfinite(args.duration) and 0 < args.duration <= 600):
         raise Refused(f"--duration {args.duration:g}: choose more than 0 and at most 600 seconds")
-    if args.steps is not None and not 1 <= args.steps <= 1000:
-        raise Refused(f"--steps {args.steps}: choose 1 to 1000")
-    if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
-        raise Refused(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
+    check_sampling(args)
 
 
 def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
@@ -235,72 +224,8 @@ def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
 
 
 # ----------------------------------------------------------------------------------------------------------
-# rtjazz evaluate
-# ----------------------------------------------------------------------------------------------------------
-def _add_evaluate(commands: Any) -> None:
-    parser = add_command(
-        commands,
-        "evaluate",
-        "measure a model on held-out takes",
-        _EVALUATE_HELP,
-        run_evaluate,
-        "whole number (default: 0)",
-    )
-    parser.add_argument(
-        "--takes",
-        type=Path,
-        help="folder of training/prepare_corpus.py (default: compose and render new takes)",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for report, clips and pictures")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="some of: " + ", ".join(EVALUATION_PARTS))
-    parser.add_argument("--num-takes", type=int, default=20, help="takes and charts (default: %(default)s)")
-    parser.add_argument("--duration", type=float, default=30.0, help="seconds of each (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
-    parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's)")
-
-
-def run_evaluate(args: argparse.Namespace) -> int:
-    if unknown := sorted(set(args.only or ()) - set(EVALUATION_PARTS)):
-        raise Refused(f"--only {' '.join(unknown)}: choose from {', '.join(EVALUATION_PARTS)}")
-    if args.takes is not None and not args.takes.is_dir():
-        raise Refused(f"--takes {args.takes}: no such folder; write one with training/prepare_corpus.py")
-    if args.out.exists() and not args.out.is_dir():
-        raise Refused(f"--out {args.out} is a file; give a folder")
-    if args.num_takes < 1:
-        raise Refused(f"--num-takes {args.num_takes}: choose 1 or more")
-    _check_numbers(args)
-    pipe = _load_pipeline(args)
-    from .evaluation.report import evaluate
-
-    report = evaluate(
-        pipe,
-        args.takes,
-        args.out,
-        num_takes=args.num_takes,
-        duration=args.duration,
-        steps=args.steps,
-        guidance_scale=args.guidance,
-        seed=args.seed or 0,
-        only=args.only,
-    )
-    if args.json:
-        print(json.dumps(report))
-    return 0
-
-
-# ----------------------------------------------------------------------------------------------------------
 # shared
 # ----------------------------------------------------------------------------------------------------------
-def _load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
-    from .pipeline_realtime_jazz import RealTimeJazzPipeline
-
-    device = choose_device(args.device)
-    quiet_libraries()
-    pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
-    pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
-    return pipe
-
-
 def _shorten(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4].rstrip(' |')} ..."
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+import math
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .hub import quiet_libraries
+
+if TYPE_CHECKING:
+    from .pipeline_realtime_jazz import RealTimeJazzPipeline
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -13,7 +18,9 @@ __all__ = [
     "Parser",
     "Refused",
     "add_command",
+    "check_sampling",
     "choose_device",
+    "load_pipeline",
     "quiet_libraries",
 ]
 
@@ -66,6 +73,14 @@ def _seed(text: str) -> int:
     return value
 
 
+def check_sampling(args: argparse.Namespace) -> None:
+    """Refuse `--steps` and `--guidance` that no pipeline takes."""
+    if args.steps is not None and not 1 <= args.steps <= 1000:
+        raise Refused(f"--steps {args.steps}: choose 1 to 1000")
+    if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
+        raise Refused(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
+
+
 def choose_device(name: str) -> str:
     """The device that "auto" stands for, or `name` if it is to be had."""
     import torch
@@ -81,3 +96,14 @@ def choose_device(name: str) -> str:
         cause = str(error).splitlines()[0]
         raise Refused(f"--device {name} is not to be had here ({cause}); choose auto or cpu") from error
     return device
+
+
+def load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
+    """The pipeline that `--model`, `--dtype` and `--device` name, with a progress bar where somebody watches."""
+    from .pipeline_realtime_jazz import RealTimeJazzPipeline
+
+    device = choose_device(args.device)
+    quiet_libraries()
+    pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
+    pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
+    return pipe

@@ -10,8 +10,16 @@ import torch
 from played import play_chords
 
 from rtjazz_hf.evaluation import model_checks
-from rtjazz_hf.evaluation.report import PARTS, evaluate
-from rtjazz_hf.evaluation.takes import HeldOutTake, choose_takes, load_held_out, looping, steady
+from rtjazz_hf.evaluation.parts import PARTS
+from rtjazz_hf.evaluation.report import evaluate
+from rtjazz_hf.evaluation.takes import (
+    HeldOutTake,
+    choose_takes,
+    composed_performance,
+    load_held_out,
+    looping,
+    steady,
+)
 from rtjazz_hf.music import LEAD_SHEET_DIM, LeadSheet
 
 
@@ -124,45 +132,138 @@ class TestTakes:
         assert looping(takes[0].lead_sheet).features(0, 3000).shape == (3000, LEAD_SHEET_DIM)
 
 
+SHORT = {
+    "num_takes": 3, "duration": 4.0, "long_duration": 4.0, "speed_duration": 0.5, "step_takes": 2, "live_sessions": 1,
+    "live_seconds": 2.0, "listening_takes": 2, "listening_seconds": 2.0,
+}  # fmt: skip
+
+
 class TestEvaluate:
-    def test_the_whole_report(self, tiny_pipeline, takes, tmp_path, capsys):
-        pytest.importorskip("librosa")
-        pytest.importorskip("matplotlib")
-        report = evaluate(
-            tiny_pipeline, takes, tmp_path / "out", num_takes=3, duration=4.0, long_duration=4.0,
-            speed_duration=0.5, json_path=tmp_path / "copy.json",
-        )  # fmt: skip
-        saved = json.loads((tmp_path / "out" / "report.json").read_text())
-        assert saved == report == json.loads((tmp_path / "copy.json").read_text())
+    @pytest.fixture(scope="class")
+    def whole(self, tiny_pipeline, takes, tmp_path_factory):
+        """Every part, into one folder: the folder, and the report."""
+        for name in ("librosa", "matplotlib", "pyloudnorm"):
+            pytest.importorskip(name)
+        out = tmp_path_factory.mktemp("whole") / "out"
+        copy = out.with_name("copy.json")
+        return out, evaluate(tiny_pipeline, takes, out, only=PARTS, json_path=copy, progress=False, **SHORT)
+
+    def test_files(self, whole):
+        out, report = whole
+        saved = json.loads((out / "report.json").read_text())
+        assert saved == report == json.loads(out.with_name("copy.json").read_text())
         assert set(PARTS) <= set(report)
+        page = (out / "report.md").read_text()
+        assert all(row["what"] in page for row in report["table"])
+        for name in report["pictures"]:
+            assert (out / name).stat().st_size > 5000
+            assert f"({name})" in page
+        assert {"drift.png", "live.png", "summary.png"} < set(report["pictures"])
+        assert (out / "listening" / "page" / "index.html").is_file()
+        assert len(list((out / "listening" / "page" / "clips").glob("*.flac"))) == 8
+
+    def test_rows(self, whole):
+        _, report = whole
         rows = {row["what"]: row for row in report["table"]}
-        assert len(rows) == len(report["table"]) == 14
+        assert len(rows) == len(report["table"])
+        assert list(dict.fromkeys(row["part"] for row in report["table"])) == [
+            part for part in PARTS if part != "listening"
+        ]
         assert rows["same seed twice"]["ok"] is True
         assert rows["batch of 4 versus four singles"]["ok"] is True
         assert rows["cached versus uncached"]["ok"] is True
+
+    def test_charts(self, whole):
+        _, report = whole
         charts = report["charts"]["charts"]
         assert [chart["take"] for chart in charts] == ["one", "two", "three"]
-        assert all(chart["chord_render"] == 1.0 for chart in charts)
-        assert len(list((tmp_path / "out" / "clips").glob("*.flac"))) == 9
-        for name in report["pictures"]:
-            assert (tmp_path / "out" / name).stat().st_size > 5000
-        page = (tmp_path / "out" / "report.md").read_text()
-        assert all(what in page for what in rows)
+        for chart in charts:
+            assert chart["chord_render"] == 1.0
+            assert chart["chord_rates"].keys() == chart["beat_fs"].keys()
+            assert set(chart["chord_rates"]) == {
+                "generated",
+                "held_out",
+                "reconstruction",
+                "noise",
+                "shuffled",
+            }
+        references = report["references"]
+        assert references["chord obedience"]["held_out"] == 1.0
+        assert references["octave bands, error dB"]["held_out"] == 0.0
+        assert references["chord obedience"]["noise"] < 0.5
+        assert report["charts"]["summary"]["tempo_error_median"] is not None
+
+    def test_drift(self, whole):
+        _, report = whole
+        drift = report["drift"]
+        assert drift["early"] == [0.0, 1.0] and drift["late"] == [2.0, 4.0]
+        assert drift["generated"]["clips"] == 3 and len(drift["clips"][0]["levels"]) == 4
+
+    def test_live(self, whole):
+        _, report = whole
+        live = report["live"]
+        assert all(one["begins"] == [0] for one in live["heard"].values())
+        assert live["joins"]["clips"] == 5 and live["control"]["block_frames"] == 36
+
+    def test_steps(self, whole):
+        _, report = whole
+        steps = report["steps"]["steps"]
+        assert list(steps) == ["16", "8", "4", "2", "1"] and steps["16"]["misses"] == []
+        assert report["steps"]["fastest"] in (16, 8, 4, 2, 1)
+
+    def test_no_clip_is_played_twice(self, whole, tiny_pipeline, takes, monkeypatch):
+        """Parts called by themselves find the clips, and leave what the others found in the report."""
+        out, report = whole
+        monkeypatch.setattr(
+            type(tiny_pipeline), "__call__", lambda *_, **__: pytest.fail("a clip was played")
+        )
+        again = evaluate(tiny_pipeline, takes, out, only=["charts", "drift"], progress=False, **SHORT)
+        assert again["charts"]["summary"] == report["charts"]["summary"]
+        assert again["drift"]["generated"] == report["drift"]["generated"]
+        assert again["steps"] == report["steps"]
+        assert [row["what"] for row in again["table"]] == [row["what"] for row in report["table"]]
+        assert again["pictures"] == report["pictures"] and again["references"] == report["references"]
+
+    def test_other_settings_are_another_report(self, whole, tiny_pipeline, takes, capsys):
+        out, _ = whole
+        report = evaluate(tiny_pipeline, takes, out, only=["speed"], **{**SHORT, "steps": 1})
+        assert "charts" not in report and {row["part"] for row in report["table"]} == {"speed"}
         captured = capsys.readouterr()
         assert captured.out == ""  # stdout is for programs
-        assert "chord obedience" in captured.err
+        assert "real-time factor" in captured.err
 
-    def test_one_part_alone(self, tiny_pipeline, takes, tmp_path):
+    def test_what_a_part_found_is_not_lost_when_the_next_fails(
+        self, tiny_pipeline, takes, tmp_path, monkeypatch
+    ):
+        from rtjazz_hf.evaluation.parts import PART_FUNCTIONS
+
+        def fail(run):
+            raise RuntimeError("no more")
+
+        monkeypatch.setitem(PART_FUNCTIONS, "speed", fail)
+        with pytest.raises(RuntimeError, match="no more"):
+            evaluate(tiny_pipeline, takes, tmp_path, only=["codec", "speed"], progress=False, **SHORT)
+        assert len(json.loads((tmp_path / "report.json").read_text())["table"]) == 2
+
+    def test_clips_need_not_be_kept(self, tiny_pipeline, takes, tmp_path):
+        pytest.importorskip("librosa")
+        pytest.importorskip("matplotlib")
+        settings = {**SHORT, "num_takes": 1, "duration": 1.0}
         report = evaluate(
-            tiny_pipeline, takes, tmp_path, num_takes=1, duration=1.0, only=["codec"], progress=False
+            tiny_pipeline, takes, tmp_path, only="charts", save_audio=False, progress=False, **settings
         )
-        assert "flow" not in report
-        assert len(report["table"]) == 2
-        assert report["codec"]["codes"]["clips"] == 1
+        assert not (tmp_path / "clips").exists()
+        assert "shuffled" not in report["references"]["beat F"]  # one take has no other
 
     @pytest.mark.parametrize(
         "options, message",
-        [({"only": ["melody"]}, "melody"), ({"only": []}, "nothing"), ({"num_takes": 0}, "num_takes 0")],
+        [
+            ({"only": ["melody"]}, "melody"),
+            ({"only": []}, "nothing"),
+            ({"num_takes": 0}, "num_takes 0"),
+            ({"long_duration": 1.0}, r"long_duration 1\.0"),
+            ({"live_sessions": 5}, "live_sessions 5"),
+        ],
     )
     def test_bad_wishes_are_refused_before_anything_is_written(
         self, tiny_pipeline, takes, tmp_path, options, message
@@ -170,6 +271,38 @@ class TestEvaluate:
         with pytest.raises(ValueError, match=message):
             evaluate(tiny_pipeline, takes, tmp_path / "none", **options)
         assert not (tmp_path / "none").exists()
+
+    def test_a_listening_test_is_not_replaced(self, tiny_pipeline, takes, tmp_path):
+        (tmp_path / "listening").mkdir()
+        (tmp_path / "listening" / "key.json").write_text("{}")
+        with pytest.raises(FileExistsError, match="listening"):
+            evaluate(tiny_pipeline, takes, tmp_path, only=["listening"])
+
+
+class TestStepFigures:
+    def test_within_five_per_cent(self):
+        from rtjazz_hf.evaluation.parts.steps import Figure
+
+        more, less = Figure("a", "a", "", True), Figure("b", "b", "", False, slack=0.25)
+        assert more.holds(0.96, 1.0) and more.holds(2.0, 1.0) and not more.holds(0.94, 1.0)
+        assert less.holds(1.25, 1.0) and less.holds(0.1, 1.0) and not less.holds(1.35, 1.0)
+        assert more.holds(-1.04, -1.0) and not more.holds(-1.06, -1.0)
+        assert more.holds(float("nan"), 1.0) and more.holds(0.0, float("nan"))
+
+
+class TestComposedPerformance:
+    def test_goes_round(self, takes):
+        from rtjazz_hf.corpus.renderer import RendererUnavailable
+
+        sheet = steady(takes[2].lead_sheet)  # 2 bars
+        try:
+            played_from, audio = composed_performance(sheet, 5.0)
+        except RendererUnavailable as error:
+            pytest.skip(str(error))
+        assert audio.shape == (2, 5 * 48_000) and np.abs(audio).max() > 0.01
+        assert not played_from.loops and played_from.duration >= 5.0
+        assert played_from.spans[:2] == sheet.spans == played_from.spans[2:4]
+        assert len(played_from.sections) == 1
 
 
 class TestHeldOutTakes:

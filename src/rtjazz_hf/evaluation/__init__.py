@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .codec_measures import measure_round_trip
+from .drift_measures import drift
 from .metrics import (
     band_difference,
     band_energies,
@@ -26,8 +27,8 @@ from .obedience import (
     chord_rank_rate,
     chord_rates,
     chord_score,
-    drift,
 )
+from .stereo import stereo_statistics
 
 __all__ = [
     "band_difference",
@@ -52,6 +53,7 @@ __all__ = [
     "semitone_correlation",
     "si_sdr",
     "snr",
+    "stereo_statistics",
     "stereo_width_error",
 ]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
 
-from .metrics import SAMPLE_RATE, as_audio, band_difference
+from .metrics import SAMPLE_RATE, as_audio
 
 if TYPE_CHECKING:
     from rtjazz_hf.music import Chord, LeadSheet
@@ -19,7 +21,47 @@ ROTATIONS = tuple(range(1, 12))
 MIN_SEGMENT = 0.4  # s; a shorter chord is mostly the ringing of the one before
 
 
+class Heard:
+    """A clip, and what the measures hear in it, each worked out once and only if asked for.
+
+    All measures here take one in the place of the audio, so that a clip that is held against several charts is
+    analysed once.
+    """
+
+    def __init__(self, audio: np.ndarray):
+        self.audio = as_audio(audio)
+
+    @classmethod
+    def of(cls, audio: np.ndarray | Heard) -> Heard:
+        return audio if isinstance(audio, Heard) else cls(audio)
+
+    @property
+    def seconds(self) -> float:
+        return self.audio.shape[1] / SAMPLE_RATE
+
+    @cached_property
+    def chroma(self) -> np.ndarray:
+        return chroma(self.audio)
+
+    @cached_property
+    def onsets(self) -> np.ndarray:
+        return onset_strength(self.audio)
+
+
 # --- chords ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChordHit:
+    """A chord of the chart as it was played: from `start` to `end` in seconds of the lead sheet.
+
+    `hit` is whether the chroma fits the chord better than its 11 transpositions.
+    """
+
+    start: float
+    end: float
+    chord: Chord
+    hit: bool
 
 
 def chroma(audio: np.ndarray) -> np.ndarray:
@@ -51,14 +93,14 @@ def _rank_is_first(mean_chroma: np.ndarray, chord: Chord) -> bool:
 
 
 def _segment_chromas(
-    audio: np.ndarray, lead_sheet: LeadSheet, start_s: float
-) -> list[tuple[np.ndarray, Chord]]:
-    frames = chroma(audio)
+    audio: np.ndarray | Heard, lead_sheet: LeadSheet, start_s: float
+) -> list[tuple[float, float, np.ndarray, Chord]]:
+    heard = Heard.of(audio)
+    frames = heard.chroma
     times = np.arange(len(frames)) * CHROMA_HOP / SAMPLE_RATE
-    duration = as_audio(audio).shape[1] / SAMPLE_RATE
     found = []
-    for t0, t1, chord in lead_sheet.chord_segments(start_s, duration):
-        t0, t1 = t0 - start_s, t1 - start_s
+    for begin, end, chord in lead_sheet.chord_segments(start_s, heard.seconds):
+        t0, t1 = begin - start_s, end - start_s
         if chord.root is None or t1 - t0 < MIN_SEGMENT:
             continue
         # Keep away from the edges, where the window sees the neighbours and the last chord still rings.
@@ -66,12 +108,24 @@ def _segment_chromas(
         if inner.sum() < 3:
             continue
         total = frames[inner].mean(0)
-        found.append((total / max(float(total.sum()), 1e-9), chord))
+        found.append((begin, end, total / max(float(total.sum()), 1e-9), chord))
     return found
 
 
+def chord_hits(audio: np.ndarray | Heard, lead_sheet: LeadSheet, start_s: float = 0.0) -> list[ChordHit]:
+    """What became of every chord of at least 0.4 s; `chord_rank_rate` is the share of hits among them.
+
+    Args:
+        audio: `(channels, samples)` at 48 kHz, beginning `start_s` seconds into `lead_sheet`.
+    """
+    return [
+        ChordHit(begin, end, chord, _rank_is_first(c, chord))
+        for begin, end, c, chord in _segment_chromas(audio, lead_sheet, start_s)
+    ]
+
+
 def chord_rank_rate(
-    audio: np.ndarray, lead_sheet: LeadSheet, start_s: float = 0.0, rotation: int | Iterable[int] = 0
+    audio: np.ndarray | Heard, lead_sheet: LeadSheet, start_s: float = 0.0, rotation: int | Iterable[int] = 0
 ) -> float:
     """Share of chord segments whose mean chroma fits the asked chord better than its 11 transpositions.
 
@@ -88,20 +142,22 @@ def chord_rank_rate(
     if not segments:
         return float("nan")
     return float(
-        np.mean([_rank_is_first(np.roll(c, -turn), chord) for turn in rotations for c, chord in segments])
+        np.mean([_rank_is_first(np.roll(c, -turn), chord) for turn in rotations for *_, c, chord in segments])
     )
 
 
-def chord_rates(audio: np.ndarray, lead_sheet: LeadSheet, start_s: float = 0.0) -> tuple[float, float, int]:
+def chord_rates(
+    audio: np.ndarray | Heard, lead_sheet: LeadSheet, start_s: float = 0.0
+) -> tuple[float, float, int]:
     """`chord_rank_rate` for the chart, and for its 11 rotations on average, from one analysis; and the
     number of
     segments judged."""
     segments = _segment_chromas(audio, lead_sheet, start_s)
     if not segments:
         return float("nan"), float("nan"), 0
-    true = float(np.mean([_rank_is_first(c, chord) for c, chord in segments]))
+    true = float(np.mean([_rank_is_first(c, chord) for *_, c, chord in segments]))
     rotated = float(
-        np.mean([_rank_is_first(np.roll(c, -k), chord) for k in ROTATIONS for c, chord in segments])
+        np.mean([_rank_is_first(np.roll(c, -k), chord) for k in ROTATIONS for *_, c, chord in segments])
     )
     return true, rotated, len(segments)
 
@@ -123,23 +179,28 @@ def chord_score(generated: float, rotated: float, render: float) -> float:
 # --- beats ----------------------------------------------------------------------------------------
 
 
-def detect_beats(audio: np.ndarray, tempo: float | None = None) -> np.ndarray:
+def onset_strength(audio: np.ndarray) -> np.ndarray:
+    """Onset strength of the mid channel, `(frames,)`, a frame every 512 samples: log-mel flux up to 16 kHz."""
+    try:
+        import librosa
+    except ImportError as error:
+        raise ImportError("beat detection needs librosa: pip install 'rtjazz-hf[eval]'") from error
+    mono = np.ascontiguousarray(as_audio(audio).mean(0))
+    return librosa.onset.onset_strength(y=mono, sr=SAMPLE_RATE, hop_length=ONSET_HOP, n_fft=2048, fmax=16000)
+
+
+def detect_beats(audio: np.ndarray | Heard, tempo: float | None = None) -> np.ndarray:
     """Beat times in seconds found in the audio by onset strength and dynamic programming (Ellis, 2007;
     librosa).
 
     `tempo` is a starting point only, to settle whether half or double time is counted: the tempo that is
     tracked is the strongest period of the onsets near it, and the phase comes from the audio alone.
     """
-    try:
-        import librosa
-    except ImportError as error:
-        raise ImportError("beat detection needs librosa: pip install 'rtjazz-hf[eval]'") from error
-    mono = np.ascontiguousarray(as_audio(audio).mean(0))
-    onsets = librosa.onset.onset_strength(
-        y=mono, sr=SAMPLE_RATE, hop_length=ONSET_HOP, n_fft=2048, fmax=16000
-    )
+    onsets = Heard.of(audio).onsets
     if not np.any(onsets > 1e-6):
         return np.zeros(0)
+    import librosa
+
     tempo_found = librosa.feature.tempo(
         onset_envelope=onsets,
         sr=SAMPLE_RATE,
@@ -160,7 +221,7 @@ def detect_beats(audio: np.ndarray, tempo: float | None = None) -> np.ndarray:
 
 
 def beat_scores(
-    audio: np.ndarray, lead_sheet: LeadSheet, start_s: float = 0.0, window: float = 0.07
+    audio: np.ndarray | Heard, lead_sheet: LeadSheet, start_s: float = 0.0, window: float = 0.07
 ) -> dict[str, float]:
     """Detected beats against the grid the lead sheet asks for.
 
@@ -174,9 +235,9 @@ def beat_scores(
         import mir_eval
     except ImportError as error:
         raise ImportError("beat obedience needs mir_eval: pip install 'rtjazz-hf[eval]'") from error
-    duration = as_audio(audio).shape[1] / SAMPLE_RATE
-    asked = lead_sheet.beat_times(start_s, duration) - start_s
-    found = detect_beats(audio, lead_sheet.tempo)
+    heard = Heard.of(audio)
+    asked = lead_sheet.beat_times(start_s, heard.seconds) - start_s
+    found = detect_beats(heard, lead_sheet.tempo)
     # A tracker has no opinion before the first note: judge from the first asked beat to the last.
     if asked.size:
         found = found[(found >= asked[0] - window) & (found <= asked[-1] + window)]
@@ -193,7 +254,7 @@ def beat_scores(
 
 
 def beat_f_measure(
-    audio: np.ndarray, lead_sheet: LeadSheet, start_s: float = 0.0, window: float = 0.07
+    audio: np.ndarray | Heard, lead_sheet: LeadSheet, start_s: float = 0.0, window: float = 0.07
 ) -> float:
     """The F-measure of `beat_scores` alone."""
     return beat_scores(audio, lead_sheet, start_s, window)["f"]
@@ -203,8 +264,8 @@ def beat_f_measure(
 
 
 def chart_scores(
-    generated: np.ndarray,
-    render: np.ndarray,
+    generated: np.ndarray | Heard,
+    render: np.ndarray | Heard,
     lead_sheet: LeadSheet,
     render_sheet: LeadSheet | None = None,
 ) -> dict[str, object]:
@@ -220,11 +281,12 @@ def chart_scores(
         tempo_error_render: `beat_scores` of both.
     """
     render_sheet = lead_sheet if render_sheet is None else render_sheet
+    generated, render = Heard.of(generated), Heard.of(render)
     chord, chord_rotated, segments = chord_rates(generated, lead_sheet)
     chord_render, render_rotated, _ = chord_rates(render, render_sheet)
     beats, render_beats = beat_scores(generated, lead_sheet), beat_scores(render, render_sheet)
     return {
-        "changes_chord": changes_chord(lead_sheet, 0.0, as_audio(render).shape[1] / SAMPLE_RATE),
+        "changes_chord": changes_chord(lead_sheet, 0.0, render.seconds),
         "chord_segments": segments, "chord_generated": chord, "chord_rotated": chord_rotated,
         "chord_render": chord_render, "chord_render_rotated": render_rotated,
         "beat_f": beats["f"], "beat_f_offset": beats["f_offset"], "beat_f_render": render_beats["f"],
@@ -239,10 +301,10 @@ def mean_chart_scores(charts: Sequence[dict[str, object]]) -> dict[str, float]:
     """
     changing = [c for c in charts if c["changes_chord"] and not np.isnan(c["chord_generated"])]
 
-    def mean(key: str, of: Sequence[dict[str, object]]) -> float:
+    def mean(key: str, of: Sequence[dict[str, object]], average=np.mean) -> float:
         values = np.array([c[key] for c in of], dtype=np.float64)
         values = values[~np.isnan(values)]
-        return float(values.mean()) if values.size else float("nan")
+        return float(average(values)) if values.size else float("nan")
 
     keys = ("chord_generated", "chord_rotated", "chord_render")
     rates = {key: mean(key, changing) for key in keys}
@@ -252,39 +314,5 @@ def mean_chart_scores(charts: Sequence[dict[str, object]]) -> dict[str, float]:
         **rates,
         "chord_score": chord_score(*rates.values()),
         **{key: mean(key, charts) for key in beats},
-    }
-
-
-# --- drift ----------------------------------------------------------------------------------------
-
-
-def drift(
-    audio: np.ndarray, lead_sheet: LeadSheet, start_s: float = 0.0, stretch: float = 10.0
-) -> dict[str, object]:
-    """The last `stretch` seconds against the first.
-
-    Returns:
-        band_db: octave-band energies, last minus first, dB; max_band_db: the largest absolute difference.
-        chord_first, chord_last: `chord_rank_rate` in each. chord_change: last minus first (-0.1 = 10 points
-        lower).
-    """
-    audio = as_audio(audio)
-    count = round(stretch * SAMPLE_RATE)
-    if audio.shape[1] < 2 * count:
-        raise ValueError(
-            f"a clip of {audio.shape[1] / SAMPLE_RATE:.1f} s is too short: give {2 * stretch:g} s or more."
-        )
-    first, last = audio[:, :count], audio[:, -count:]
-    bands = band_difference(first, last)
-    late = start_s + (audio.shape[1] - count) / SAMPLE_RATE
-    chord_first, chord_last = (
-        chord_rank_rate(first, lead_sheet, start_s),
-        chord_rank_rate(last, lead_sheet, late),
-    )
-    return {
-        "band_db": [float(value) for value in bands],
-        "max_band_db": float(np.abs(bands).max()),
-        "chord_first": chord_first,
-        "chord_last": chord_last,
-        "chord_change": chord_last - chord_first,
+        "tempo_error_median": mean("tempo_error", charts, np.median),
     }

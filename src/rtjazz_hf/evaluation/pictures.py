@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ from rtjazz_hf.audio import (
 )
 
 from .metrics import OCTAVE_CENTRES, _pair
+
+KINDS = {
+    "generated": "tab:orange",
+    "held_out": "tab:blue",
+    "held_out_b": "tab:cyan",
+    "reconstruction": "tab:green",
+    "shuffled": "tab:purple",
+    "noise": "tab:gray",
+}
 
 
 def plot_beside_renders(clips: Sequence[tuple[str, np.ndarray, np.ndarray, Any]], path: str | Path) -> Path:
@@ -98,7 +107,7 @@ def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path
         values = np.asarray(values)
         axis.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         axis.plot(places, values.mean(0), "o-", color=colour, label=label)
-    axis.set_xticks(places, [f"{c / 1000:g}k" if c >= 1000 else f"{c:g}" for c in OCTAVE_CENTRES])
+    axis.set_xticks(places, [_hertz(c) for c in OCTAVE_CENTRES])
     axis.set_xlabel("octave band, Hz")
     axis.set_ylabel("dB re full-scale sine")
     axis.set_title(f"Octave bands of {len(generated_db)} charts: mean and range", loc="left", fontsize=10)
@@ -179,3 +188,98 @@ def plot_obedience(charts: Sequence[dict[str, Any]], path: str | Path) -> Path:
     )
     figure.savefig(path, dpi=110)
     return Path(path)
+
+
+def plot_drift(levels: Mapping[str, np.ndarray], stretch: float, path: str | Path) -> Path:
+    """Octave bands over time beside what they were at the start: mean over the clips, and the range of all.
+
+    Args:
+        levels: name -> band energies in dB, `(clips, windows, bands)`. stretch: seconds of a window.
+    """
+    figure = _figure(11, 3.6 * len(levels))
+    panels = np.atleast_1d(figure.subplots(len(levels), 1, sharex=True, sharey=True))
+    colours = _colours(len(OCTAVE_CENTRES))
+    for axis, (name, values) in zip(panels, levels.items()):
+        change = values - values[:, :1]  # (clips, windows, bands)
+        times = (np.arange(values.shape[1]) + 0.5) * stretch
+        axis.axhspan(-3, 3, color="0.93", linewidth=0)
+        for band, centre in enumerate(OCTAVE_CENTRES):
+            axis.plot(times, change[:, :, band].mean(0), color=colours[band], label=_hertz(centre))
+        axis.set_title(
+            f"{name}: mean of {len(values)} clips, windows of {stretch:g} s", loc="left", fontsize=10
+        )
+        axis.set_ylabel("dB re the first window")
+        axis.grid(alpha=0.3)
+    panels[-1].set_xlabel("seconds")
+    panels[0].legend(
+        title="octave, Hz", ncols=len(OCTAVE_CENTRES), fontsize=7, title_fontsize=7, loc="lower left"
+    )
+    figure.savefig(path, dpi=110)
+    return Path(path)
+
+
+def plot_live(result: Mapping[str, Any], path: str | Path) -> Path:
+    """What each live change does block by block: difference to the unchanged session, chords, cymbals.
+
+    Args:
+        result: of `parts.live.measure_live`.
+    """
+    figure = _figure(11, 3.6)
+    heard = result["heard"]
+    change = next(iter(heard.values()))["change_block"]
+    left, middle, right = figure.subplots(1, 3)
+    for kind, one in heard.items():
+        left.plot(np.arange(len(one["by_block"])) - change, one["by_block"], "o-", markersize=3, label=kind)
+    left.set_ylabel("mel distance to no change, dB")
+    left.legend(fontsize=8)
+    for axis, name, label in (
+        (middle, "chords", "energy on the new chord less the old"),
+        (right, "instruments", "above 6 kHz without drums, dB re with"),
+    ):
+        values = result[name]["by_block"]
+        axis.plot(np.arange(len(values)) - change, values, "o-", markersize=3, color="tab:red")
+        axis.axhline(0, color="0.7", linewidth=0.8)
+        axis.set_ylabel(label)
+    for axis in (left, middle, right):
+        axis.axvline(-0.5, color="black", linestyle=":", linewidth=1)
+        axis.set_xlabel("blocks after the change")
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    return Path(path)
+
+
+def plot_references(references: Mapping[str, Mapping[str, float]], path: str | Path) -> Path:
+    """One panel a measure: what was generated, beside held-out takes, the codec's copies, shuffled charts, noise.
+
+    Args:
+        references: measure -> kind of clip -> value.
+    """
+    columns = min(4, len(references))
+    rows = -(-len(references) // columns)
+    figure = _figure(3.4 * columns, 2.8 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (measure, values) in zip(grid, references.items()):
+        kinds = [kind for kind in KINDS if kind in values] + [kind for kind in values if kind not in KINDS]
+        heights = [values[kind] for kind in kinds]
+        bars = axis.bar(range(len(kinds)), heights, color=[KINDS.get(kind, "tab:brown") for kind in kinds])
+        axis.bar_label(bars, fmt="%.3g", fontsize=7)
+        axis.margins(y=0.15)
+        axis.set_xticks(
+            range(len(kinds)), [kind.replace("_", " ") for kind in kinds], rotation=30, ha="right", fontsize=7
+        )
+        axis.set_title(measure, fontsize=9, loc="left")
+        axis.grid(axis="y", alpha=0.3)
+    for axis in grid[len(references) :]:
+        axis.set_axis_off()
+    figure.savefig(path, dpi=110)
+    return Path(path)
+
+
+def _hertz(value: float) -> str:
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+
+
+def _colours(number: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](value) for value in np.linspace(0.0, 0.9, number)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -94,17 +95,10 @@ def held_out_takes(
     """
     from rtjazz_hf.corpus.captions import caption
     from rtjazz_hf.corpus.composer import compose
-    from rtjazz_hf.corpus.renderer import SOUND_FONTS, RendererUnavailable, find_soundfont, render
+    from rtjazz_hf.corpus.renderer import render
     from rtjazz_hf.music.band_leader import random_lead_sheet
 
-    fonts = []
-    for name in SOUND_FONTS:
-        try:
-            find_soundfont(name)
-            fonts.append(name)
-        except RendererUnavailable:
-            if name == SOUND_FONTS[-1] and not fonts:
-                raise
+    fonts = _sound_fonts()
     takes: list[HeldOutTake] = []
     attempt = 0
     while len(takes) < num:
@@ -127,6 +121,50 @@ def held_out_takes(
         seconds = mix.shape[1] / SAMPLE_RATE
         takes.append(HeldOutTake(name, take.lead_sheet, words, seconds, samples=mix, stems=parts))
     return takes
+
+
+def _sound_fonts() -> list[str]:
+    """Those of the renderer that are installed; its own error where there is none."""
+    from rtjazz_hf.corpus.renderer import SOUND_FONTS, RendererUnavailable, find_soundfont
+
+    fonts = []
+    for name in SOUND_FONTS:
+        try:
+            find_soundfont(name)
+            fonts.append(name)
+        except RendererUnavailable:
+            if name == SOUND_FONTS[-1] and not fonts:
+                raise
+    return fonts
+
+
+def composed_performance(
+    lead_sheet: LeadSheet, seconds: float, seed: int = 0
+) -> tuple[LeadSheet, np.ndarray]:
+    """The composer's own rendering of a sheet, going round and round for `seconds`: `(2, samples)`, and the sheet it
+    was played from (not looping; its t = 0 is that of the sound).
+
+    Needs FluidSynth and a sound font; the renderer's error says how to install them.
+    """
+    from rtjazz_hf.corpus.composer import compose
+    from rtjazz_hf.corpus.renderer import render
+
+    font = _sound_fonts()[0]
+    rounds = math.ceil((seconds + 1.0) / lead_sheet.duration)
+    sections = tuple(
+        dataclasses.replace(section, start_beat=section.start_beat + turn * lead_sheet.num_beats)
+        for turn in range(rounds)
+        for section in lead_sheet.sections
+    )
+    if len(lead_sheet.sections) == 1:  # one long section: no joint is played where none is heard
+        sections = (dataclasses.replace(sections[0], beats=rounds * lead_sheet.num_beats),)
+    unrolled = dataclasses.replace(
+        lead_sheet, spans=lead_sheet.spans * rounds, sections=sections, loops=False, beat_offset=0.0
+    )
+    rng = np.random.default_rng([_HELD_OUT, seed])
+    take = compose(unrolled, rng)
+    mix = render(take, font, rng, stems=False).mix
+    return take.lead_sheet, mix[:, : round(seconds * SAMPLE_RATE)]
 
 
 def choose_takes(takes: Sequence[HeldOutTake], num: int, seconds: float) -> list[HeldOutTake]:

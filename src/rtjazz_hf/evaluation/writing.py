@@ -46,32 +46,29 @@ def verdicts_to_markdown(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """The report as a Markdown page: settings, the table, a line a chart, pictures."""
+    """The report as a Markdown page: settings, the table, reference rows, the parts' own tables, pictures."""
     settings = report["settings"]
     lines = ["# Evaluation", "", ", ".join(f"{key}: {value}" for key, value in settings.items()), ""]
     lines += verdicts_to_markdown(report["table"])
-    if "charts" in report:
-        lines += [
-            "",
-            "| chart | key | tempo | chords: generated, rotated, render | F: generated, render | RMS |",
-        ]
-        lines += ["|---|---|---|---|---|---|"]
-
-        def show(value: float | None) -> str:
-            return "-" if value is None else f"{value:.2f}"
-
-        for chart in report["charts"]["charts"]:
-            chords = ", ".join(show(chart[f"chord_{name}"]) for name in ("generated", "rotated", "render"))
-            beats = f"{show(chart['beat_f'])}, {show(chart['beat_f_render'])}"
-            lines.append(
-                f"| {chart['take']}, {chart['genre']}, {chart['beats_per_bar']}/4 | {chart['key']} | "
-                f"{chart['tempo']:.0f} | {chords} | {beats} | "
-                f"{chart['sanity']['rms_dbfs']:.1f} |"
-            )
+    if references := report["references"]:
+        lines += ["", "## Beside what is known", "", *references_to_markdown(references)]
+    for part in report["settings"]["parts"].split():
+        for table in report[part].get("tables", ()):
+            lines += ["", f"## {table['title']}", "", *to_markdown_table(table["header"], table["rows"])]
     for name in report["pictures"]:
         lines += ["", f"![{Path(name).stem}]({name})"]
     lines += ["", f"Measured in {report['wall_seconds']:.0f} s."]
     return "\n".join(lines) + "\n"
+
+
+def references_to_markdown(references: dict[str, dict[str, float]]) -> list[str]:
+    """Measures down, kinds of clips across."""
+    kinds = list(dict.fromkeys(kind for values in references.values() for kind in values))
+    rows = [
+        [measure, *(f"{values[kind]:.3g}" if values.get(kind) is not None else "-" for kind in kinds)]
+        for measure, values in references.items()
+    ]
+    return to_markdown_table(["", *(kind.replace("_", " ") for kind in kinds)], rows)
 
 
 def to_plain(value: Any) -> Any:
