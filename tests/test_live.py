@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 
 import numpy as np
@@ -10,7 +9,8 @@ import pytest
 import torch
 
 from rtjazz_hf import Chord, LeadSheet, LiveBlock
-from rtjazz_hf.live.session import continue_in_phase
+from rtjazz_hf.evaluation.metrics import join_jumps
+from rtjazz_hf.live.plan import continue_in_phase
 
 CHART = "Dm7 | G7 | Cmaj7 | %"
 BLOCK = 36 / 75  # seconds
@@ -66,23 +66,50 @@ class TestStream:
         take(session, 5)
         assert session.stream.cache.num_frames == 12
 
-    def test_stats(self, tiny_pipeline):
-        session = tiny_pipeline.live("swing")
-        assert session.stats().blocks == 0 and math.isnan(session.stats().p50)
-        take(session, 4)
-        stats = session.stats()
-        assert stats.blocks == 4 and stats.audio_seconds == pytest.approx(4 * BLOCK)
-        assert 0 < stats.p50 <= stats.p95 <= stats.p99
-        assert stats.real_time_factor > 0 and 0 <= stats.under_runs <= 4
-        assert set(stats.to_dict()) >= {"p50", "p95", "p99", "real_time_factor", "under_runs"}
+    def test_a_small_first_block_grows(self, tiny_pipeline):
+        session = tiny_pipeline.live("swing", chords=CHART, tempo=120, seed=3, first_block_frames=6)
+        assert session.block_frames == 6
+        blocks = take(session, 5)
+        assert [block.latents.shape[-1] for block in blocks] == [6, 12, 24, 36, 36]
+        ends = np.cumsum([block.duration for block in blocks])
+        assert [block.start for block in blocks[1:]] == pytest.approx(ends[:-1])
 
-    def test_under_runs_are_counted(self, tiny_pipeline, monkeypatch):
-        clock = iter(range(100))  # every look at the clock is a second later
-        session = tiny_pipeline.live("swing")
-        monkeypatch.setattr("rtjazz_hf.live.session.time.perf_counter", lambda: float(next(clock)))
-        take(session, 3)
-        assert session.stats().under_runs == 3
-        assert session.stats().real_time_factor == pytest.approx(1 / BLOCK)
+    def test_the_first_block_is_never_the_larger_one(self, tiny_pipeline):
+        session = tiny_pipeline.live("swing", block_frames=6, first_block_frames=48)
+        assert [block.latents.shape[-1] for block in take(session, 2)] == [6, 6]
+
+    @pytest.mark.parametrize("block_frames", [6, 36])
+    def test_a_worker_thread_changes_no_bit(self, tiny_pipeline, block_frames):
+        runs = []
+        for overlap in (False, True):
+            options = {"seed": 5, "tempo": 120, "block_frames": block_frames, "overlap": overlap}
+            with tiny_pipeline.live("swing", **options) as session:
+                blocks = take(session, 2)
+                session.update(prompt="bossa nova", block_frames=12)
+                runs.append(blocks + take(session, 2))
+        for plain, overlapped in zip(*runs):
+            assert np.array_equal(plain.audio, overlapped.audio)
+
+    def test_starts_at_a_beat(self, tiny_pipeline):
+        block = next(tiny_pipeline.live("swing", chords=CHART, tempo=120, start_beat=6.5))
+        assert (block.bar, block.beat, block.chord) == (2, pytest.approx(3.5), Chord.parse("G7"))
+
+    def test_a_failed_block_can_be_asked_for_again(self, tiny_pipeline, monkeypatch):
+        options = {"chords": CHART, "tempo": 120, "seed": 1, "block_frames": 6, "overlap": False}
+        plain = take(tiny_pipeline.live("swing", **options), 3)
+        session = tiny_pipeline.live("swing", **options)
+        blocks = [next(session)]
+
+        def fails(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session.stream, "decode", fails)
+            with pytest.raises(KeyboardInterrupt):
+                next(session)
+        blocks += take(session, 2)
+        for want, got in zip(plain, blocks):
+            assert np.array_equal(want.audio, got.audio)
 
 
 class TestUpdate:
@@ -171,6 +198,10 @@ class TestUpdate:
             ({"num_inference_steps": 0}, "num_inference_steps 0"),
             ({"lead_sheet": "Dm7"}, "lead_sheet"),
             ({"tempo": 150, "mood": "grumpy"}, "grumpy"),
+            ({"chords": "Dm7:2"}, "fill 4 beats"),
+            ({"block_frames": 7}, "block_frames 7: choose from 6, 12"),
+            ({"seed": "x"}, "seed 'x'"),
+            ({"seed": 5, "block_frames": 0}, "block_frames 0"),
         ],
     )
     def test_a_wrong_one_leaves_the_music_playing(self, tiny_pipeline, changes, words):
@@ -182,6 +213,55 @@ class TestUpdate:
             session.update(**changes)
         for want, got in zip(plain, (first, next(session))):
             assert np.array_equal(want.audio, got.audio) and want.tempo == got.tempo
+
+    def test_a_seed_changes_the_noise_from_the_next_block_on(self, tiny_pipeline):
+        options = {"chords": CHART, "tempo": 120, "block_frames": 12}
+        plain = take(tiny_pipeline.live("swing", seed=1, **options), 4)
+        session = tiny_pipeline.live("swing", seed=1, **options)
+        sheet, blocks = session.lead_sheet, take(session, 2)
+        session.update(seed=2)
+        blocks += take(session, 1)
+        assert session.seed == 2 and session.lead_sheet is sheet
+        assert np.array_equal(blocks[1].audio, plain[1].audio)
+        assert not np.allclose(blocks[2].latents, plain[2].latents)
+        again = tiny_pipeline.live("swing", seed=1, **options)
+        take(again, 2)
+        again.update(seed=2)
+        assert np.array_equal(next(again).audio, blocks[2].audio)
+        again.update(seed=2)  # from the start of its noise once more
+        session.update(guidance_scale=1.25)
+        assert not np.allclose(next(again).latents, next(session).latents)
+
+    def test_block_size_changes_at_a_boundary(self, tiny_pipeline):
+        session = tiny_pipeline.live("swing", chords=CHART, tempo=120)
+        blocks = take(session, 1)
+        for frames in (6, 48, 12):
+            session.update(block_frames=frames)
+            blocks += take(session, 1)
+        assert [block.latents.shape[-1] for block in blocks] == [36, 6, 48, 12]
+        assert session.position == pytest.approx(102 / 75)
+        assert session.stats().audio_seconds == pytest.approx(102 / 75)
+
+    @pytest.mark.parametrize(("before", "after"), [(60, 240), (320, 80)])
+    def test_a_tempo_four_times_as_fast_or_slow(self, tiny_pipeline, before, after):
+        session = tiny_pipeline.live("swing", chords=CHART, tempo=before, block_frames=12)
+        take(session, 2)
+        beat = session.lead_sheet.beat_at(session.position)
+        session.update(tempo=after)
+        assert session.lead_sheet.beat_at(session.position) == pytest.approx(beat)
+        assert np.isfinite(next(session).audio).all()
+
+    def test_changes_make_no_click(self, tiny_pipeline):
+        session = tiny_pipeline.live("swing", chords=CHART, tempo=120, seed=1)
+        pieces = [block.audio for block in take(session, 2)]
+        changes = [{"prompt": "bossa nova with nylon guitar"}, {"tempo": 240}, {"chords": "Ebm7 | Ab7"},
+                   {"seed": 9}, {"block_frames": 12}, {"guidance_scale": 3.0}]  # fmt: skip
+        boundaries = []
+        for change in changes:
+            session.update(**change)
+            boundaries.append(sum(piece.shape[1] for piece in pieces))
+            pieces += [block.audio for block in take(session, 2)]
+        assert join_jumps(np.concatenate(pieces, axis=1), boundaries)["ratio"] <= 1
 
     def test_from_another_thread(self, tiny_pipeline):
         session = tiny_pipeline.live("swing", chords=CHART, tempo=120, block_frames=6)
@@ -195,6 +275,48 @@ class TestUpdate:
         assert session.lead_sheet.beat_at(session.position) >= 0
 
 
+class TestThreads:
+    def test_a_second_listener_is_told(self, tiny_pipeline, monkeypatch):
+        session = tiny_pipeline.live("swing", block_frames=6)
+        denoise, errors = session.stream.denoise, []
+
+        def another_listener():
+            try:
+                next(session)
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        def denoise_while_another_asks(*args, **kwargs):
+            thread = threading.Thread(target=another_listener)
+            thread.start()
+            thread.join()
+            return denoise(*args, **kwargs)
+
+        monkeypatch.setattr(session.stream, "denoise", denoise_while_another_asks)
+        block = next(session)
+        assert errors and "another thread is making" in errors[0]
+        monkeypatch.undo()
+        assert next(session).start == pytest.approx(block.duration)  # it plays on
+
+    def test_one_after_another_is_allowed(self, tiny_pipeline):
+        session = tiny_pipeline.live("swing", block_frames=6)
+        blocks = []
+        for _ in range(3):
+            thread = threading.Thread(target=lambda: blocks.append(next(session)))
+            thread.start()
+            thread.join()
+        assert [block.start for block in blocks] == pytest.approx([0, 0.08, 0.16])
+
+    def test_closing_twice_and_from_another_thread(self, tiny_pipeline):
+        with tiny_pipeline.live("swing", block_frames=6) as session:
+            next(session)
+            thread = threading.Thread(target=session.close)
+            thread.start()
+            thread.join()
+            session.close()
+        assert session.closed and list(session) == []
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -206,6 +328,12 @@ class TestBadInput:
             ({"seed": -1}, "seed -1"),
             ({"seed": 1.5}, "seed 1.5"),
             ({"tempo": 500}, "tempo 500"),
+            ({"chords": "Dm7:0.5"}, "fill 4 beats"),
+            ({"first_block_frames": 7}, "first_block_frames 7"),
+            ({"start_beat": -1}, "start_beat -1"),
+            ({"start_beat": float("nan")}, "start_beat nan"),
+            ({"target_latency": 0}, "target_latency 0"),
+            ({"target_latency": 0.2, "block_frames": 6}, "give one of them"),
         ],
     )
     def test_is_named(self, tiny_pipeline, options, words):

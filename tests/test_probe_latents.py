@@ -9,8 +9,9 @@ import pytest
 import torch
 from synthetic_takes import write_takes
 from test_training_scripts import load_script, refused
-from tiny_models import TINY_FLOW
+from tiny_models import TINY_FLOW, plucked_clip
 
+from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.corpus.dataset import load_takes
 
 pytest.importorskip("tensorboard")
@@ -152,6 +153,31 @@ class TestProbe:
         assert result["prediction"] == "codebook"
         assert result["codec_codes"]["bits_per_second"] > 0
         assert "| mine-codebook |" in (table := (probed / "probe.md").read_text()) and "| mine |" in table
+
+    def test_codes_without_memory_for_a_codec_that_predicts(
+        self, script, typed, tiny_pipeline, codec_folder, tmp_path, capsys
+    ):
+        config = RealTimeJazzCodecConfig.from_dict(
+            {**tiny_pipeline.codec.config.to_dict(), "prediction_levels": 4, "codebook_dim": 64}
+        )
+        codec = RealTimeJazzCodec(config).eval()
+        codec.encoder.load_state_dict(tiny_pipeline.codec.encoder.state_dict())
+        codec.fit_codes([plucked_clip()], generator=torch.Generator().manual_seed(0))
+        codec.save_pretrained(tmp_path / "codec")
+        words, out = f"mine={tmp_path / 'codec'}", tmp_path / "out"
+        said = refused(script, typed(out, words, prediction="codebook"), capsys)
+        assert "prediction_levels=4" in said and "--fit-codes" in said
+        script.main([*typed(out, words, prediction="codebook", codebook_steps=1), "--fit-codes"])
+        assert "variance left after each level" in capsys.readouterr().out
+        result = read(out, "mine-codebook")
+        assert (result["prediction"], result["steps"]) == ("codebook", 1)
+        fitted = RealTimeJazzCodec.from_pretrained(out / "codecs" / "mine-memoryless")
+        assert fitted.config.prediction_levels == 0 and fitted.config.num_codebooks == 4
+        clip = plucked_clip()
+        assert torch.equal(fitted.encode(clip).latents, codec.encode(clip).latents)
+        script.main(typed(out, words))  # and its velocity beside it
+        assert read(out, "mine")["steps"] == 2
+        assert "| mine-codebook |" in (table := (out / "probe.md").read_text()) and "| mine |" in table
 
 
 class TestBadInput:

@@ -82,6 +82,7 @@ def flow_options(corpus: Path, parts: Path, out: Path, **values) -> list[str]:
     model = {key: value for key, value in TINY_FLOW.items() if key != "codebook_size"}
     settings = {"takes": corpus, "data": out.parent / "latents", "codec": parts / "codec", "output_dir": out,
                 "style_encoder": parts / "style", "crop_frames": 72, "full_attention_rate": 0.3,
+                "own_context_rate": 0.5, "context_drift": 0.2,
                 "model": {**model, "patch_size": 3, **values.pop("model", {})}}  # fmt: skip
     return options(**{**settings, **values})
 
@@ -216,6 +217,30 @@ class TestFlow:
         assert same_weights(RealTimeJazzFlowTransformer, again, whole)
 
 
+class TestLatents:
+    def test_parts_fill_the_store_that_training_uses(self, train_flow, corpus, parts, tmp_path, capsys):
+        typed = ["--takes", str(corpus), "--codec", str(parts / "codec"), "--style-encoder", str(parts / "style"),
+                 "--data", str(tmp_path / "latents"), "--quiet"]  # fmt: skip
+        for part in ("0/2", "1/2"):
+            load_script("prepare_latents").main([*typed, "--part", part])
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").rglob("*.*")}
+        assert len(before) == 3 * 3 + 2
+        train_flow.main(flow_options(corpus, parts, tmp_path / "run", max_steps=1))
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").rglob("*.*")} == before
+        capsys.readouterr()
+        load_script("prepare_latents").main([*typed, "--styles", "other", "--verify"])
+        assert "3 takes" in (said := capsys.readouterr().out) and "6 files agree" in said
+        run = flow_options(
+            "none", parts, tmp_path / "other", data=tmp_path / "latents", styles="other", max_steps=1
+        )
+        train_flow.main(run)
+
+    def test_bad_parts(self, tmp_path, capsys):
+        typed = ["--takes", "a", "--codec", "b", "--style-encoder", "c", "--data", "d"]
+        for part in ("2/2", "1", "0/0", "-1/2", "a/b"):
+            assert "is no part" in refused(load_script("prepare_latents"), [*typed, f"--part={part}"], capsys)
+
+
 def refused(script, typed: list[str], capsys) -> str:
     """The last line that a script says before it ends with status 2."""
     with pytest.raises(SystemExit) as exit_info:
@@ -225,7 +250,9 @@ def refused(script, typed: list[str], capsys) -> str:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize("name", ["train_codec", "train_flow", "train_style", "prepare_corpus"])
+    @pytest.mark.parametrize(
+        "name", ["train_codec", "train_flow", "train_style", "prepare_corpus", "prepare_latents"]
+    )
     def test_help(self, name, capsys):
         with pytest.raises(SystemExit) as exit_info:
             load_script(name).main(["--help"])

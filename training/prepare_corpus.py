@@ -50,6 +50,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--test-fraction", type=float, help="share of takes held out (default: 0.05; of a held-out font: 1)"
     )
     parser.add_argument(
+        "--minus-one",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of takes in which one or two players of the band are silent (default: 0)",
+    )
+    parser.add_argument(
         "--real", action="store_true", help="recorded music under free licences too (Debian, network)"
     )
     parser.add_argument(
@@ -81,7 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     summary = {}
     try:
         if args.hours is not None:
-            settings = CorpusSettings(args.seed, args.soundfont, args.stems, args.test_fraction)
+            settings = CorpusSettings(
+                args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one
+            )
             summary = prepare_corpus(args.out, args.hours, settings, args.workers, progress=not args.quiet)
         if args.real:
             summary["real"] = prepare_recorded(args)

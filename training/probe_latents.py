@@ -9,6 +9,10 @@ A candidate is [NAME=][cues:]SOURCE. SOURCE is `pca` (principal components of si
 batches, noise and steps, and are judged on the same held-out takes: loss with the true chart, rotated charts and
 none, clips streamed on held-out charts, and the codec's own round trip.
 
+What a flow predicts can be compared too: run it again with --prediction codebook, into the same folder. A codec whose
+codes predict in time is given codes of its own for that by --fit-codes, and --codebook-steps makes the two as dear as
+each other (the table has core-seconds a step).
+
 OUT/probe.md, probe.json and probe.png compare the candidates; OUT/<name>/result.json and clips/ are kept, and a
 candidate that is finished is not trained again. One that was stopped goes on where it was.
 """
@@ -57,9 +61,9 @@ BUILT_IN = {"pca": "kept", "start": "free"}  # codecs without learning: the phas
 FOLDERS = ("codecs", "styles")  # of --out, beside those of the candidates
 FIT_SECONDS = 10.0
 # Options and settings of the flow that may differ between candidates of one table.
-APART = {"takes", "candidates", "out", "style_encoder", "config", "prediction", "output_dir", "data", "codec",
-         "max_minutes", "num_workers", "wandb", "resume", "log_every", "save_every", "sample_every",
-         "validate_every"}  # fmt: skip
+APART = {"takes", "candidates", "out", "style_encoder", "config", "prediction", "fit_codes", "codebook_steps",
+         "output_dir", "data", "codec", "max_minutes", "num_workers", "wandb", "resume", "log_every", "save_every",
+         "sample_every", "validate_every"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", default="mini", help="flow_NAME.yaml, or the path of a YAML file (mini)")
     parser.add_argument("--prediction", choices=("velocity", "codebook"), default="velocity",
                         help="what the flow predicts; codebook's results are named NAME-codebook")  # fmt: skip
+    parser.add_argument("--fit-codes", action="store_true",
+                        help="with codebook: fit codes without memory to each codec's latents")  # fmt: skip
+    parser.add_argument("--codebook-steps", type=int, help="with codebook: steps instead of --steps")
     parser.add_argument("--steps", type=int, default=400, help="of training, a candidate (400)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--num-takes", type=int, default=300, help="takes to train on (300)")
@@ -117,6 +124,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def training_steps(args: argparse.Namespace) -> int:
+    return args.codebook_steps or args.steps if args.prediction == "codebook" else args.steps
+
+
 # --- what all candidates share --------------------------------------------------------------------
 
 
@@ -126,13 +137,15 @@ def flow_config(args: argparse.Namespace, name: str = "shared", codec: str = "an
         Path(args.config) if args.config.endswith((".yaml", ".yml")) else CONFIGS / f"flow_{args.config}.yaml"
     )
     folder = args.out / name
+    steps = args.steps if name == "shared" else training_steps(args)
     values = {"output_dir": str(folder / "run"), "data": str(folder / "latents"), "codec": codec, "seed": args.seed,
-              "max_steps": args.steps, "batch_size": args.batch_size, "keep_checkpoints": 1,
+              "max_steps": steps, "batch_size": args.batch_size, "keep_checkpoints": 1,
+              "own_context_rate": 0.0,  # a model of a few hundred steps makes none worth hearing
               "model": {"prediction_type": args.prediction}}  # fmt: skip
     config = load_config(FlowTrainConfig, path, values)
-    config.warmup_steps = min(config.warmup_steps, args.steps // 8)
-    config.save_every = min(config.save_every, max(1, args.steps // 4))
-    config.log_every = min(config.log_every, args.steps)
+    config.warmup_steps = min(config.warmup_steps, steps // 8)
+    config.save_every = min(config.save_every, max(1, steps // 4))
+    config.log_every = min(config.log_every, steps)
     return config
 
 
@@ -173,26 +186,50 @@ def fitting_clips(takes: Sequence[TakeRecord], count: int) -> list[torch.Tensor]
 def open_codec(
     candidate: Candidate, takes: Sequence[TakeRecord], args: argparse.Namespace
 ) -> RealTimeJazzCodec:
-    """The candidate's codec; a built-in one is fitted once and kept in OUT/codecs."""
+    """The candidate's codec; what is fitted, a built-in one or codes, is fitted once and kept in OUT/codecs."""
+    codebook = args.prediction == "codebook"
     folder = Path(candidate.source)
     if candidate.source in BUILT_IN:
         folder = args.out / "codecs" / f"{candidate.source}-{args.prediction}"
-        if not folder.exists():
-            torch.manual_seed(args.seed)
+    elif codebook and args.fit_codes:
+        folder = args.out / "codecs" / f"{candidate.name}-memoryless"
+    if folder.parent == args.out / "codecs" and not folder.exists():
+        torch.manual_seed(args.seed)
+        clips = fitting_clips(takes, args.fit_clips)
+        if candidate.source in BUILT_IN:
             codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(phase=BUILT_IN[candidate.source])).eval()
-            clips = fitting_clips(takes, args.fit_clips)
-            kept = codec.fit_start(clips)
-            print(f"{candidate.source}: {kept:.3f} of the variance kept")
-            if args.prediction == "codebook":
-                codec.fit_codes(clips, generator=torch.Generator().manual_seed(args.seed))
-            with atomic_folder(folder) as partial:
-                codec.save_pretrained(partial)
+            print(f"{candidate.source}: {codec.fit_start(clips):.3f} of the variance kept")
+        else:
+            codec = without_prediction(load_codec(candidate.source))
+        if codebook:
+            left = codec.fit_codes(clips, generator=torch.Generator().manual_seed(args.seed))
+            print(f"{candidate.name}: variance left after each level: {', '.join(f'{x:.3f}' for x in left)}")
+        with atomic_folder(folder) as partial:
+            codec.save_pretrained(partial)
     codec = load_codec(folder)
-    if args.prediction == "codebook" and not codec.quantizer.is_initialized:
+    if codebook and not codec.quantizer.is_initialized:
         raise ValueError(
-            f"the codec {folder} has no codes, which --prediction codebook learns; finish its training."
+            f"the codec {folder} has no codes, which --prediction codebook learns; finish its training, or give it "
+            "some with --fit-codes."
+        )
+    if codebook and codec.config.prediction_levels:
+        raise ValueError(
+            f"the codes of {folder} depend on the frames before (prediction_levels={codec.config.prediction_levels}), "
+            "which a flow cannot learn; use --fit-codes."
         )
     return codec
+
+
+def without_prediction(codec: RealTimeJazzCodec) -> RealTimeJazzCodec:
+    """The same encoder and decoder with a new quantiser, of as many levels, that has no memory."""
+    values, levels = codec.config.to_dict(), codec.config.num_codebooks
+    if isinstance(values["codebook_dim"], list | tuple):
+        values["codebook_dim"] = values["codebook_dim"][:levels]
+    values |= {"prediction_levels": 0, "max_codebooks": levels}
+    fresh = RealTimeJazzCodec(RealTimeJazzCodecConfig.from_dict(values)).eval()
+    fresh.encoder.load_state_dict(codec.encoder.state_dict())
+    fresh.decoder.load_state_dict(codec.decoder.state_dict())
+    return fresh
 
 
 def open_cues(takes: Sequence[TakeRecord], args: argparse.Namespace) -> SemitoneCues:
@@ -224,8 +261,9 @@ def prepare(candidate: Candidate, args: argparse.Namespace, takes: Sequence[Take
     name = candidate.name + ("-codebook" if args.prediction == "codebook" else "")
     codec = open_codec(candidate, takes, args)
     cues = open_cues(takes, args) if candidate.cues else None
+    steps = {} if training_steps(args) == args.steps else {"steps": training_steps(args)}
     claim(args.out / name / "candidate.json", "a candidate", prediction=args.prediction,
-          codec=fingerprint(codec), cues=cues and cues.fingerprint())  # fmt: skip
+          codec=fingerprint(codec), cues=cues and cues.fingerprint(), **steps)  # fmt: skip
     return Prepared(name, candidate, args.out / name, codec, cues)
 
 
@@ -273,7 +311,7 @@ def probe(
         print(f"{ready.name}: done before")
         return json.loads((folder / "result.json").read_text())
 
-    print(f"{ready.name}: encoding {len(takes)} takes, then {args.steps} steps")
+    print(f"{ready.name}: encoding {len(takes)} takes, then {training_steps(args)} steps")
     run = TrainingRun(flow_config(args, ready.name, ready.candidate.source))
     codec.to(run.device)
     cues = None if ready.cues is None else ready.cues.to(run.device)
@@ -291,8 +329,8 @@ def probe(
     for take, clip in zip(charts, clips):
         write_audio(folder / "clips" / f"{take.name}.flac", clip, overwrite=True)
     result = to_plain({
-        "name": ready.name, "source": ready.candidate.source, "prediction": args.prediction, "steps": args.steps,
-        "batch_size": args.batch_size, **times, "device": str(model.device),
+        "name": ready.name, "source": ready.candidate.source, "prediction": args.prediction,
+        "steps": training_steps(args), "batch_size": args.batch_size, **times, "device": str(model.device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "latent_dim": model.config.latent_dim, "cue_channels": model.config.cue_channels,
         "validation": flow_side(model, [stored[take.name] for take in held_out], channel_weights(model), args.seed),
@@ -336,6 +374,8 @@ def check_numbers(args: argparse.Namespace) -> None:
     for name in names:
         if not getattr(args, name) > 0:
             raise ValueError(f"{name} must be greater than 0, got {getattr(args, name)}.")
+    if args.codebook_steps is not None and not args.codebook_steps > 0:
+        raise ValueError(f"codebook_steps must be greater than 0, got {args.codebook_steps}.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

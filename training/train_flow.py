@@ -3,9 +3,11 @@
     accelerate launch training/train_flow.py --config mini --takes data/corpus --data data/latents \\
         --codec runs/codec/final --style-encoder runs/style/final --output-dir runs/flow
 
-Takes are encoded once into the latent store `--data` (what is there already is kept). The sequence is
-[clean | noisy] in blocks of a random size: a noisy block hears a random length of clean past, none included, and
-style and lead sheet are dropped at random for guidance. A share of the batches has full attention and no past.
+Takes are encoded once into the latent store `--data`; what is there already is kept, and `prepare_latents.py` fills it
+in several processes. The sequence is [clean | noisy] in blocks of a random size: a noisy block hears a random length
+of clean past, none included, and style and lead sheet are dropped at random for guidance. A share of the batches has
+full attention and no past. In `--own-context-rate` of the others the past is partly the model's own, so that its
+faults do not add up live.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 
 from rtjazz_hf.codec import RealTimeJazzCodec
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import fill_takes
 from rtjazz_hf.flow_training import (
     FlowBatches,
     FlowTrainConfig,
@@ -42,12 +44,12 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def fill_store(config: FlowTrainConfig, codec: RealTimeJazzCodec, codes: bool, run: TrainingRun) -> None:
-    """Encode and embed the takes that the latent store lacks."""
-    takes = load_takes(config.takes)
+    """Encode and embed the takes that the latent store lacks, each process its part of them."""
     style, tokenizer = load_style_encoder(config.style_encoder)
-    with run.accelerator.main_process_first():
-        encode_takes(codec, takes, config.data, codes=codes)
-        embed_takes(style.to(run.device), tokenizer, takes, config.data)
+    takes = load_takes(config.takes)[run.accelerator.process_index :: run.accelerator.num_processes]
+    fill_takes(codec, style.to(run.device), tokenizer, takes, config.data, codes, styles=config.styles,
+               progress=run.is_main)  # fmt: skip
+    run.accelerator.wait_for_everyone()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,14 +60,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.takes:
             load_takes(config.takes)  # refused before anything is written
         run = TrainingRun(config)
+        if config.own_context_rate and "FSDP" in str(run.accelerator.distributed_type):
+            raise ValueError(
+                "own context is made by some processes alone; set own_context_rate: 0 with FSDP."
+            )
         codec.to(run.device)
         if config.takes:
             fill_store(config, codec, codes, run)
-        train, test = open_stores(config.data, codec, codes)
+        train, test = open_stores(config.data, codec, codes, config.styles)
         run.print(f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out")
         model = build_model(config, codec, train[0])
-        batches = FlowBatches(train, config, model.config.block_sizes)
-        held_out = FlowBatches(test if len(test) else train, config, model.config.block_sizes)
+        sizes = model.config.block_sizes, model.config.window_frames
+        batches = FlowBatches(train, config, *sizes)
+        held_out = FlowBatches(test if len(test) else train, config, *sizes)
     model.to(run.device).train()
     weights = channel_weights(model)
     run.make_ema(model)
@@ -75,9 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepared, optimizer = run.prepare(model, optimizer)
     run.resume()
 
+    def denoise(*inputs, **named):
+        """What plays: the averaged weights, in the precision of the run."""
+        with run.accelerator.autocast():
+            return run.weights(prepared)(*inputs, **named)
+
     for batch in run.batches(batches):
         with run.accelerator.accumulate(prepared):
-            loss = flow_loss(prepared, batch, config, weights)
+            loss = flow_loss(prepared, batch, config, weights, denoiser=denoise)
             run.backward(loss, prepared, optimizer)
         run.log(loss=loss)
         if run.due(config.validate_every):

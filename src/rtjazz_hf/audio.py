@@ -257,7 +257,7 @@ def write_audio_blocks(
         raise ValueError(
             f"a {path.suffix} file cannot hold subtype {subtype!r}; allowed: {', '.join(allowed)}."
         )
-    blocks = (_as_channels(block) for block in blocks)
+    blocks = (as_channels(block) for block in blocks)
     first = next(blocks, None)
     if first is None:
         raise ValueError("audio holds no samples.")
@@ -282,7 +282,7 @@ def measure_loudness(audio: np.ndarray, sampling_rate: int = SAMPLE_RATE) -> flo
     Raises ValueError for less than 0.4 s, the length of one gating block.
     """
     pyloudnorm = _import_extra("pyloudnorm")
-    audio = _as_channels(audio)
+    audio = as_channels(audio)
     if audio.shape[1] < 0.4 * sampling_rate:
         raise ValueError(
             f"loudness needs at least 0.4 s of sound, got {audio.shape[1] / sampling_rate:.3f} s."
@@ -328,8 +328,8 @@ def plot_spectrogram_grid(
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 6] * rows)
     for index, (title, audio, lead_sheet) in enumerate(items):
         row, column = divmod(index, columns)
-        _draw_chart(grid[2 * row, column], lead_sheet, _as_channels(audio).shape[1] / SAMPLE_RATE, title)
-        _draw_spectrogram(grid[2 * row + 1, column], _as_channels(audio))
+        _draw_chart(grid[2 * row, column], lead_sheet, as_channels(audio).shape[1] / SAMPLE_RATE, title)
+        _draw_spectrogram(grid[2 * row + 1, column], as_channels(audio))
     for index in range(len(items), rows * columns):
         row, column = divmod(index, columns)
         grid[2 * row, column].set_axis_off()
@@ -416,8 +416,9 @@ def _pitch_scale(hz: float | np.ndarray) -> Any:
     return np.log2(1.0 + np.asarray(hz) / 100.0)
 
 
-def _as_channels(audio: Any) -> np.ndarray:
-    """Any array or tensor of one clip as checked float32 `(1 or 2, samples)`."""
+def as_channels(audio: Any) -> np.ndarray:
+    """Any array or tensor of one clip as float32 `(1 or 2, samples)`; ValueError for another shape, no samples, or
+    samples that are not finite."""
     if hasattr(audio, "detach"):  # a torch tensor, without importing torch
         audio = audio.detach().float().cpu().numpy()
     audio = np.asarray(audio, dtype=np.float32)
@@ -428,7 +429,7 @@ def _as_channels(audio: Any) -> np.ndarray:
     if audio.shape[1] == 0:
         raise ValueError("audio holds no samples.")
     if not np.isfinite(audio).all():
-        raise ValueError("audio holds NaN or infinite samples; nothing was written.")
+        raise ValueError("audio holds NaN or infinite samples.")
     return audio
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .cli_benchmark import add_benchmark
 from .cli_codec import add_codec
 from .cli_common import Parser, Refused, add_command, choose_device, quiet_libraries
 
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_evaluate(commands)
     add_codec(commands)
+    add_benchmark(commands)
     return parser
 
 

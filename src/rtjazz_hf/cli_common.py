@@ -5,6 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from .hub import quiet_libraries
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DTYPES",
+    "Parser",
+    "Refused",
+    "add_command",
+    "choose_device",
+    "quiet_libraries",
+]
+
 DEFAULT_MODEL = "rtjazz-mini"
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -69,13 +81,3 @@ def choose_device(name: str) -> str:
         cause = str(error).splitlines()[0]
         raise Refused(f"--device {name} is not to be had here ({cause}); choose auto or cpu") from error
     return device
-
-
-def quiet_libraries() -> None:
-    """Loading is quick: no bar for each of five small parts, and no warnings meant for those who train."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()

@@ -139,6 +139,16 @@ def register() -> None:
         sys.meta_path.insert(0, _RegisterOnImport)  # type: ignore[arg-type]
 
 
+def quiet_libraries() -> None:
+    """Loading is quick: no bar for each of five small parts, and no warnings meant for those who train."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+
+
 # ----------------------------------------------------------------------------------------------------------
 # Bundled name, folder or Hub id
 # ----------------------------------------------------------------------------------------------------------

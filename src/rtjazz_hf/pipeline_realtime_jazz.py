@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +22,13 @@ from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .live.engine import BlockStream, draw_noise
+from .live.context import prepare_context
+from .live.engine import BLOCK_SIZES, BlockStream, draw_noise
+from .live.group import SessionGroup
+from .live.latency import choose_block_frames, measure_block_seconds
+from .live.plan import first_plan
 from .live.session import LiveSession
+from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.band_leader import write_lead_sheet
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
@@ -101,6 +109,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         }
         check_settings(**defaults)
         self.register_to_config(**defaults)
+        self._warm: set[tuple] = set()  # see `warm_up`
+        self._block_seconds: dict[tuple, float] = {}  # see `block_frames_for`
 
     @property
     def sampling_rate(self) -> int:
@@ -489,15 +499,43 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
+        *,
+        first_block_frames: int | None = None,
+        target_latency: float | None = None,
+        context: np.ndarray | torch.Tensor | None = None,
+        context_sampling_rate: float = SAMPLE_RATE,
+        start_beat: float = 0.0,
+        overlap: bool | None = None,
     ) -> LiveSession:
         """Endless music: a context manager and an iterator of `LiveBlock`, steered with
         `session.update(...)`.
 
         Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
 
+        Args:
+            first_block_frames: a first block smaller than `block_frames` (6 is the smallest) starts the music
+                sooner; the blocks after it double up to `block_frames`.
+            target_latency: instead of `block_frames`, seconds within which a control is to be heard: the
+                largest block that does it is chosen, after timing this machine (once for each setting).
+            context: a clip to go on from ("continue what I played"): `(2, samples)`, `(1, samples)` or
+                `(samples,)`, numpy or torch, at `context_sampling_rate` Hz. As much of its end as the window
+                holds is heard; `session.context_audio` is the clip with its end joined to what follows.
+            start_beat: the beat of the chart that the music starts at. A clip whose end is not a bar line is
+                gone on from in phase with the beat in the bar that it had reached.
+            overlap: see `LiveSession`.
+
         Raises:
             ValueError: naming the argument, its value and what is allowed.
         """
+        started = time.perf_counter()
+        if target_latency is not None and block_frames is not None:
+            raise ValueError(
+                f"block_frames {block_frames} and target_latency {target_latency}: give one of them"
+            )
+        if first_block_frames is not None and first_block_frames not in BLOCK_SIZES:
+            raise ValueError(
+                f"first_block_frames {first_block_frames!r}: choose from {', '.join(map(str, BLOCK_SIZES))}"
+            )
         defaults = self.generation_defaults
         given = {
             "block_frames": block_frames,
@@ -506,18 +544,81 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             "num_inference_steps": num_inference_steps,
         }
         settings = {name: defaults[name] if value is None else value for name, value in given.items()}
+        window_frames = settings.pop("window_frames")
+        self.check_inputs(prompt, window_frames=window_frames, **settings)
+        if context is not None:
+            context = prepare_context(context, context_sampling_rate)
+        asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
+                 "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, **settings}  # fmt: skip
+        plan = first_plan(self, asked, start_beat)
+
+        begun = time.perf_counter()  # what is done once for all sessions
+        if target_latency is not None:
+            block_frames = self.block_frames_for(
+                target_latency, plan.num_inference_steps, plan.guidance_scale, window_frames
+            )
+            plan = dataclasses.replace(plan, asked={**plan.asked, "block_frames": block_frames})
+        self.warm_up(min(first_block_frames or plan.block_frames, plan.block_frames))
+        started += time.perf_counter() - begun
+
         return LiveSession(
-            self,
-            prompt,
-            chords=chords,
-            tempo=tempo,
-            key=key,
-            mood=mood,
-            instruments=instruments,
-            lead_sheet=lead_sheet,
-            seed=seed,
-            **settings,
-        )
+            self, plan, window_frames=window_frames, first_block_frames=first_block_frames, overlap=overlap,
+            context=context, started=started,
+        )  # fmt: skip
+
+    def live_group(self) -> SessionGroup:
+        """Sessions that join and leave at any time, their blocks made in one batch."""
+        return SessionGroup(self)
+
+    def resume_live(self, path: str | os.PathLike, *, overlap: bool | None = None) -> LiveSession:
+        """The session that `session.save(path)` wrote; it plays on as the saved one does.
+
+        To the bit on the same kind of device, in the same type. Statistics start anew.
+
+        Raises:
+            FileNotFoundError: no such file. ValueError: no session's file, cut short, damaged, of a newer
+            version of the format, or of other models than this pipeline's.
+        """
+        return load_session(self, path, overlap=overlap)
+
+    def warm_up(self, block_frames: int | None = None) -> None:
+        """Make a block and throw it away, if none of this size was made yet, so that no listener waits for
+        what a first block costs: tables, kernels that are chosen or compiled. `live` calls it."""
+        block_frames = block_frames or self.config.block_frames
+        check_settings(block_frames=block_frames)
+        key = (block_frames, str(self._execution_device), self.transformer.dtype, self.codec.dtype)
+        if key not in self._warm:
+            measure_block_seconds(self, block_frames, num_inference_steps=1, guidance_scale=2.0,
+                                  window_frames=block_frames, blocks=1)  # fmt: skip
+            self._warm.add(key)
+
+    def block_frames_for(
+        self,
+        target_latency: float,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        window_frames: int | None = None,
+    ) -> int:
+        """The largest block size that answers a control within `target_latency` seconds on this machine.
+
+        Blocks are timed, each size once for the settings given. See `live.latency.choose_block_frames`.
+        """
+        given = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "window_frames": window_frames,
+        }
+        settings = {n: self.generation_defaults[n] if v is None else v for n, v in given.items()}
+        check_settings(**settings)
+        place = (str(self._execution_device), self.transformer.dtype, self.codec.dtype)
+
+        def block_seconds(frames: int) -> float:
+            key = (frames, *settings.values(), *place)
+            if key not in self._block_seconds:
+                self._block_seconds[key] = measure_block_seconds(self, frames, **settings)
+            return self._block_seconds[key]
+
+        return choose_block_frames(target_latency, block_seconds)
 
 
 def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from synthetic_takes import write_takes
 
 from rtjazz_hf.audio import read_audio
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes, fill_takes
 from rtjazz_hf.music import LEAD_SHEET_DIM
 
 
@@ -95,6 +98,129 @@ class TestResume:
     def test_a_folder_that_is_no_store(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"index\.json"):
             LatentStore(tmp_path)
+
+
+def content(folder):
+    """Every file of a store and its bytes, as a dict."""
+    return {
+        path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+class TestFill:
+    def fill(self, pipe, takes, folder, **options):
+        models = pipe.codec, pipe.style_encoder, pipe.tokenizer
+        return fill_takes(*models, takes, folder, codes=True, progress=False, **options)
+
+    def test_is_both_halves_whatever_the_parts(self, tiny_pipeline, takes, folder, tmp_path):
+        for index in range(2):
+            self.fill(tiny_pipeline, takes[index::2], tmp_path)
+        assert content(tmp_path) == content(folder)
+
+    def test_goes_on_with_what_is_missing(self, tiny_pipeline, takes, folder, tmp_path):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        missing = [tmp_path / "takes" / "000000.json", tmp_path / "styles" / "000001.safetensors"]
+        for path in missing:
+            path.unlink()
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+        self.fill(tiny_pipeline, takes, tmp_path)
+        assert content(tmp_path) == content(folder)
+        after = {path: path.stat().st_mtime_ns for path in before}
+        assert {path for path in before if after[path] != before[path]} == {
+            missing[0].with_suffix(".safetensors")
+        }
+
+    def test_embeddings_of_another_style_encoder_lie_beside(self, tiny_pipeline, takes, folder, tmp_path):
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        style_encoder = copy.deepcopy(tiny_pipeline.style_encoder)
+        with torch.no_grad():
+            style_encoder.text_projection.weight.neg_()
+        models = tiny_pipeline.codec, style_encoder, tiny_pipeline.tokenizer
+        with pytest.raises(ValueError, match="style embeddings"):
+            fill_takes(*models, takes, tmp_path, codes=True, progress=False)
+        fill_takes(*models, takes, tmp_path, codes=True, progress=False, styles="other")
+        old = content(folder)
+        assert old.items() <= content(tmp_path).items()
+        one, other = LatentStore(tmp_path)[0], LatentStore(tmp_path, styles="other")[0]
+        assert torch.equal(one.latents, other.latents) and not torch.equal(one.text, other.text)
+
+    @pytest.mark.parametrize("name", ["takes", "index", "", "../styles", "a/b"])
+    def test_names_that_are_none(self, tiny_pipeline, takes, tmp_path, name):
+        with pytest.raises(ValueError, match="no name for style embeddings"):
+            self.fill(tiny_pipeline, takes, tmp_path, styles=name)
+        assert not list(tmp_path.iterdir())
+
+
+def flip(path, place):
+    """Turn one bit of a file's byte."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def visit(folder):
+    """What training does: open a store and read every take."""
+    for take in LatentStore(folder):
+        take.crop(0, take.num_frames)
+        assert torch.isfinite(take.text).all() and torch.isfinite(take.audio).all()
+
+
+class TestDamage:
+    @pytest.fixture
+    def copied(self, folder, tmp_path):
+        return shutil.copytree(folder, tmp_path / "store")
+
+    def test_a_whole_store_is_verified(self, copied):
+        assert LatentStore(copied).verify() == 6
+        visit(copied)
+
+    @pytest.mark.parametrize(
+        "name", ["takes/000001.safetensors", "styles/000001.safetensors", "takes/000001.json"]
+    )
+    @pytest.mark.parametrize("damage", ["first bit", "bit in the middle", "last bit", "cut", "empty", "gone"])
+    def test_is_named_and_mended_by_filling_again(self, tiny_pipeline, takes, folder, copied, name, damage):
+        path = copied / name
+        size = path.stat().st_size
+        if damage.endswith("bit") or damage.startswith("bit"):
+            flip(path, {"first bit": 0, "last bit": size - 1}.get(damage, size // 2))
+        elif damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: size // 2 if damage == "cut" else 0])
+        if damage == "gone" and path.suffix == ".json":  # as a take that was never finished
+            assert [take.name for take in LatentStore(copied)] == ["000000", "000002"]
+        else:
+            with pytest.raises((ValueError, FileNotFoundError), match=f"{path}.* (damaged|missing)"):
+                visit(copied)
+            with pytest.raises((ValueError, FileNotFoundError), match=str(path)):
+                LatentStore(copied).verify()
+        path.unlink(missing_ok=True)
+        make_store(tiny_pipeline, takes, copied, codes=True)
+        assert content(copied) == content(folder)
+
+    def test_every_damaged_file_is_named_at_once(self, copied):
+        for name in ("takes/000000.safetensors", "styles/000002.safetensors"):
+            flip(copied / name, -1)
+        with pytest.raises(ValueError, match=r"2 damaged.*takes/000000.*styles/000002"):
+            LatentStore(copied).verify()
+
+    def test_index(self, tiny_pipeline, takes, folder, copied):
+        for name in ("index.json", "styles.json"):
+            (copied / name).write_text("{")
+            with pytest.raises(ValueError, match=rf"{name} is damaged"):
+                make_store(tiny_pipeline, takes, copied, codes=True)
+            (copied / name).unlink()
+            make_store(tiny_pipeline, takes, copied, codes=True)
+        assert content(copied) == content(folder)
+
+    def test_stores_of_before_there_were_checksums(self, copied):
+        for path in copied.glob("*/*.safetensors"):
+            save_file(load_file(path), path)
+        for path in copied.glob("takes/*.json"):
+            label = json.loads(path.read_text())
+            path.write_text(json.dumps({key: label[key] for key in ("lead_sheet", "caption", "split")}))
+        assert LatentStore(copied).verify() == 0
+        visit(copied)
 
 
 class TestOtherModels:

@@ -5,9 +5,13 @@ import pytest
 
 from rtjazz_hf.audio import read_audio
 from rtjazz_hf.corpus import prepare
+from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.dataset import as_dataset, load_takes
 from rtjazz_hf.corpus.prepare import (
     CorpusSettings,
+    _check_settings,
+    draw_lead_sheet,
+    draw_silent_players,
     make_take,
     prepare_corpus,
     split_of,
@@ -114,3 +118,32 @@ class TestSettings:
             load_takes(tmp_path)
         with pytest.raises(ValueError, match="train, test"):
             load_takes(tmp_path, "valid")
+
+
+class TestMinusOne:
+    def test_silent_players_leave_notes_and_sheet_and_nobody_else_changes(self):
+        settings = CorpusSettings(minus_one=1.0)
+        for index in range(6):
+            take = compose(draw_lead_sheet(np.random.default_rng([0, index])), np.random.default_rng(index))
+            silent = draw_silent_players(take.lead_sheet, settings, index)
+            band = {name for section in take.lead_sheet.sections for name in section.instruments}
+            assert 1 <= len(silent) <= 2 and set(silent) < band
+            rest = take.without(*silent)
+            left = {name for section in rest.lead_sheet.sections for name in section.instruments}
+            assert left == band - set(silent)
+            assert rest.notes == {name: notes for name, notes in take.notes.items() if name not in silent}
+            assert rest.duration_s == take.duration_s
+
+    def test_nobody_is_silent_by_default_and_older_corpora_go_on(self, tmp_path):
+        sheet = draw_lead_sheet(np.random.default_rng(1))
+        assert draw_silent_players(sheet, CorpusSettings(), 3) == ()
+        (tmp_path / "corpus.json").write_text(
+            '{"seed": 0, "soundfont": "both", "stems": false, "test_fraction": 0.05}'
+        )
+        _check_settings(tmp_path, CorpusSettings())
+        with pytest.raises(ValueError, match="other settings"):
+            _check_settings(tmp_path, CorpusSettings(minus_one=0.5))
+
+    def test_share_is_checked(self):
+        with pytest.raises(ValueError, match="minus one"):
+            CorpusSettings(minus_one=1.5)

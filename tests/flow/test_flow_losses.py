@@ -8,8 +8,10 @@ import torch
 from rtjazz_hf.flow import (
     codebook_loss,
     corrupt_context,
+    drift_context,
     drop_rows,
     flow_matching_loss,
+    replace_blocks,
     sample_timesteps,
     velocity_target,
 )
@@ -87,3 +89,31 @@ def test_corrupt_context():
     assert torch.equal(corrupt_context(clean, 0.0), clean)
     noisy = corrupt_context(clean, 0.1, torch.Generator().manual_seed(0))
     assert 0 < (noisy - clean).abs().mean() < 0.2
+
+
+def test_drift_context_is_constant_in_time():
+    context = torch.randn(200, 3, 50)
+    assert torch.equal(drift_context(context, 0.0), context)
+    seeds = (torch.Generator().manual_seed(0) for _ in range(2))
+    drifted, again = (drift_context(context, 0.4, seed) for seed in seeds)
+    assert torch.equal(drifted, again)
+    line = torch.stack([torch.linalg.lstsq(torch.stack([x, torch.ones(50)], 1), y[:, None]).solution[:, 0]
+                        for x, y in zip(context.flatten(0, 1), drifted.flatten(0, 1))])  # fmt: skip
+    gain, offset = line.T
+    expected = gain[:, None] * context.flatten(0, 1) + offset[:, None]
+    assert torch.allclose(drifted.flatten(0, 1), expected, atol=1e-4)
+    for values in (gain - 1, offset):  # a normal times a share that is uniform in [0, 0.4)
+        assert values.std().item() == pytest.approx(0.4 / 3**0.5, rel=0.15)
+    share = offset.view(200, 3).abs().mean(1)  # rows differ in how far they drift
+    assert share.min() < 0.02 and share.max() > 0.3
+
+
+def test_replace_blocks():
+    zeros, ones = torch.zeros(300, 2, 24), torch.ones(300, 2, 24)
+    mixed = replace_blocks(zeros, ones, 6, torch.Generator().manual_seed(0))
+    blocks = mixed.unflatten(-1, (4, 6))
+    assert torch.equal(blocks, blocks[:, :1, :, :1].expand_as(blocks))  # whole blocks, of every channel
+    assert set(blocks.unique().tolist()) == {0.0, 1.0}
+    rows = blocks[:, 0, :, 0].mean(1)
+    assert rows.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert (rows == 0).float().mean() > 0.1 and (rows == 1).float().mean() > 0.1  # shares differ by row

@@ -231,6 +231,62 @@ class TestForward:
             assert (output - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
+class TestPreparedConditions:
+    @pytest.mark.parametrize("variant", VARIANTS, ids=str)
+    @pytest.mark.parametrize("start_frame", [0, 10 * 3600 * 75])
+    def test_equal_the_plain_forward(self, variant, start_frame):
+        model = build_model(**variant)
+        inputs = build_inputs(model)
+        _, cache = play(model, inputs, 6, 20, start_frame=start_frame)
+        sample, sheet, style = inputs["sample"][..., :12], inputs["lead_sheet"][:, :12], inputs["style"]
+        timesteps = torch.tensor([0.0, 0.3, 0.9])
+        with torch.no_grad():
+            for kept in (cache, None):
+                conditions = model.prepare_conditions(timesteps, sheet, style, kept)
+                assert conditions.num_steps == 3
+                for step, t in enumerate(timesteps):
+                    prepared = model(sample, conditions=conditions, step=step, cache=kept)
+                    plain = model(sample, t, sheet, style, cache=kept)
+                    close(prepared.sample, plain.sample)
+                    if plain.logits is not None:
+                        close(prepared.logits, plain.logits)
+
+    def test_times_of_each_row_and_guidance(self):
+        model = build_model(patch_size=3)
+        inputs = build_inputs(model)
+        _, cache = play(model, inputs, 6, 20)
+        timesteps = torch.rand(3, 4)
+        sample, sheet = torch.randn(4, 8, 12), torch.randn(4, 12, 5)
+        style = inputs["style"].repeat(2, 1)
+        with torch.no_grad():
+            conditions = model.prepare_conditions(timesteps, sheet, style, cache)
+            for step, t in enumerate(timesteps):
+                prepared = model(sample, conditions=conditions, step=step, cache=cache).sample
+                close(prepared, model(sample, t, sheet, style, cache=cache).sample)
+
+    def test_nothing_asked_for(self):
+        model = build_model(lead_sheet_dim=0)
+        sample = torch.randn(1, 8, 12)
+        with torch.no_grad():
+            conditions = model.prepare_conditions(torch.tensor([0.5]), frames=12)
+            close(model(sample, conditions=conditions).sample, model(sample, 0.5).sample)
+
+    def test_what_does_not_fit_is_named(self):
+        model = build_model()
+        sample = torch.randn(1, 8, 12)
+        with pytest.raises(ValueError, match=r"timesteps has shape \(2,\) and frames is None"):
+            model.prepare_conditions(torch.rand(2))
+        conditions = model.prepare_conditions(torch.rand(2), frames=12)
+        with pytest.raises(ValueError, match=r"\(1, 8, 24\).*\(1, 8, 12\)"):
+            model(torch.randn(1, 8, 24), conditions=conditions)
+        with pytest.raises(ValueError, match="step is 2; the conditions are for steps 0 to 1"):
+            model(sample, conditions=conditions, step=2)
+        with pytest.raises(ValueError, match="do not give timestep"):
+            model(sample, 0.5, conditions=conditions)
+        with pytest.raises(ValueError, match="Neither timestep nor conditions"):
+            model(sample)
+
+
 class TestModel:
     def test_initialisation(self):
         torch.manual_seed(0)

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.music import GENRES, LeadSheet, random_lead_sheet
 from rtjazz_hf.style import RealTimeJazzStyleEncoder
+from rtjazz_hf.style_training import short_prompt
 
 pytest.importorskip("tensorboard")
 
@@ -67,7 +68,8 @@ def corpus(tmp_path_factory) -> Path:
 
 def arguments(corpus: Path, out: Path, **values) -> list[str]:
     settings = {
-        "data": corpus, "output-dir": out, "model": TINY_MODEL, "batch-size": 6, "crop-seconds": 1.5,
+        "data": corpus, "output-dir": out, "model": TINY_MODEL, "batch-size": 6,
+        "min-crop-seconds": 1.0, "crop-seconds": 1.5,
         "max-steps": 6, "warmup-steps": 2, "eval-every": 3, "save-every": 2, "log-every": 1,
         "mixed-precision": "no",
     }  # fmt: skip
@@ -112,15 +114,18 @@ class TestScript:
 
     def test_learns_from_files_without_a_cache_and_from_a_model(self, script, corpus, tmp_path):
         script.main(arguments(corpus, tmp_path / "a"))
-        script.main(
-            [*arguments(corpus, tmp_path / "b", init_from=tmp_path / "a/final"), "--no-cache-features"]
-        )
+        more = arguments(corpus, tmp_path / "b", init_from=tmp_path / "a/final")
+        metrics = script.main([*more, "--no-cache-features"])
         assert len(losses(tmp_path / "b")) == 6
+        assert metrics["cosine_to_start"] > 0.5  # the space is turned back to that of its start
+        more = arguments(corpus, tmp_path / "c", init_from=tmp_path / "a/final")
+        assert "cosine_to_start" not in script.main([*more, "--no-keep-space"])
 
     def test_bad_input(self, script, corpus, tmp_path, capsys):
         for extra, message in [
             (["--size", "huge"], "mini or base"),
             (["--batch-size", "1"], "at least 2"),
+            (["--min-crop-seconds", "2.0"], "min_crop_seconds"),
             (["--data", ""], "--data"),
         ]:
             with pytest.raises(SystemExit) as exit_info:
@@ -133,8 +138,8 @@ class TestScript:
 class TestCaptions:
     def test_short_prompts_are_true_and_repeatable(self, script):
         sheet = random_lead_sheet(np.random.default_rng(3), genre="bossa")
-        prompts = [script.short_prompt(sheet, np.random.default_rng(seed)) for seed in range(200)]
-        assert prompts == [script.short_prompt(sheet, np.random.default_rng(seed)) for seed in range(200)]
+        prompts = [short_prompt(sheet, np.random.default_rng(seed)) for seed in range(200)]
+        assert prompts == [short_prompt(sheet, np.random.default_rng(seed)) for seed in range(200)]
         assert 0.3 < np.mean(["bossa" in prompt for prompt in prompts]) < 0.95
         assert not any("_" in prompt or "Bill Evans" in prompt for prompt in prompts)
 
@@ -142,6 +147,6 @@ class TestCaptions:
         sheet = LeadSheet.from_chart(
             "Dm7 | % | % | %", genre="modal", instruments=["piano", "bass", "brushes"]
         )
-        prompts = " ".join(script.short_prompt(sheet, np.random.default_rng(seed)) for seed in range(300))
+        prompts = " ".join(short_prompt(sheet, np.random.default_rng(seed)) for seed in range(300))
         assert "Bill Evans" in prompts
         assert "Coltrane" not in prompts

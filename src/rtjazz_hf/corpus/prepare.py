@@ -38,12 +38,15 @@ class CorpusSettings:
             its takes are the test part.
         stems: also write every instrument alone.
         test_fraction: share of takes held out, chosen by a hash of their index alone.
+        minus_one: share of takes in which one or two players of the band are silent (music minus one), and the lead
+            sheet says so. Without such takes a flow learns that a band always has its bass, whatever it is asked.
     """
 
     seed: int = 0
     soundfont: str = "both"
     stems: bool = False
     test_fraction: float = 0.05
+    minus_one: float = 0.0
 
     def __post_init__(self) -> None:
         fonts = ("both", *SOUND_FONTS, *HELD_OUT_FONTS)
@@ -51,6 +54,8 @@ class CorpusSettings:
             raise ValueError(f"unknown sound font {self.soundfont!r}: choose {', '.join(fonts)}")
         if not 0.0 <= self.test_fraction <= 1.0:
             raise ValueError(f"test fraction {self.test_fraction!r}: choose 0 to 1")
+        if not 0.0 <= self.minus_one <= 1.0:
+            raise ValueError(f"minus one {self.minus_one!r}: choose 0 to 1")
         if self.soundfont in HELD_OUT_FONTS and self.test_fraction != 1.0:
             raise ValueError(
                 f"test fraction {self.test_fraction!r} with the sound font {self.soundfont!r}, which is held out: "
@@ -91,6 +96,21 @@ def take_folder(out: Path, index: int) -> Path:
     return out / "takes" / f"{index:06d}"
 
 
+def _own_rng(settings: CorpusSettings, index: int) -> np.random.Generator:
+    """Chance of what was added to the recipe later: what was drawn before stays as it was."""
+    return np.random.default_rng([settings.seed, index, 1])
+
+
+def draw_silent_players(sheet: LeadSheet, settings: CorpusSettings, index: int) -> tuple[str, ...]:
+    """Who is silent in take `index`: nobody, or one or two of a band of which somebody is left."""
+    rng = _own_rng(settings, index)
+    band = sorted({name for section in sheet.sections for name in section.instruments})
+    if rng.random() >= settings.minus_one or len(band) < 2:
+        return ()
+    count = 1 if len(band) == 2 or rng.random() < 0.7 else 2
+    return tuple(str(name) for name in rng.choice(band, count, replace=False))
+
+
 def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
     """Compose, render and write take `index` of a corpus; its length in seconds.
 
@@ -99,6 +119,11 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
     rng = np.random.default_rng([settings.seed, index])
     take = compose(draw_lead_sheet(rng), rng)
     texts = captions(take.lead_sheet, rng)
+    silent = draw_silent_players(take.lead_sheet, settings, index)
+    if silent:
+        take = take.without(*silent)
+        # Who asks for a quartet without its piano says "quartet" all the same: both wordings belong to the sound.
+        texts = captions(take.lead_sheet, _own_rng(settings, index)) + texts[:2]
     font = settings.fonts[int(rng.integers(len(settings.fonts)))]
     rendering = shared_renderer(font).render(take, rng, stems=settings.stems)
     folder = take_folder(out, index)
@@ -176,7 +201,7 @@ def _check_settings(out: Path, settings: CorpusSettings) -> None:
     if not file.exists():
         _write_json(file, asdict(settings))
         return
-    before = json.loads(file.read_text())
+    before = asdict(CorpusSettings()) | json.loads(file.read_text())  # older ones lack what came later
     if before != asdict(settings):
         raise ValueError(
             f"'{out}' holds a corpus of other settings ({before}); asked: {asdict(settings)}. "

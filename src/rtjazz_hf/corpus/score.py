@@ -4,7 +4,7 @@ reads."""
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -49,6 +49,15 @@ class Take:
     notes: dict[str, tuple[Note, ...]]
     controls: dict[str, tuple[Control, ...]] = field(default_factory=dict)
     duration_s: float = 0.0
+
+    def without(self, *instruments: str) -> Take:
+        """The same performance with these players silent, and a lead sheet that says so."""
+        return replace(
+            self,
+            lead_sheet=self.lead_sheet.without(*instruments),
+            notes={name: notes for name, notes in self.notes.items() if name not in instruments},
+            controls={name: events for name, events in self.controls.items() if name not in instruments},
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ over their common start.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -353,6 +354,33 @@ def longest_silence(audio: np.ndarray, threshold_dbfs: float = SILENCE_DBFS, edg
     if edges:
         gaps += [sounding[0], count - 1 - sounding[-1]]
     return float(max(gaps, default=0)) * block / SAMPLE_RATE
+
+
+def join_jumps(audio: np.ndarray, boundaries: Sequence[int]) -> dict[str, float]:
+    """Do the joins of a clip click? The largest step from one sample to the next there, beside the clip's own.
+
+    Args:
+        boundaries: first sample of each piece that was joined on, 1 to samples - 1 (blocks of a stream: every
+            multiple of a block's length; or only those where something was changed).
+
+    Returns:
+        `largest_join`: the largest step over a boundary, of any channel; 0 without boundaries.
+        `clip_p9999`: the 99.99th percentile of the steps of the whole clip, over all channels.
+        `ratio`: their quotient; at most 1 where nothing clicks (0 / 0 is 0).
+
+    Raises:
+        ValueError: a boundary outside the clip.
+    """
+    steps = np.abs(np.diff(as_audio(audio).astype(np.float64), axis=1))
+    boundaries = np.asarray(boundaries, dtype=np.int64)
+    if boundaries.size and not (boundaries.min() >= 1 and boundaries.max() <= steps.shape[1]):
+        raise ValueError(
+            f"boundaries from {boundaries.min()} to {boundaries.max()}: choose from 1 to {steps.shape[1]}"
+        )
+    largest = float(steps[:, boundaries - 1].max()) if boundaries.size else 0.0
+    usual = float(np.percentile(steps, 99.99)) if steps.size else 0.0
+    ratio = largest / usual if usual else (math.inf if largest else 0.0)
+    return {"largest_join": largest, "clip_p9999": usual, "ratio": ratio}
 
 
 def sanity(audio: np.ndarray) -> dict[str, float | bool]:

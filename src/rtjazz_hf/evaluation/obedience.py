@@ -216,8 +216,8 @@ def chart_scores(
 
     Returns:
         chord_generated, chord_rotated, chord_render, chord_render_rotated, chord_segments: `chord_rates` of both.
-        changes_chord: whether the chart can be judged. beat_f, beat_f_offset, tempo_error, beat_f_render:
-        `beat_scores` of both.
+        changes_chord: whether the chart can be judged. beat_f, beat_f_offset, tempo_error, beat_f_render,
+        tempo_error_render: `beat_scores` of both.
     """
     render_sheet = lead_sheet if render_sheet is None else render_sheet
     chord, chord_rotated, segments = chord_rates(generated, lead_sheet)
@@ -228,7 +228,7 @@ def chart_scores(
         "chord_segments": segments, "chord_generated": chord, "chord_rotated": chord_rotated,
         "chord_render": chord_render, "chord_render_rotated": render_rotated,
         "beat_f": beats["f"], "beat_f_offset": beats["f_offset"], "beat_f_render": render_beats["f"],
-        "tempo_error": beats["tempo_error"],
+        "tempo_error": beats["tempo_error"], "tempo_error_render": render_beats["tempo_error"],
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class HeldOutTake:
     Attributes:
         name: a short name for files and tables. lead_sheet: t = 0 is the start of the audio.
         caption: words for it. seconds: length. path: the file, or None where `samples` holds the audio.
+        stems: each instrument alone, where they were rendered; their sum is the mix.
     """
 
     name: str
@@ -34,6 +35,7 @@ class HeldOutTake:
     seconds: float
     path: Path | None = None
     samples: np.ndarray | None = None
+    stems: dict[str, np.ndarray] | None = None
 
     def audio(self, duration: float | None = None) -> np.ndarray:
         """The first `duration` seconds (all by default) as float32 `(2, samples)` at 48 kHz."""
@@ -81,8 +83,12 @@ def load_held_out(
     return found
 
 
-def held_out_takes(num: int = 20, seed: int = 0, min_seconds: float = 30.0) -> list[HeldOutTake]:
+def held_out_takes(
+    num: int = 20, seed: int = 0, min_seconds: float = 30.0, stems: bool = False
+) -> list[HeldOutTake]:
     """Compose and render `num` takes with fixed seeds: every genre in turn, tempi from 70 to 220.
+
+    With `stems`, each instrument alone too, which takes several times longer.
 
     Needs FluidSynth and a sound font; the renderer's error says how to install them.
     """
@@ -114,13 +120,12 @@ def held_out_takes(num: int = 20, seed: int = 0, min_seconds: float = 30.0) -> l
         take = compose(sheet, rng)
         if take.duration_s < min_seconds:
             continue
-        mix = render(take, fonts[len(takes) % len(fonts)], rng, stems=False).mix
+        rendering = render(take, fonts[len(takes) % len(fonts)], rng, stems=stems)
+        mix = rendering.mix
         words = caption(take.lead_sheet, rng)
-        takes.append(
-            HeldOutTake(
-                f"composed-{len(takes):02d}", take.lead_sheet, words, mix.shape[1] / SAMPLE_RATE, samples=mix
-            )
-        )
+        name, parts = f"composed-{len(takes):02d}", rendering.stems if stems else None
+        seconds = mix.shape[1] / SAMPLE_RATE
+        takes.append(HeldOutTake(name, take.lead_sheet, words, seconds, samples=mix, stems=parts))
     return takes
 
 

@@ -12,6 +12,11 @@ import numpy as np
 from rtjazz_hf.audio import whole_or_not_at_all
 
 
+def verdict(what: str, asked: str, measured: str, ok: bool | None) -> dict[str, Any]:
+    """A row of the table of what is asked and what was measured; `ok` is None where nothing is asked."""
+    return {"what": what, "asked": asked, "measured": measured, "ok": None if ok is None else bool(ok)}
+
+
 def to_table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned text for a terminal."""
     marks = {True: "ok", False: "MISSED", None: "-"}

@@ -6,12 +6,15 @@ import importlib
 
 _NAMES = {
     "FlowCache": "cache",
+    "FlowConditions": "conditions",
     "RealTimeJazzFlowTransformerConfig": "configuration_realtime_jazz_flow",
     "apply_guidance": "guidance",
     "codebook_loss": "losses",
     "corrupt_context": "losses",
+    "drift_context": "losses",
     "drop_rows": "losses",
     "flow_matching_loss": "losses",
+    "replace_blocks": "losses",
     "sample_timesteps": "losses",
     "velocity_target": "losses",
     "FlowTransformerOutput": "modeling_realtime_jazz_flow",

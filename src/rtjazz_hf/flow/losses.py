@@ -142,11 +142,44 @@ def corrupt_context(
     return (1 - share) * clean + share * noise
 
 
+def drift_context(
+    context: torch.Tensor, max_drift: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """
+    A gain and an offset on every channel of the context, constant in time: what adds up, live, over a minute.
+
+    Every row of `context` `(batch, channels, frames)`, normalised, has a share s drawn from [0, max_drift), and
+    every channel of it a gain of 1 + s n and an offset of s n, n normal.
+    """
+    device = generator.device if generator is not None else context.device
+    rows, channels, _ = context.shape
+    share = max_drift * torch.rand(rows, 1, 1, generator=generator, device=device)
+    gain, offset = share * torch.randn(2, rows, channels, 1, generator=generator, device=device)
+    return context * (1 + gain).to(context) + offset.to(context)
+
+
+def replace_blocks(
+    context: torch.Tensor, other: torch.Tensor, block_frames: int, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """
+    Blocks of `context` `(batch, channels, frames)` replaced by those of `other`: of every row a share drawn from
+    [0, 1), its blocks at random.
+    """
+    device = generator.device if generator is not None else context.device
+    rows, _, frames = context.shape
+    share = torch.rand(rows, 1, generator=generator, device=device)
+    replaced = torch.rand(rows, frames // block_frames, generator=generator, device=device) < share
+    replaced = replaced.repeat_interleave(block_frames, dim=1)[:, None].to(context.device)
+    return torch.where(replaced, other, context)
+
+
 __all__ = [
     "codebook_loss",
     "corrupt_context",
+    "drift_context",
     "drop_rows",
     "flow_matching_loss",
+    "replace_blocks",
     "sample_timesteps",
     "velocity_target",
 ]

@@ -13,7 +13,7 @@ matching (arXiv:2210.02747).
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ from transformers.utils import ModelOutput
 
 from rtjazz_hf.aligned_weights import AlignedWeightsMixin
 
-from .cache import FlowCache
+from .cache import CacheView, FlowCache
+from .conditions import FlowConditions
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
 
 # 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
@@ -64,6 +65,17 @@ class BlockAttention:
     masks: list
 
 
+class PastStates(NamedTuple):
+    """
+    A layer's part of a `CacheView`: `key` and `value` `(batch, heads, past + own tokens, head_dim)`, whose
+    last slots wait for the block's own, and the view's mask.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+
+
 def rms_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     """Scale the last axis to unit mean square; the mean alone is float32, so bfloat16 stays fast on a CPU."""
     squares = (hidden.float() if hidden.dtype == torch.float16 else hidden).square()
@@ -75,6 +87,17 @@ def rotate(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> t
     cos, sin = rotary  # (batch or 1, tokens, 1, head_dim / 2)
     first, second = states.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def join_past(past: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Keys or values of past and block: `own` goes into the slots that `past` has for it at its end."""
+    tokens = own.shape[2]
+    if (
+        torch.is_grad_enabled() and own.requires_grad
+    ):  # what is written over would be missed by the backward pass
+        return torch.cat((past[:, :, :-tokens], own), dim=2)
+    past[:, :, -tokens:] = own
+    return past
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -121,34 +144,38 @@ class FlowAttention(nn.Module):
         self.q_norm = FlowRMSNorm(self.head_dim, config.rms_norm_eps)
         self.k_norm = FlowRMSNorm(self.head_dim, config.rms_norm_eps)
 
-    def forward(
-        self,
-        hidden: torch.Tensor,  # (batch, tokens, hidden)
-        source: torch.Tensor | None = None,  # (batch, style tokens, hidden)
-        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
-        past: tuple[torch.Tensor, torch.Tensor] | None = None,
-        plan: BlockAttention | None = None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        source = hidden if source is None else source
-        query = self.q_norm(self.q_proj(hidden).unflatten(-1, (-1, self.head_dim)))
+    def keys_values(
+        self, source: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, tokens, hidden) -> two of (batch, heads, tokens, head_dim)"""
         key = self.k_norm(self.k_proj(source).unflatten(-1, (-1, self.head_dim)))
         value = self.v_proj(source).unflatten(-1, (-1, self.head_dim))
         if rotary is not None:
-            query, key = rotate(query, rotary), rotate(key, rotary)
-        query, key, value = (
-            states.transpose(1, 2) for states in (query, key, value)
-        )  # (batch, heads, tokens, dim)
-        new = (key, value)
+            key = rotate(key, rotary)
+        return key.transpose(1, 2), value.transpose(1, 2)
+
+    def forward(
+        self,
+        hidden: torch.Tensor,  # (batch, tokens, hidden)
+        states: tuple[torch.Tensor, torch.Tensor] | None = None,  # keys and values of the style tokens
+        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+        past: PastStates | None = None,
+        plan: BlockAttention | None = None,
+    ) -> torch.Tensor:
+        query = self.q_norm(self.q_proj(hidden).unflatten(-1, (-1, self.head_dim)))
+        if rotary is not None:
+            query = rotate(query, rotary)
+        query = query.transpose(1, 2)  # (batch, heads, tokens, head_dim)
+        key, value = self.keys_values(hidden, rotary) if states is None else states
+        mask = None
         if past is not None:
-            # A cache of fewer rows serves several: both rows of guidance share one.
-            repeats = query.shape[0] // past[0].shape[0]
-            key = torch.cat((past[0].to(key.dtype).repeat(repeats, 1, 1, 1), key), dim=2)
-            value = torch.cat((past[1].to(value.dtype).repeat(repeats, 1, 1, 1), value), dim=2)
+            key, value = join_past(past.key, key), join_past(past.value, value)
+            mask = past.mask
         if plan is None:
-            output = self.attend(query, key, value, None)
+            output = self.attend(query, key, value, mask)
         else:
             output = self.attend_blocks(query, key, value, plan)
-        return self.o_proj(output.flatten(2)), new
+        return self.o_proj(output.flatten(2))
 
     def attend(self, query, key, value, mask) -> torch.Tensor:
         """(batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim)"""
@@ -197,33 +224,56 @@ class FlowLayer(GradientCheckpointingLayer):
         self.adaln_down = nn.Linear(config.hidden_size, config.adaln_rank, bias=False)
         self.adaln_up = scaled_linear(config.adaln_rank, 7 * config.hidden_size, gain=0.0, bias=False)
 
+    def modulate(self, condition: torch.Tensor, modulation: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """
+        Shift, 1 + scale and gate of the attention, gate of the cross-attention, and the MLP's three, each
+        (..., 1, hidden), of the condition (..., hidden) and what the layers share of it (..., 7 * hidden).
+        """
+        modulation = (modulation + self.adaln_up(self.adaln_down(condition))).unsqueeze(-2)
+        shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(7, dim=-1)
+        return shift, 1 + scale, gate, cross_gate, mlp_shift, 1 + mlp_scale, mlp_gate
+
     def forward(
         self,
         hidden: torch.Tensor,  # (batch, blocks, tokens a block, hidden)
-        condition: torch.Tensor,  # (batch or 1, blocks, hidden)
-        modulation: torch.Tensor,  # (batch or 1, blocks, 7 * hidden), what the layers share
+        condition: torch.Tensor | None,  # (batch or 1, blocks, hidden)
+        modulation: torch.Tensor | None,  # (batch or 1, blocks, 7 * hidden), what the layers share
         style_tokens: torch.Tensor | None,  # (batch, style tokens, hidden)
         rotary: tuple[torch.Tensor, torch.Tensor],
-        past: tuple[torch.Tensor, torch.Tensor] | None = None,
+        past: PastStates | None = None,
         plan: BlockAttention | None = None,
         context_blocks: int = 0,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        keys_only: bool = False,
+        prepared: tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> torch.Tensor:
+        """
+        `prepared` holds what `modulate` and the cross-attention's `keys_values` gave, in place of the
+        conditions; with `keys_only` nothing but the block's keys and values is computed, into `past`.
+        """
         batch, blocks, tokens, width = hidden.shape
-        modulation = (modulation + self.adaln_up(self.adaln_down(condition))).unsqueeze(2)
-        shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(7, dim=-1)
+        if prepared is not None:
+            modulation, style = prepared
+        else:
+            modulation = self.modulate(condition, modulation)
+            style = None if style_tokens is None else self.cross_attn.keys_values(style_tokens)
+        shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation
 
-        normed = torch.addcmul(shift, rms_norm(hidden, self.eps), 1 + scale)
-        output, new = self.self_attn(normed.flatten(1, 2), rotary=rotary, past=past, plan=plan)
+        normed = torch.addcmul(shift, rms_norm(hidden, self.eps), scale)
+        if keys_only:
+            for states, own in zip(past, self.self_attn.keys_values(normed.flatten(1, 2), rotary)):
+                join_past(states, own)
+            return hidden
+        output = self.self_attn(normed.flatten(1, 2), rotary=rotary, past=past, plan=plan)
         hidden = torch.addcmul(hidden, gate, output.view(batch, blocks, tokens, width))
 
-        if style_tokens is not None:  # target blocks only: the clean context has no style
+        if style is not None:  # target blocks only: the clean context has no style
             target = hidden[:, context_blocks:]
-            output, _ = self.cross_attn(self.cross_norm(target).flatten(1, 2), source=style_tokens)
+            output = self.cross_attn(self.cross_norm(target).flatten(1, 2), states=style)
             target = torch.addcmul(target, cross_gate[:, context_blocks:], output.view(target.shape))
             hidden = torch.cat((hidden[:, :context_blocks], target), dim=1) if context_blocks else target
 
-        normed = torch.addcmul(mlp_shift, rms_norm(hidden, self.eps), 1 + mlp_scale)
-        return torch.addcmul(hidden, mlp_gate, self.mlp(normed)), new
+        normed = torch.addcmul(mlp_shift, rms_norm(hidden, self.eps), mlp_scale)
+        return torch.addcmul(hidden, mlp_gate, self.mlp(normed))
 
 
 class FlowTimeEmbedding(nn.Module):
@@ -271,10 +321,15 @@ class FlowHead(nn.Module):
             outputs = config.num_channels
         self.proj = scaled_linear(config.hidden_size, config.patch_size * outputs, gain=0.0)
 
-    def forward(self, hidden, condition, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
-        """`hidden` (batch, blocks, tokens, hidden), `condition` and `timestep` (batch, blocks, ...)"""
-        shift, scale = self.modulation(condition).unsqueeze(2).chunk(2, dim=-1)
-        output = self.proj(torch.addcmul(shift, rms_norm(hidden, self.eps), 1 + scale)).flatten(1, 2)
+    def modulate(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shift and 1 + scale, each (..., 1, hidden), of the condition (..., hidden)."""
+        shift, scale = self.modulation(condition).unsqueeze(-2).chunk(2, dim=-1)
+        return shift, 1 + scale
+
+    def forward(self, hidden, modulation, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
+        """`hidden` (batch, blocks, tokens, hidden), `modulation` of `modulate`, `timestep` (batch, blocks)"""
+        output = self.proj(torch.addcmul(modulation[0], rms_norm(hidden, self.eps), modulation[1]))
+        output = output.flatten(1, 2)
         output = output.unflatten(-1, (self.config.patch_size, -1)).flatten(1, 2)  # (batch, frames, outputs)
         if self.config.prediction_type == "velocity":
             return FlowTransformerOutput(sample=output.transpose(1, 2).to(sample.dtype))
@@ -388,12 +443,20 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 f"window_frames is {window_frames}; it must be between 0 and {self.config.max_window_frames}."
             )
         position = torch.full((batch_size,), start_frame, dtype=torch.int64, device=self.device)
-        return FlowCache(self.config.num_hidden_layers, window_frames, position)
+        return FlowCache(
+            num_layers=self.config.num_hidden_layers,
+            num_heads=self.config.num_attention_heads,
+            head_dim=self.config.head_dim,
+            patch_size=self.config.patch_size,
+            window_frames=window_frames,
+            position=position,
+            block_frames=max(self.config.block_sizes),
+        )
 
     def forward(
         self,
         sample: torch.Tensor,
-        timestep: torch.Tensor | float,
+        timestep: torch.Tensor | float | None = None,
         lead_sheet: torch.Tensor | None = None,
         style: torch.Tensor | None = None,
         cache: FlowCache | None = None,
@@ -403,6 +466,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         context_start: torch.Tensor | None = None,
         return_sample: bool = True,
         return_dict: bool = True,
+        conditions: FlowConditions | None = None,
+        step: int = 0,
     ) -> FlowTransformerOutput | tuple:
         """
         Args:
@@ -413,7 +478,19 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             cache: What was played; read, never written. Row r serves rows r, r + rows, ... of the sample.
             context: Clean state of the same shape as `sample`: block-causal training, see `forward_blocks`.
             return_sample: `False` saves a codebook model the velocity when only its logits are wanted.
+            conditions: What `prepare_conditions` made of timesteps, lead sheet and style, in their place; `step`
+                is the number of the timestep.
         """
+        if conditions is not None:
+            if any(given is not None for given in (timestep, lead_sheet, style, context)):
+                raise ValueError(
+                    "conditions hold the timesteps, lead sheet and style; do not give timestep, lead_sheet, style "
+                    "or context beside them."
+                )
+            output = self._forward_prepared(sample, conditions, step, cache, return_sample)
+            return output if return_dict else output.to_tuple()
+        if timestep is None:
+            raise ValueError("Neither timestep nor conditions were given; give one of them.")
         if context is not None:
             if cache is not None:
                 raise ValueError(
@@ -425,21 +502,92 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 return_sample=return_sample, return_dict=return_dict,
             )  # fmt: skip
         timestep, lead_sheet, style = self._check_inputs(sample, timestep, lead_sheet, style)
-        if cache is not None and sample.shape[0] % cache.batch_size:
-            raise ValueError(
-                f"The sample has {sample.shape[0]} rows and the cache {cache.batch_size}; "
-                "the sample's must be a multiple."
-            )
         hidden = self._embed(sample, lead_sheet)
         hidden = hidden.unflatten(1, (timestep.shape[1], -1))  # (batch, blocks, tokens, hidden)
         condition, style_tokens = self._condition(timestep, style)
+        past = self._past(cache, sample, hidden.dtype)[0]
         rotary = self._rotary(self._positions(sample.shape[-1], cache, sample.shape[0]), hidden.dtype)
         modulation = self.modulation(condition)
-        for index, layer in enumerate(self.layers):
-            past = (cache.keys[index], cache.values[index]) if cache is not None and cache.keys else None
-            hidden, _ = layer(hidden, condition, modulation, style_tokens, rotary, past=past)
-        output = self.head(hidden, condition, sample, timestep, return_sample)
+        for layer, layer_past in zip(self.layers, past):
+            hidden = layer(hidden, condition, modulation, style_tokens, rotary, past=layer_past)
+        output = self.head(hidden, self.head.modulate(condition), sample, timestep, return_sample)
         return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def prepare_conditions(
+        self,
+        timesteps: torch.Tensor,
+        lead_sheet: torch.Tensor | None = None,
+        style: torch.Tensor | None = None,
+        cache: FlowCache | None = None,
+        frames: int | None = None,
+    ) -> FlowConditions:
+        """
+        Compute what does not depend on the sample once for all steps of a block.
+
+        `forward(sample, conditions=conditions, step=i, cache=cache)` then equals
+        `forward(sample, timesteps[i], lead_sheet, style, cache=cache)` to rounding. Without gradients.
+
+        Args:
+            timesteps: Of every step, `(steps,)`, or `(steps, batch)`.
+            lead_sheet: `(batch, frames, lead_sheet_dim)`. style: `(batch, style_dim)`.
+            cache: The one that the steps will be given, for the frames that it stands at.
+            frames: Of the block; only needed without a lead sheet.
+
+        Raises:
+            ValueError: Shapes that do not fit together.
+        """
+        timesteps = torch.as_tensor(timesteps, device=self.device, dtype=torch.float32)
+        if frames is None and lead_sheet is not None and lead_sheet.ndim == 3:
+            frames = lead_sheet.shape[1]
+        if frames is None or timesteps.ndim not in (1, 2):
+            raise ValueError(
+                f"timesteps has shape {tuple(timesteps.shape)} and frames is {frames}; expected (steps,) or "
+                "(steps, batch), and a lead sheet (batch, frames, features) or the number of frames."
+            )
+        rows = max(t.shape[0] for t in (timesteps[:1].flatten(), lead_sheet, style) if t is not None)
+        like = timesteps.new_empty(rows, self.config.num_channels, frames)
+        _, lead_sheet, style = self._check_inputs(like, timesteps[0], lead_sheet, style)
+        timesteps = timesteps.reshape(len(timesteps), -1, 1)  # (steps, rows or 1, 1 block)
+
+        sheet = None if lead_sheet is None else self._embed_lead_sheet(lead_sheet)
+        condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
+        shared = self.modulation(condition)
+        layers = [torch.stack(layer.modulate(condition, shared), dim=1) for layer in self.layers]
+        keys, values = zip(*(layer.cross_attn.keys_values(style_tokens) for layer in self.layers))
+        return FlowConditions(
+            timesteps=timesteps.expand(-1, rows, -1),
+            lead_sheet=sheet,
+            modulation=torch.stack(layers, dim=1),
+            head=torch.stack(self.head.modulate(condition), dim=1),
+            style_keys=torch.stack(keys),
+            style_values=torch.stack(values),
+            rotary=self._rotary(self._positions(frames, cache, rows), condition.dtype),
+        )
+
+    def _forward_prepared(self, sample, conditions, step, cache, return_sample) -> FlowTransformerOutput:
+        rows, frames = conditions.timesteps.shape[1], conditions.rotary[0].shape[1] * self.config.patch_size
+        if sample.shape != (rows, self.config.num_channels, frames):
+            raise ValueError(
+                f"sample has shape {tuple(sample.shape)}; the conditions are for "
+                f"{(rows, self.config.num_channels, frames)}."
+            )
+        if not 0 <= step < conditions.num_steps:
+            raise ValueError(f"step is {step}; the conditions are for steps 0 to {conditions.num_steps - 1}.")
+        hidden = self._embed(sample)
+        if conditions.lead_sheet is not None:
+            hidden = hidden + conditions.lead_sheet
+        hidden = hidden[:, None]  # (rows, 1 block, tokens, hidden)
+        past = self._past(cache, sample, hidden.dtype)[0]
+        styles = zip(conditions.style_keys, conditions.style_values)
+        for layer, layer_past, modulation, style in zip(
+            self.layers, past, conditions.modulation[step], styles
+        ):
+            hidden = layer(
+                hidden, None, None, None, conditions.rotary,
+                past=layer_past, prepared=(modulation.unbind(0), style),
+            )  # fmt: skip
+        return self.head(hidden, conditions.head[step], sample, conditions.timesteps[step], return_sample)
 
     def forward_blocks(
         self,
@@ -499,10 +647,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         positions = self._positions(frames)
         rotary = self._rotary(torch.cat((positions, positions), dim=1), hidden.dtype)
         for layer in self.layers:
-            hidden, _ = layer(
-                hidden, both, modulation, style_tokens, rotary, plan=plan, context_blocks=blocks
-            )
-        output = self.head(hidden[:, blocks:], condition, sample, timestep, return_sample)
+            hidden = layer(hidden, both, modulation, style_tokens, rotary, plan=plan, context_blocks=blocks)
+        output = self.head(hidden[:, blocks:], self.head.modulate(condition), sample, timestep, return_sample)
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
@@ -521,14 +667,32 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         condition = self._clean_condition(clean)
         modulation = self.modulation(condition)
         rotary = self._rotary(self._positions(clean.shape[-1], cache, clean.shape[0]), hidden.dtype)
-        keys, values = [], []
-        for index, layer in enumerate(self.layers):
-            past = (cache.keys[index], cache.values[index]) if cache.keys else None
-            hidden, (key, value) = layer(hidden, condition, modulation, None, rotary, past=past)
-            keys.append(key)
-            values.append(value)
-        cache.append(keys, values, clean.shape[-1])
+        past, view = self._past(cache, clean, hidden.dtype)
+        for layer, layer_past in zip(self.layers, past):
+            last = layer is self.layers[-1]  # whose output nothing hears
+            hidden = layer(hidden, condition, modulation, None, rotary, past=layer_past, keys_only=last)
+        cache.advance(view)
         return cache
+
+    def _past(
+        self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[list[PastStates | None], CacheView | None]:
+        """Of each layer, what the block `sample` hears of the past, and the view that they are parts of."""
+        if cache is None:
+            return [None] * len(self.layers), None
+        if sample.shape[0] % cache.batch_size:
+            raise ValueError(
+                f"The sample has {sample.shape[0]} rows and the cache {cache.batch_size}; "
+                "the sample's must be a multiple."
+            )
+        view = cache.view(sample.shape[0], sample.shape[-1], dtype, sample.device)
+        implementation = self.config._attn_implementation
+        if view.mask is not None and "flash" in (implementation or ""):
+            raise ValueError(
+                f"attn_implementation is {implementation!r}, which takes no mask, and the rows of this cache have "
+                "heard pasts of different lengths: use 'sdpa' or 'eager', or play these rows one by one."
+            )
+        return [PastStates(key, value, view.mask) for key, value in zip(view.keys, view.values)], view
 
     def _check_inputs(self, sample, timestep, lead_sheet, style):
         config = self.config
@@ -568,13 +732,14 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         patch = self.config.patch_size
         tokens = sample.transpose(1, 2).unflatten(1, (-1, patch)).flatten(2)
         hidden = self.input_proj(tokens.to(self.dtype))
-        if lead_sheet is not None:
-            features = lead_sheet.unflatten(1, (-1, patch)).flatten(2)
-            hidden = hidden + self.lead_sheet_embedding(features.to(self.dtype))
-        return hidden
+        return hidden if lead_sheet is None else hidden + self._embed_lead_sheet(lead_sheet)
+
+    def _embed_lead_sheet(self, lead_sheet: torch.Tensor) -> torch.Tensor:
+        features = lead_sheet.unflatten(1, (-1, self.config.patch_size)).flatten(2)
+        return self.lead_sheet_embedding(features.to(self.dtype))
 
     def _condition(self, timestep: torch.Tensor, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Time and style of every block (batch, blocks, hidden); style tokens (batch, tokens, hidden)."""
+        """Time and style of every block (..., batch, blocks, hidden); style tokens (batch, tokens, hidden)."""
         style = style.to(self.dtype) * self.config.style_dim**0.5  # unit norm -> unit variance
         time = self.time_embedding(timestep, self.dtype)
         condition = F.silu(time + self.style_embedding(style)[:, None])

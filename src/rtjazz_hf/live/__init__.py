@@ -1,7 +1,9 @@
-"""Live: the engine that makes music block by block, and the session that a listener steers."""
+"""Live: the engine that makes music block by block, and the sessions that listeners steer."""
 
 from __future__ import annotations
 
-from .session import LiveBlock, LiveSession, LiveStats
+from .group import SessionGroup
+from .session import LiveBlock, LiveSession
+from .stats import Latency, LiveStats
 
-__all__ = ["LiveBlock", "LiveSession", "LiveStats"]
+__all__ = ["Latency", "LiveBlock", "LiveSession", "LiveStats", "SessionGroup"]

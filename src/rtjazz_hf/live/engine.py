@@ -6,12 +6,16 @@ on it, so a clip is a stream that was stopped.
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..flow import apply_guidance
+from ..codec.streaming import StreamingState
+from ..flow import FlowCache, apply_guidance
 from ..music import without_chords
 
 if TYPE_CHECKING:
@@ -59,7 +63,8 @@ class BlockStream:
 
     Each block is `denoise` (noise to latents, heard against the cache), then `append` (the finished block
     joins the cache, the oldest leaves); `decode` turns latents into sound with the decoder's own carried
-    state.
+    state. Nothing but the next block needs the append, so `append_later` puts it off until then, or gives it
+    to a worker thread that runs it beside the decoder.
 
     Args:
         generators: one a row; they may be one object, whose rows are then drawn in turn.
@@ -88,6 +93,8 @@ class BlockStream:
         self.cache = transformer.init_cache(len(self.generators), window_frames)
         self.decoder_state: Any = None
         self.frame = 0  # of the next block's start
+        self._pending: torch.Tensor | Future | None = None  # a finished block that has not joined yet
+        self._settling = threading.Lock()  # the rows of a batch may be asked for by several threads
 
     def set_timesteps(self, num_inference_steps: int) -> torch.Tensor:
         """The times of one block's steps, from noise (0) towards data (1)."""
@@ -108,7 +115,7 @@ class BlockStream:
         lead_sheet: torch.Tensor,
         *,
         num_inference_steps: int,
-        guidance_scale: float,
+        guidance_scale: float | Sequence[float],
         on_step_end: StepCallback | None = None,
     ) -> torch.Tensor:
         """Noise `(batch, channels, frames)` to a block of the flow's state, against what was played.
@@ -117,21 +124,29 @@ class BlockStream:
             latents: the state: the codec's latents, and cue channels after them if the flow has any.
             style: `(batch, style_dim)`. lead_sheet: `(batch, frames, lead_sheet_dim)`.
             guidance_scale: 1 follows the chart as trained; more follows its chords harder, at twice the rows
-                (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch).
+                (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch). One for all, or
+                one a row.
         """
+        self.settle()
         dtype = self.transformer.dtype
         style, lead_sheet = style.to(dtype), lead_sheet.to(dtype)
-        guided = guidance_scale != 1.0
+        if isinstance(guidance_scale, Sequence):
+            guided = any(scale != 1.0 for scale in guidance_scale)
+            guidance_scale = torch.tensor(guidance_scale, device=latents.device)[:, None, None]
+        else:
+            guided = guidance_scale != 1.0
         if guided:
             # The second half of the rows hears the same past and has the same words, beat and band, and is told no
             # chords. So guidance pushes towards the chart alone; against rows that are asked for nothing at all it
             # pushes loudness and brightness too, and the cymbals grow.
             style = torch.cat([style, style])
             lead_sheet = torch.cat([lead_sheet, without_chords(lead_sheet)])
-        for index, t in enumerate(self.set_timesteps(num_inference_steps)):
+        timesteps = self.set_timesteps(num_inference_steps)
+        conditions = self.transformer.prepare_conditions(timesteps, lead_sheet, style, self.cache)
+        for index, t in enumerate(timesteps):
             sample = torch.cat([latents, latents]) if guided else latents
             velocity = self.transformer(
-                sample.to(dtype), t.expand(len(sample)), lead_sheet=lead_sheet, style=style, cache=self.cache
+                sample.to(dtype), conditions=conditions, step=index, cache=self.cache
             ).sample.float()
             if guided:
                 velocity = apply_guidance(*velocity.chunk(2), guidance_scale)
@@ -146,6 +161,21 @@ class BlockStream:
         self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache)
         self.frame += latents.shape[-1]
 
+    def append_later(self, latents: torch.Tensor, worker: Executor | None = None) -> None:
+        """`append`, at the latest when the next block begins; by a `worker` thread, at once and beside what
+        the caller does meanwhile. The outcome is the same to the bit."""
+        self.settle()
+        self._pending = latents if worker is None else worker.submit(self.append, latents)
+
+    def settle(self) -> None:
+        """Finish an append that was put off."""
+        with self._settling:
+            if isinstance(self._pending, Future):
+                self._pending.result()
+            elif self._pending is not None:
+                self.append(self._pending)
+            self._pending = None
+
     def without_cues(self, latents: torch.Tensor) -> torch.Tensor:
         """The codec's latents `(batch, latent_dim, frames)` of the flow's state."""
         return latents[:, : self.transformer.config.latent_dim]
@@ -159,3 +189,43 @@ class BlockStream:
         output = self.codec.decode(latents=latents.to(self.codec.dtype), state=self.decoder_state)
         self.decoder_state = output.state
         return soft_limit(output.audio.float())
+
+    # -- rows ----------------------------------------------------------------------------------------------
+    @property
+    def batch_size(self) -> int:
+        return self.cache.batch_size
+
+    def select(self, row: int) -> BlockStream:
+        """A copy of one row, which goes on as it would have here."""
+        self.settle()
+        return self._with_rows(
+            [self.generators[row]],
+            self.cache.select([row]),
+            None if self.decoder_state is None else self.decoder_state.select(row),
+        )
+
+    @classmethod
+    def stack(cls, streams: Sequence[BlockStream]) -> BlockStream:
+        """One stream whose rows are copies of those of `streams`, wherever each stands.
+
+        Streams of one pipeline and window, whose decoders have all begun, or none of them.
+        """
+        for stream in streams:
+            stream.settle()
+        states = [stream.decoder_state for stream in streams if stream.decoder_state is not None]
+        if len(states) not in (0, len(streams)):
+            raise ValueError("streams that have begun and streams that have not cannot share a batch")
+        return streams[0]._with_rows(
+            [generator for stream in streams for generator in stream.generators],
+            FlowCache.stack([stream.cache for stream in streams]),
+            StreamingState.cat(states) if states else None,
+        )
+
+    def _with_rows(
+        self, generators: list[torch.Generator], cache: FlowCache, decoder_state: Any
+    ) -> BlockStream:
+        stream = copy.copy(self)
+        stream._settling = threading.Lock()
+        stream.scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        stream.generators, stream.cache, stream.decoder_state = generators, cache, decoder_state
+        return stream

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 import threading
 import time
-from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +17,13 @@ import torch
 
 from ..audio import FRAME_RATE
 from ..music import Chord, LeadSheet
+from .context import play_context
 from .engine import BlockStream
+from .plan import Plan, changed_plan, continue_in_phase
+from .stats import LiveMeter, LiveStats
 
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
-    from ..prompts import Prompt
-
-# What the band leader writes a lead sheet from, beside the prompt.
-_WRITTEN_FIELDS = frozenset({"chords", "tempo", "key", "mood", "instruments"})
-UPDATE_FIELDS = (
-    "prompt",
-    *sorted(_WRITTEN_FIELDS),
-    "lead_sheet",
-    "guidance_scale",
-    "num_inference_steps",
-)
-_REMEMBERED_BLOCKS = 4096  # block times kept for the percentiles: half an hour of 36-frame blocks
 
 
 @dataclass(frozen=True)
@@ -62,41 +55,6 @@ class LiveBlock:
         return self.latents.shape[-1] / FRAME_RATE
 
 
-@dataclass(frozen=True)
-class LiveStats:
-    """How a session keeps up.
-
-    Attributes:
-        blocks: blocks made. audio_seconds: their length in all.
-        p50, p95, p99: percentiles of the time a block takes to make, in seconds.
-        real_time_factor: time to make over length; below 1 keeps up.
-        under_runs: blocks that took longer to make than they last: each is a gap for a listener without a
-        buffer.
-    """
-
-    blocks: int
-    audio_seconds: float
-    p50: float
-    p95: float
-    p99: float
-    real_time_factor: float
-    under_runs: int
-
-    def to_dict(self) -> dict[str, float]:
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Everything a block follows. Immutable: an update puts a new one in its place, whole or not at all."""
-
-    asked: dict[str, Any]  # what the listener fixed, by field name; the rest is the band leader's
-    style: torch.Tensor  # (1, style_dim)
-    lead_sheet: LeadSheet
-    guidance_scale: float
-    num_inference_steps: int
-
-
 class LiveSession:
     """Endless music from a pipeline; made by `RealTimeJazzPipeline.live`.
 
@@ -105,46 +63,54 @@ class LiveSession:
                 play(block.audio)
                 session.update(tempo=126)
 
-    All state is the session's: many can run on one pipeline. `update` may be called from another thread
-    than the one that iterates; a block in the making is not touched by it.
+    All state is the session's: many can run on one pipeline. One thread listens (iterates); any other may
+    call `update`, `stats`, `save` and `close`. A block in the making is not touched by an update.
+
+    Args:
+        plan: what the first block follows.
+        window_frames: how far back a block hears, in frames.
+        first_block_frames: frames of the first block; from there they double up to the plan's size.
+        overlap: a worker thread lets a finished block join the cache, which is the first pass of the next
+            block's flow, while this one is decoded. None: where there are cores for both.
+        context: a clip `(2, samples)` at 48 kHz to go on from.
+        started: when the making of the session began, by `time.perf_counter`.
+
+    Attributes:
+        context_audio: the context `(2, samples)` up to where the first block sets in, its last 0.1 s crossing
+            over into what the codec makes of it: it and the blocks, one after another, have no click. None
+            without a context.
     """
 
     def __init__(
         self,
         pipe: RealTimeJazzPipeline,
-        prompt: Prompt,
+        plan: Plan,
         *,
-        block_frames: int,
         window_frames: int,
-        guidance_scale: float,
-        num_inference_steps: int,
-        seed: int = 0,
-        **asked: Any,
+        first_block_frames: int | None = None,
+        overlap: bool | None = None,
+        context: np.ndarray | None = None,
+        started: float | None = None,
     ):
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")
         self.pipe = pipe
-        self.seed = seed
+        self.window_frames = window_frames
+        self._plan = plan
+        self._frame = 0  # where the next block starts
+        self._largest: int | None = first_block_frames  # block that may be made yet; None: any
+        self._seeds, self._generator = plan.seeds, torch.Generator().manual_seed(plan.seed)
+        stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames)
+        self._rows = (stream, 0)  # the stream that the session's state is in, and its row there
+        self.context_audio = None if context is None else play_context(stream, context)
+
         self._update_lock = threading.Lock()  # one update at a time
-        self._lock = threading.Lock()  # of the two that follow; never held for long
+        self._making = threading.Lock()  # held while a block is made, or the state read
+        self._lock = threading.Lock()  # of all that follows; never held for long
         self._effect_frame = 0  # where a plan that is put in place now takes effect
-        self._closed = False
-        self._times: deque[float] = deque(maxlen=_REMEMBERED_BLOCKS)
-        self._blocks = self._under_runs = 0
-        self._making_seconds = 0.0
-        settings = {"guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        self._plan = self._make_plan({"prompt": prompt, **asked, **settings}, block_frames=block_frames,
-                                     window_frames=window_frames)  # fmt: skip
-        self.stream = BlockStream(
-            pipe.transformer,
-            pipe.codec,
-            pipe.scheduler,
-            generators=[torch.Generator().manual_seed(seed)],
-            block_frames=block_frames,
-            window_frames=window_frames,
-            device=pipe._execution_device,
-        )
+        self._updates: list[float] = []  # when those were called that no block has obeyed yet
+        self._claimed = self._closed = False
+        overlap = cores_for_two(stream.device) if overlap is None else overlap
+        self._worker = ThreadPoolExecutor(1, "rtjazz-overlap") if overlap else None
+        self._meter = LiveMeter(0.0 if started is None else time.perf_counter() - started)
 
     # -- what the listener sees ----------------------------------------------------------------------------
     @property
@@ -157,9 +123,38 @@ class LiveSession:
         return self._plan.lead_sheet
 
     @property
+    def block_frames(self) -> int:
+        """Frames of the next block."""
+        frames, largest = self._plan.block_frames, self._largest
+        return frames if largest is None else min(frames, largest)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the noise, as last given."""
+        return self._plan.seed
+
+    @property
     def position(self) -> float:
         """Seconds of sound made so far: where the next block starts."""
-        return self.stream.frame / FRAME_RATE
+        return self._frame / FRAME_RATE
+
+    @property
+    def seconds_ahead(self) -> float:
+        """Seconds of sound that were handed out and are still to be heard; see `LiveStats` for the clock."""
+        return self._meter.seconds_ahead
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def stream(self) -> BlockStream:
+        """The session's own stream of one row; in a group it is taken out of the batch."""
+        stream, row = self._rows
+        if stream.batch_size > 1:
+            stream = stream.select(row)
+            self._rows = (stream, 0)
+        return stream
 
     def __enter__(self) -> LiveSession:
         return self
@@ -168,139 +163,216 @@ class LiveSession:
         self.close()
 
     def close(self) -> None:
-        """End the music: iteration stops after a block in the making."""
+        """End the music: iteration stops after a block in the making. Closing twice is closing once."""
         self._closed = True
 
     def __iter__(self) -> LiveSession:
         return self
 
     def __next__(self) -> LiveBlock:
+        """The next block.
+
+        Raises:
+            RuntimeError: another thread is making it; two listeners would tear the music in two.
+        """
         if self._closed:
             raise StopIteration
-        started = time.perf_counter()
-        start_frame, frames = self.stream.frame, self.stream.block_frames
-        with self._lock:  # an update from another thread waits for the next block
-            plan, self._effect_frame = self._plan, start_frame + frames
-        features = self.pipe.prepare_features([plan.lead_sheet], start_frame, frames)
-        state = self.stream.denoise(
-            self.stream.prepare_latents(),
-            plan.style,
-            features,
-            num_inference_steps=plan.num_inference_steps,
-            guidance_scale=plan.guidance_scale,
-        )
-        latents = self.stream.without_cues(state)
-        audio = self.stream.decode(latents)[0].cpu().numpy()
-        self.stream.append(state)
-        seconds = time.perf_counter() - started
-        self._times.append(seconds)
-        self._blocks += 1
-        self._making_seconds += seconds
-        self._under_runs += seconds > frames / FRAME_RATE
-        start = start_frame / FRAME_RATE
-        where = plan.lead_sheet.position(start)
-        return LiveBlock(
-            audio=audio,
-            start=start,
-            bar=where.bar,
-            beat=where.beat,
-            chord=where.chord,
-            tempo=plan.lead_sheet.tempo,
-            latents=latents[0].cpu().numpy(),
-            seconds=seconds,
-        )
+        if not self._claim():
+            raise RuntimeError(
+                "another thread is making this session's next block: let one thread iterate and hand its "
+                "blocks on, or open a session for each"
+            )
+        try:
+            return make_blocks([self._begin()])[0]
+        finally:
+            self._release()
 
     def update(self, **changes: Any) -> None:
-        """Change what is played, from the next block on.
+        """Change what is played, from the next block on that has not begun.
 
-        Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale and
-        num_inference_steps, as `RealTimeJazzPipeline.live` does. What the listener never fixed follows the
+        Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
+        block_frames and seed, as `RealTimeJazzPipeline.live` does. What the listener never fixed follows the
         prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
-        at the present place in the bar.
+        at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
+        cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
 
         Raises:
             ValueError: an unknown field or value; the music plays on as it was.
         """
-        if unknown := sorted(set(changes) - set(UPDATE_FIELDS)):
-            raise ValueError(f"cannot update {', '.join(unknown)}; choose from {', '.join(UPDATE_FIELDS)}")
-        if missing := sorted(name for name, value in changes.items() if value is None):
-            raise ValueError(
-                f"{', '.join(missing)} is None; give a value, or leave it out to keep what is played"
-            )
+        called = self._meter.clock()
         if not changes:
             return
         with self._update_lock:
             before = self._plan
-            plan = self._make_plan(changes, before)
+            plan = changed_plan(self.pipe, before, changes)
             with self._lock:
                 if plan.lead_sheet is not before.lead_sheet:
                     seconds = self._effect_frame / FRAME_RATE
                     sheet = continue_in_phase(plan.lead_sheet, before.lead_sheet, seconds)
                     plan = dataclasses.replace(plan, lead_sheet=sheet)
                 self._plan = plan
+                self._updates.append(called)
+
+    def playback_started(self) -> None:
+        """Tell that the listener, who had waited to have some sound in hand, begins to play it now."""
+        self._meter.playback_started()
 
     def stats(self) -> LiveStats:
-        """Block times, real-time factor and under-runs so far."""
-        times = list(self._times) or [math.nan]
-        p50, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))
-        audio_seconds = self._blocks * self.stream.block_frames / FRAME_RATE
-        return LiveStats(
-            blocks=self._blocks,
-            audio_seconds=audio_seconds,
-            p50=p50,
-            p95=p95,
-            p99=p99,
-            real_time_factor=self._making_seconds / audio_seconds if audio_seconds else math.nan,
-            under_runs=self._under_runs,
+        """Block times, real-time factor, under-runs and answers to controls so far."""
+        return self._meter.stats()
+
+    def save(self, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Write all that the music depends on to one file; `RealTimeJazzPipeline.resume_live` plays on from
+        it as this session does.
+
+        Weights are not in it, statistics are not either. See `snapshot.save_session`.
+        """
+        from .snapshot import save_session
+
+        save_session(self, path, overwrite)
+
+    # -- one block -----------------------------------------------------------------------------------------
+    def _claim(self) -> bool:
+        """Become the one who makes the next block; False if somebody else is at it."""
+        with self._lock:
+            if self._claimed:
+                return False
+            self._claimed = True
+        self._making.acquire()
+        return True
+
+    def _release(self) -> None:
+        self._making.release()
+        self._claimed = False
+
+    def _begin(self) -> Take:
+        """Fix what the next block follows: an update from now on waits for the one after it."""
+        asked = self._meter.clock()
+        with self._lock:
+            plan, frames = self._plan, self.block_frames
+            updates, self._updates = self._updates, []
+            self._effect_frame = self._frame + frames
+        generator = self._generator
+        if plan.seeds != self._seeds:
+            generator = torch.Generator().manual_seed(plan.seed)
+        return Take(self, plan, self._frame, frames, asked, updates, generator, generator.get_state())
+
+    def _undo(self, take: Take) -> None:
+        """As if `take` had not begun: the same block can be asked for again."""
+        take.generator.set_state(take.generator_state)
+        with self._lock:
+            self._updates = take.updates + self._updates
+            self._effect_frame = self._frame
+
+    def _finish(self, take: Take, rows: tuple[BlockStream, int], audio: np.ndarray, latents: np.ndarray):
+        self._rows, self._generator, self._seeds = rows, take.generator, take.plan.seeds
+        self._frame += take.frames
+        if self._largest is not None:
+            self._largest = None if take.frames >= take.plan.block_frames else 2 * take.frames
+        seconds = self._meter.handed_out(take.asked, take.frames / FRAME_RATE, take.updates)
+        start = take.start_frame / FRAME_RATE
+        where = take.plan.lead_sheet.position(start)
+        return LiveBlock(
+            audio=audio,
+            start=start,
+            bar=where.bar,
+            beat=where.beat,
+            chord=where.chord,
+            tempo=take.plan.lead_sheet.tempo,
+            latents=latents,
+            seconds=seconds,
         )
 
-    # -- plans ---------------------------------------------------------------------------------------------
-    def _make_plan(self, changes: dict[str, Any], before: _Plan | None = None, **settings: Any) -> _Plan:
-        asked = {} if before is None else dict(before.asked)
-        if "lead_sheet" in changes:  # it says everything itself, and wins over what would have it written
-            changes = {name: value for name, value in changes.items() if name not in _WRITTEN_FIELDS}
-            asked = {name: value for name, value in asked.items() if name not in _WRITTEN_FIELDS}
-        elif "lead_sheet" in asked and changes.keys() & _WRITTEN_FIELDS - {"tempo"}:
-            # from here on the band leader writes again, at the tempo that is being played
-            del asked["lead_sheet"]
-            asked["tempo"] = before.lead_sheet.tempo
-        asked.update(changes)
-        self.pipe.check_inputs(**asked, **settings)
-        if not isinstance(asked.get("lead_sheet"), (LeadSheet, type(None))):
-            raise ValueError(f"lead_sheet {asked['lead_sheet']!r}: a live session follows one LeadSheet")
-        if isinstance(asked["prompt"], list):
-            raise ValueError(
-                "a live session has one prompt, not a list; for a mix give {'bebop': 0.7, 'bossa': 0.3}"
-            )
-        if before is None or "prompt" in changes:
-            style = self.pipe.encode_prompt(asked["prompt"])
-        else:
-            style = before.style
-        if before is None or changes.keys() & {"prompt", "lead_sheet", *_WRITTEN_FIELDS}:
-            lead_sheet = self._write_lead_sheet(asked, changes, before)
-        else:
-            lead_sheet = before.lead_sheet
-        return _Plan(
-            asked, style, lead_sheet, float(asked["guidance_scale"]), int(asked["num_inference_steps"])
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """A block that has begun: whose it is, what it follows, where it starts."""
+
+    session: LiveSession
+    plan: Plan
+    start_frame: int
+    frames: int
+    asked: float
+    updates: list[float]
+    generator: torch.Generator
+    generator_state: torch.Tensor
+
+    @property
+    def batch_key(self) -> tuple:
+        """Takes of one key can be made in one batch."""
+        stream = self.session._rows[0]
+        return (
+            self.frames,
+            self.plan.num_inference_steps,
+            self.plan.guidance_scale != 1.0,
+            self.session.window_frames,
+            stream.decoder_state is None,
         )
 
-    def _write_lead_sheet(
-        self, asked: dict[str, Any], changes: dict[str, Any], before: _Plan | None
-    ) -> LeadSheet:
-        if "lead_sheet" in asked:
-            sheet = asked["lead_sheet"] if before is None or "lead_sheet" in changes else before.lead_sheet
-            return sheet.with_tempo(changes["tempo"]) if "tempo" in changes else sheet
-        wishes = {name: asked.get(name) for name in ("prompt", *_WRITTEN_FIELDS)}
-        return self.pipe.prepare_lead_sheet(**wishes, seeds=[self.seed])[0]
 
+def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
+    """Make blocks of one `batch_key` in one batch.
 
-def continue_in_phase(sheet: LeadSheet, before: LeadSheet, seconds: float) -> LeadSheet:
-    """`sheet`, taking over from `before` at `seconds` without a jump of the beat.
-
-    The same chart goes on where it was; another one starts from its top, at the place in the bar that was
-    reached.
+    If that fails, every session stands where it stood; save that a block which has joined the cache already,
+    in a worker thread, cannot leave it: then the sessions end.
     """
-    beat = before.beat_at(seconds)
-    if (sheet.spans, sheet.beats_per_bar, sheet.loops) != (before.spans, before.beats_per_bar, before.loops):
-        beat = beat % before.beats_per_bar % sheet.beats_per_bar
-    return dataclasses.replace(sheet, beat_offset=beat - seconds * sheet.tempo / 60.0)
+    sessions = [take.session for take in takes]
+    pipe, plans = sessions[0].pipe, [take.plan for take in takes]
+    worker, joining = sessions[0]._worker, False
+    try:
+        stream = _joined(sessions)
+        features = [
+            pipe.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames) for take in takes
+        ]
+        scales = [plan.guidance_scale for plan in plans]
+        state = stream.denoise(
+            pipe.prepare_latents([take.generator for take in takes], takes[0].frames),
+            torch.cat([plan.style for plan in plans]),
+            torch.cat(features),
+            num_inference_steps=plans[0].num_inference_steps,
+            guidance_scale=scales if len(set(scales)) > 1 else scales[0],
+        )
+        if worker is not None:
+            stream.append_later(state, worker)
+            joining = True
+        latents = stream.without_cues(state)
+        audio = stream.decode(latents).cpu().numpy()
+        if not joining:
+            stream.append_later(state)
+    except BaseException:  # an interrupt too
+        for take in takes:
+            take.session._undo(take)
+            if joining:
+                take.session.close()
+        raise
+    latents = latents.cpu().numpy()
+    return [
+        take.session._finish(take, (stream, row), audio[row], latents[row]) for row, take in enumerate(takes)
+    ]
+
+
+def _joined(sessions: Sequence[LiveSession]) -> BlockStream:
+    """A stream with a row for each session: the one they are in together, or a new one."""
+    stream = sessions[0]._rows[0]
+    together = all(session._rows == (stream, row) for row, session in enumerate(sessions))
+    if together and stream.batch_size == len(sessions):
+        return stream
+    streams = [session.stream for session in sessions]
+    return streams[0] if len(streams) == 1 else BlockStream.stack(streams)
+
+
+def cores_for_two(device: torch.device) -> bool:
+    """Whether a second thread of torch would find cores that the first leaves idle."""
+    if device.type != "cpu":
+        return False  # the decoder is queued on the device; a thread would only fight for the interpreter
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores >= 2 * torch.get_num_threads()
+
+
+@contextmanager
+def standing_still(session: LiveSession) -> Iterator[BlockStream]:
+    """The session's stream, while no block of it is made; waits for one in the making."""
+    with session._making:
+        stream = session.stream
+        stream.settle()
+        yield stream

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import EncodecModel
 
-from rtjazz_hf.benchmark import _clip, benchmark_codec, encodec_48khz_config
+from rtjazz_hf.benchmark import benchmark_codec, encodec_48khz_config
+from rtjazz_hf.benchmark.codec import _clip
 
 TINY_ENCODEC = {
     "num_filters": 4,

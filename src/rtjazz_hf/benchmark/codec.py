@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from rtjazz_hf.audio import SAMPLE_RATE
+
+from .hardware import load_average
+from .timing import percentiles_ms, timed, torch_threads
 
 if TYPE_CHECKING:
     from transformers import EncodecConfig
@@ -82,8 +83,8 @@ def benchmark_codec(
             f"{', '.join(wrong)}: give whole numbers of at least 1 (seconds: one frame at least)."
         )
     clip = _clip(audio, frames * codec.config.hop_length).to(codec.device)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with _threads(threads), torch.inference_mode():
+    load = load_average()
+    with torch_threads(threads), torch.inference_mode():
         runs = _Rounds(codec, clip, num_codebooks, piece_frames)
         peer = None if encodec is False else _EncodecPeer(encodec, clip)
         for index in range(repeats + 1):
@@ -152,7 +153,7 @@ class _Rounds:
             "decode": lambda: codec.decode(codes=self.encoded.codes),
         }
         for name, call in calls.items():
-            self.whole_times[name].append(_timed(call, device)[0])
+            self.whole_times[name].append(timed(call, device)[0])
 
     def streams(self) -> None:
         """All streams once through the clip, in turns of a second."""
@@ -187,7 +188,7 @@ class _Rounds:
         for start in range(0, self.clip.shape[-1], step):
             piece = self.clip[..., start : start + step]
             last = start + step >= self.clip.shape[-1]
-            seconds, encoded = _timed(
+            seconds, encoded = timed(
                 lambda piece=piece, state=state, last=last: codec.encode(
                     piece, num_codebooks=self.levels, state=state, flush=last
                 ),
@@ -202,7 +203,7 @@ class _Rounds:
         codes = self.encoded.codes
         for start in range(0, codes.shape[-1], size):
             piece = codes[..., start : start + size]
-            seconds, decoded = _timed(
+            seconds, decoded = timed(
                 lambda piece=piece, state=state: codec.decode(codes=piece, state=state), codec.device
             )
             state = decoded.state
@@ -245,7 +246,7 @@ class _EncodecPeer:
             ),
         }
         for name, call in calls.items():
-            self.times[name].append(_timed(call, self.clip.device)[0])
+            self.times[name].append(timed(call, self.clip.device)[0])
 
 
 def _clip(audio: np.ndarray | torch.Tensor | None, samples: int) -> torch.Tensor:
@@ -261,17 +262,6 @@ def _clip(audio: np.ndarray | torch.Tensor | None, samples: int) -> torch.Tensor
     return audio.repeat(1, -(-samples // audio.shape[1]))[None, :, :samples].contiguous()
 
 
-def _timed(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Seconds that the call took, work on a GPU included, and what it gave."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begun = time.perf_counter()
-    result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begun, result
-
-
 def _factor(times: list[float], seconds: float) -> dict[str, float]:
     return {
         "real_time_factor": float(np.median(times)) / seconds,
@@ -283,24 +273,10 @@ def _latency(times: list[float], frames: int, codec: RealTimeJazzCodec) -> dict[
     """Milliseconds a piece, and how long a piece plays."""
     if not times:  # a clip of one piece only
         return {"pieces": 0}
-    p50, p95, p99 = (1000 * float(value) for value in np.percentile(times, (50, 95, 99)))
     duration = 1000 * frames / codec.frame_rate
     return {
         "pieces": len(times),
-        "ms_p50": p50,
-        "ms_p95": p95,
-        "ms_p99": p99,
+        **percentiles_ms(times),
         "duration_ms": duration,
         "real_time_factor": 1000 * float(np.mean(times)) / duration,
     }
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,128 @@
+"""Several sessions on one model, their blocks made in one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .session import LiveBlock, LiveSession, Take, make_blocks
+
+if TYPE_CHECKING:
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+
+
+class SessionGroup:
+    """Sessions that come and go, and are played together; made by `RealTimeJazzPipeline.live_group`.
+
+        with pipe.live_group() as group:
+            one = group.join("bossa nova", tempo=120, seed=1)
+            two = group.join("fast bebop sax quartet", chords="Dm7 | G7 | Cmaj7 | %", seed=2)
+            while group.sessions:
+                for session, block in group.step(ahead=0.5).items():
+                    send(session, block.audio)
+
+    Each session keeps its own prompt, chart, tempo, seed and settings, and plays what it would play alone
+    (to float rounding). Blocks of equal size, number of steps and kind of guidance are made in one batch.
+    Sessions may join, leave, be updated, saved and closed from any thread, `step` may be called from any.
+    """
+
+    def __init__(self, pipe: RealTimeJazzPipeline):
+        self.pipe = pipe
+        self._lock = threading.Lock()  # of the list
+        self._sessions: list[LiveSession] = []
+        self._stepping = threading.Lock()  # one step at a time; guards what follows
+        self._made: dict[LiveSession, LiveBlock] = {}  # not delivered, because another batch failed
+
+    @property
+    def sessions(self) -> list[LiveSession]:
+        """Those that play, in the order of their joining; a closed one is gone."""
+        with self._lock:
+            self._sessions = [session for session in self._sessions if not session.closed]
+            return list(self._sessions)
+
+    def join(self, prompt: Any, **options: Any) -> LiveSession:
+        """A new session; takes what `RealTimeJazzPipeline.live` takes, and raises what it raises."""
+        session = self.pipe.live(prompt, **{"overlap": False, **options})
+        self.add(session)
+        return session
+
+    def add(self, session: LiveSession) -> None:
+        """Take in a session that exists, such as one that was resumed. It goes on where it stands.
+
+        Raises:
+            ValueError: it plays on another pipeline, or is in the group already.
+        """
+        if session.pipe is not self.pipe:
+            raise ValueError("the session plays on another pipeline; a group shares one")
+        with self._lock:
+            if session in self._sessions:
+                raise ValueError("the session is in the group already")
+            self._sessions.append(session)
+
+    def leave(self, session: LiveSession) -> None:
+        """Let a session go; it stays open and can be iterated alone.
+
+        Raises:
+            ValueError: it is not in the group.
+        """
+        with self._lock:
+            if session not in self._sessions:
+                raise ValueError("the session is not in the group")
+            self._sessions.remove(session)
+
+    def step(
+        self, sessions: Iterable[LiveSession] | None = None, *, ahead: float | None = None
+    ) -> dict[LiveSession, LiveBlock]:
+        """The next block of every session that is due.
+
+        A session whose block another thread is making (by iterating it) is passed over.
+
+        Args:
+            sessions: only of these. ahead: only of those whose listeners have less than this many seconds of
+                sound in hand (`LiveSession.seconds_ahead`).
+
+        Raises:
+            ValueError: a session is not in the group.
+        """
+        playing = self.sessions
+        due = playing if sessions is None else list(dict.fromkeys(sessions))
+        if any(session not in playing and not session.closed for session in due):
+            raise ValueError("a session is not in the group; join or add it first")
+        with self._stepping:
+            due = [session for session in due if session not in self._made and not session.closed]
+            if ahead is not None:
+                due = [session for session in due if session.seconds_ahead < ahead]
+            claimed = [session for session in due if session._claim()]
+            try:
+                self._step([session._begin() for session in claimed])
+            finally:
+                for session in claimed:
+                    session._release()
+            blocks, self._made = self._made, {}
+            return blocks
+
+    def _step(self, takes: list[Take]) -> None:
+        batches: dict[tuple, list[Take]] = {}
+        for take in takes:
+            batches.setdefault(take.batch_key, []).append(take)
+        waiting = list(batches.values())
+        try:
+            while waiting:
+                batch = waiting.pop(0)
+                for take, block in zip(batch, make_blocks(batch)):
+                    self._made[take.session] = block
+        finally:
+            for take in (take for batch in waiting for take in batch):
+                take.session._undo(take)
+
+    def close(self) -> None:
+        """Close every session of the group."""
+        for session in self.sessions:
+            session.close()
+
+    def __enter__(self) -> SessionGroup:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

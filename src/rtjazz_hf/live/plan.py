@@ -1,0 +1,147 @@
+"""What a live session follows: the listener's wishes, and the style and lead sheet that come of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..music import LeadSheet
+
+if TYPE_CHECKING:
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+
+# What the band leader writes a lead sheet from, beside the prompt.
+WRITTEN_FIELDS = frozenset({"chords", "tempo", "key", "mood", "instruments"})
+UPDATE_FIELDS = (
+    "prompt",
+    *sorted(WRITTEN_FIELDS),
+    "lead_sheet",
+    "guidance_scale",
+    "num_inference_steps",
+    "block_frames",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a block follows. Immutable: an update puts a new one in its place, whole or not at all.
+
+    Attributes:
+        asked: what the listener fixed, by field name; the rest is the band leader's.
+        style: `(1, style_dim)`.
+        seeds: how many seeds were given so far; the noise starts anew with each.
+    """
+
+    asked: dict[str, Any]
+    style: torch.Tensor
+    lead_sheet: LeadSheet
+    seeds: int = 1
+
+    @property
+    def guidance_scale(self) -> float:
+        return float(self.asked["guidance_scale"])
+
+    @property
+    def num_inference_steps(self) -> int:
+        return int(self.asked["num_inference_steps"])
+
+    @property
+    def block_frames(self) -> int:
+        return int(self.asked["block_frames"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.asked["seed"])
+
+
+def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: float = 0.0) -> Plan:
+    """The plan of a session that starts, at `start_beat` of its lead sheet.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if (
+        isinstance(start_beat, bool)
+        or not isinstance(start_beat, (int, float))
+        or not 0 <= start_beat < math.inf
+    ):
+        raise ValueError(f"start_beat {start_beat!r}: choose a beat of the chart, 0 or later")
+    check_asked(pipe, asked)
+    sheet = _write_lead_sheet(pipe, asked, asked, None)
+    sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
+    return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet)
+
+
+def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, Any]) -> Plan:
+    """`before` with `changes`; its lead sheet, if it is a new one, stands at its own beginning.
+
+    Raises:
+        ValueError: an unknown field or value.
+    """
+    if unknown := sorted(set(changes) - set(UPDATE_FIELDS)):
+        raise ValueError(f"cannot update {', '.join(unknown)}; choose from {', '.join(UPDATE_FIELDS)}")
+    if missing := sorted(name for name, value in changes.items() if value is None):
+        raise ValueError(
+            f"{', '.join(missing)} is None; give a value, or leave it out to keep what is played"
+        )
+    asked = dict(before.asked)
+    if "lead_sheet" in changes:  # it says everything itself, and wins over what would have it written
+        changes = {name: value for name, value in changes.items() if name not in WRITTEN_FIELDS}
+        asked = {name: value for name, value in asked.items() if name not in WRITTEN_FIELDS}
+    elif "lead_sheet" in asked and changes.keys() & WRITTEN_FIELDS - {"tempo"}:
+        # from here on the band leader writes again, at the tempo that is being played
+        del asked["lead_sheet"]
+        asked["tempo"] = before.lead_sheet.tempo
+    asked.update(changes)
+    check_asked(pipe, asked)
+    style = pipe.encode_prompt(asked["prompt"]) if "prompt" in changes else before.style
+    lead_sheet = before.lead_sheet
+    if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
+        lead_sheet = _write_lead_sheet(pipe, asked, changes, before)
+    return Plan(asked, style, lead_sheet, before.seeds + ("seed" in changes))
+
+
+def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
+    """Refuse wishes that cannot be played; those of the lead sheet are checked where it is written.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    seed = asked["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")
+    pipe.check_inputs(**{name: value for name, value in asked.items() if name != "seed"})
+    if not isinstance(asked.get("lead_sheet"), (LeadSheet, type(None))):
+        raise ValueError(f"lead_sheet {asked['lead_sheet']!r}: a live session follows one LeadSheet")
+    if isinstance(asked["prompt"], list):
+        raise ValueError(
+            "a live session has one prompt, not a list; for a mix give {'bebop': 0.7, 'bossa': 0.3}"
+        )
+
+
+def _write_lead_sheet(
+    pipe: RealTimeJazzPipeline, asked: dict[str, Any], changes: dict[str, Any], before: Plan | None
+) -> LeadSheet:
+    if "lead_sheet" in asked:
+        sheet = asked["lead_sheet"] if before is None or "lead_sheet" in changes else before.lead_sheet
+        return sheet.with_tempo(changes["tempo"]) if before and "tempo" in changes else sheet
+    wishes = {name: asked.get(name) for name in ("prompt", *WRITTEN_FIELDS)}
+    return pipe.prepare_lead_sheet(**wishes, seeds=[asked["seed"]])[0]
+
+
+def continue_in_phase(sheet: LeadSheet, before: LeadSheet, seconds: float) -> LeadSheet:
+    """`sheet`, taking over from `before` at `seconds` without a jump of the beat.
+
+    The same chart goes on where it was; another one starts from its top, at the place in the bar that was
+    reached.
+    """
+    beat = before.beat_at(seconds)
+    if (sheet.spans, sheet.beats_per_bar, sheet.loops) != (before.spans, before.beats_per_bar, before.loops):
+        beat = beat % before.beats_per_bar % sheet.beats_per_bar
+    return dataclasses.replace(sheet, beat_offset=beat - seconds * sheet.tempo / 60.0)
