@@ -65,7 +65,7 @@ def test_logs_and_samples(whole):
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all({"loss_step_0", "loss_step_1", "grad_norm"} <= set(row) for row in rows)
     validations = [row for row in log(whole) if "val_end" in row]
-    assert [row["step"] for row in validations] == [3, 6]
+    assert [row["step"] for row in validations] == [1, 3, 6]  # 1: where it began
     assert {"val_deviation", "val_teacher_end", "val_teacher_deviation"} <= set(validations[0])
     samples = {path.name for path in (whole / "samples" / "step-00000006").iterdir()}
     assert samples == {"sample_0.flac", "sample_0.png"}

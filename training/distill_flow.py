@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         batches = FlowBatches(train, config, distiller.block_sizes)
         held_out = FlowBatches(test if len(test) else train, config, distiller.block_sizes)
         run = TrainingRun(config)
+        if "FSDP" in str(run.accelerator.distributed_type):
+            raise ValueError(
+                "the student plays while it learns, which wants whole weights on each process: use DDP."
+            )
     model.config.distilled_steps, model.config.distilled_shift = config.steps, distiller.shift
     codec.to(run.device)
     distiller.to(run.device)
@@ -59,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"with guidance {distiller.guidance_scale:g} to {config.steps} without, shift {distiller.shift:g}"
     )
 
+    def validate() -> None:
+        measures = distiller.validate(run.weights(prepared), held_out, weights)
+        run.log_now(**measures)
+        run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in measures.items()))
+
+    if config.validate_every and run.step == 0:
+        validate()  # where it begins
     for batch in run.batches(batches):
         pairs = distiller.make_pairs(run.weights(prepared), batch)
         with run.accelerator.accumulate(prepared):
@@ -66,9 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.backward(losses.mean(), prepared, optimizer)
         run.log(loss=losses, **{f"loss_step_{index}": loss for index, loss in enumerate(losses)})
         if run.due(config.validate_every):
-            measures = distiller.validate(run.weights(prepared), held_out, weights)
-            run.log_now(**measures)
-            run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in measures.items()))
+            validate()
         if run.due(config.sample_every) and len(test):
             takes = test.takes[:2]
             clips = play_takes(run.weights(prepared).eval(), codec, takes)
