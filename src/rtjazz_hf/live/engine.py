@@ -16,7 +16,7 @@ from ..music import without_chords
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec
-    from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+    from ..flow import FlowConditions, FlowMatchScheduler, RealTimeJazzFlowTransformer
 
 BLOCK_SIZES = (6, 12, 24, 36, 48)  # frames
 MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
@@ -88,6 +88,8 @@ class BlockStream:
         self.cache = transformer.init_cache(len(self.generators), window_frames)
         self.decoder_state: Any = None
         self.frame = 0  # of the next block's start
+        self._conditions: FlowConditions | None = None  # of the block in the making
+        transformer.pack_weights()
 
     def set_timesteps(self, num_inference_steps: int) -> torch.Tensor:
         """The times of one block's steps, from noise (0) towards data (1)."""
@@ -130,6 +132,7 @@ class BlockStream:
             lead_sheet = torch.cat([lead_sheet, without_chords(lead_sheet)])
         timesteps = self.set_timesteps(num_inference_steps)
         conditions = self.transformer.prepare_conditions(timesteps, lead_sheet, style, self.cache)
+        self._conditions = conditions
         for index, t in enumerate(timesteps):
             sample = torch.cat([latents, latents]) if guided else latents
             velocity = self.transformer(
@@ -145,7 +148,8 @@ class BlockStream:
     @torch.no_grad()
     def append(self, latents: torch.Tensor) -> None:
         """Let a finished block `(batch, channels, frames)` join what was played."""
-        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache)
+        conditions, self._conditions = self._conditions, None
+        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache, conditions)
         self.frame += latents.shape[-1]
 
     def without_cues(self, latents: torch.Tensor) -> torch.Tensor:
