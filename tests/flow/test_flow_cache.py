@@ -159,7 +159,7 @@ def test_rows_of_different_histories_play_as_they_do_alone():
             for ours, theirs in zip(alone.keys + alone.values, cache.keys + cache.values):
                 close(ours, theirs)
     assert batch.blocks == (12, 12)  # alike again, and without a mask
-    assert batch.view(5, 12, torch.float32, torch.device("cpu")).mask is None
+    assert batch.view(5, 12, torch.float32).mask is None
 
 
 def test_rows_come_and_go():
@@ -178,8 +178,8 @@ def test_fixed_views_play_the_same_and_never_change_shape():
     cache, _ = hear(model, (), window_frames=30)
     shapes = set()
     for frames in (12,) * 5:
-        normal = cache.view(2, frames, torch.float32, torch.device("cpu"))
-        fixed = cache.view(2, frames, torch.float32, torch.device("cpu"), fixed=True)
+        normal = cache.view(2, frames, torch.float32)
+        fixed = cache.view(2, frames, torch.float32, fixed=True)
         shapes.add(fixed.keys[0].shape)
         expected = listen(model, cache, rows=2)
         cache._views[(2, frames, torch.float32, False)] = fixed

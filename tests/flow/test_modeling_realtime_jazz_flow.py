@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from flow_models import TINY, build_inputs, build_model, play
@@ -277,14 +279,92 @@ class TestPreparedConditions:
         with pytest.raises(ValueError, match=r"timesteps has shape \(2,\) and frames is None"):
             model.prepare_conditions(torch.rand(2))
         conditions = model.prepare_conditions(torch.rand(2), frames=12)
-        with pytest.raises(ValueError, match=r"\(1, 8, 24\).*\(1, 8, 12\)"):
+        with pytest.raises(ValueError, match=r"1 rows of 12 frames .* has 1 of 24"):
             model(torch.randn(1, 8, 24), conditions=conditions)
+        cache = model.init_cache(1)
+        conditions = model.prepare_conditions(torch.rand(2), cache=cache, frames=12)
+        model.append_to_cache(sample, cache, conditions)
+        with pytest.raises(ValueError, match=r"positions \(0,\); .* at \(12,\)"):
+            model(sample, conditions=conditions, cache=cache)
         with pytest.raises(ValueError, match="step is 2; the conditions are for steps 0 to 1"):
-            model(sample, conditions=conditions, step=2)
+            model(sample, conditions=model.prepare_conditions(torch.rand(2), frames=12), step=2)
         with pytest.raises(ValueError, match="do not give timestep"):
             model(sample, 0.5, conditions=conditions)
         with pytest.raises(ValueError, match="Neither timestep nor conditions"):
             model(sample)
+
+    def test_appending_with_the_steps_conditions_is_appending(self):
+        model = build_model(patch_size=3)
+        caches = [play(model, build_inputs(model), 6, 20)[1] for _ in range(2)]
+        conditions = model.prepare_conditions(torch.rand(3), torch.randn(4, 12, 5), cache=caches[0])
+        block = torch.randn(2, 8, 12)
+        model.append_to_cache(block, caches[0], conditions)
+        model.append_to_cache(block, caches[1])
+        for first, second in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
+            close(first, second)
+
+
+class TestPackedWeights:
+    @staticmethod
+    def step(model, sample):
+        with torch.no_grad():
+            style = torch.zeros(len(sample), 16)
+            conditions = model.prepare_conditions(torch.tensor([0.4]), style=style, frames=sample.shape[-1])
+            return model(sample, conditions=conditions).sample
+
+    @staticmethod
+    def packed(model):
+        return [hasattr(group[0], "_packed") for group in model._step_linears()]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_play_the_same(self, dtype):
+        model = build_model(patch_size=3).to(dtype)
+        sample = torch.randn(2, 8, 36, dtype=dtype)
+        plain = self.step(model, sample)
+        model.pack_weights()
+        if not all(self.packed(model)):
+            pytest.skip("torch packs no such weights on this machine")
+        packed = self.step(model, sample)
+        tolerance = 1e-5 if dtype == torch.float32 else 0.02 * plain.abs().max()
+        torch.testing.assert_close(packed, plain, atol=float(tolerance), rtol=0)
+
+    def test_weights_that_change_are_not_missed(self):
+        model, sample = build_model(), torch.randn(2, 8, 12)
+        model.pack_weights()
+        before = self.step(model, sample)
+        with torch.no_grad():
+            for parameter in model.parameters():  # an optimizer's step
+                parameter.mul_(1.1)
+        changed = self.step(model, sample)
+        assert not any(self.packed(model)) and not torch.allclose(changed, before)
+        model.pack_weights()
+        close(self.step(model, sample), changed)
+        for parameter in model.parameters():  # the merging of an adapter
+            parameter.data += 0.01
+        model.pack_weights()
+        packed = self.step(model, sample)
+        close(packed, self.step(copy.deepcopy(model), sample))
+        assert not torch.allclose(packed, changed)
+
+    def test_adapters_and_hooks_are_heard(self):
+        model, sample = build_model(), torch.randn(2, 8, 12)
+        model.pack_weights()
+        before = self.step(model, sample)
+        attention = model.layers[0].self_attn
+        attention.v_proj = torch.nn.Sequential(attention.v_proj, torch.nn.LayerNorm(64))
+        adapted = self.step(model, sample)
+        assert not torch.allclose(adapted, before)
+        model.pack_weights()
+        close(self.step(model, sample), adapted)
+        model.layers[1].mlp.down_proj.register_forward_hook(lambda module, inputs, output: 2 * output)
+        model.pack_weights()
+        assert not torch.allclose(self.step(model, sample), adapted)
+
+    def test_gradients_do_not_meet_them(self):
+        model = build_model()
+        model.pack_weights()
+        model(**build_inputs(model), block_frames=6).sample.square().mean().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 class TestModel:

@@ -63,7 +63,8 @@ class FlowCache:
         num_layers, num_heads, head_dim: Of the transformer.
         patch_size: Frames a token.
         window_frames: Frames of context kept; the oldest blocks fall out when a new one would exceed it.
-        position: Frame that comes next, of each row: `(batch,)` int64.
+        positions: Frame that comes next, of each row.
+        device: Where the buffers are.
         block_frames: The largest block that fits without growing the buffers.
     """
 
@@ -72,7 +73,8 @@ class FlowCache:
     head_dim: int
     patch_size: int
     window_frames: int
-    position: torch.Tensor
+    positions: tuple[int, ...]
+    device: torch.device
     block_frames: int = 48
     # One layout for all rows while they are alike, else one a row.
     _layouts: list[list[CachedBlock]] = field(default_factory=lambda: [[]])
@@ -84,7 +86,12 @@ class FlowCache:
     # -- what is in it -------------------------------------------------------------------------------------
     @property
     def batch_size(self) -> int:
-        return self.position.shape[0]
+        return len(self.positions)
+
+    @property
+    def position(self) -> torch.Tensor:
+        """Frame that comes next, of each row: `(batch,)` int64 on the cache's device."""
+        return torch.tensor(self.positions, dtype=torch.int64, device=self.device)
 
     @property
     def histories(self) -> list[tuple[int, ...]]:
@@ -130,9 +137,7 @@ class FlowCache:
             )
 
     # -- the model's side ----------------------------------------------------------------------------------
-    def view(
-        self, rows: int, frames: int, dtype: torch.dtype, device: torch.device, fixed: bool = False
-    ) -> CacheView:
+    def view(self, rows: int, frames: int, dtype: torch.dtype, fixed: bool = False) -> CacheView:
         """
         Room for the next block beside the past, for `rows` rows of a sample (a multiple of the batch).
 
@@ -146,11 +151,11 @@ class FlowCache:
             start, tokens = max(lengths), frames // self.patch_size
             if fixed:
                 start = max(start, self.window_frames // frames * tokens)
-            self._reserve(rows, start + tokens, dtype, device)
+            self._reserve(rows, start + tokens, dtype)
             mask = None
             if min(lengths) < start:
-                slots = torch.arange(start + tokens, device=device)
-                length = torch.tensor(lengths, device=device)[:, None]
+                slots = torch.arange(start + tokens, device=self.device)
+                length = torch.tensor(lengths, device=self.device)[:, None]
                 mask = ((slots < length) | (slots >= start))[:, None, None]
                 if len(lengths) > 1:
                     mask = mask.repeat(rows // len(lengths), 1, 1, 1)
@@ -180,12 +185,12 @@ class FlowCache:
             for source, target, count in _close_gaps(layout):
                 for buffer in self._keys + self._values:
                     buffer[rows, :, target : target + count] = buffer[rows, :, source : source + count]
-        self.position = self.position + view.frames
+        self.positions = tuple(position + view.frames for position in self.positions)
         self._views.clear()
         if len(self._layouts) > 1 and len(set(self.histories)) == 1:  # rows that have become alike
             self._adopt(self.select(range(batch)))
 
-    def _reserve(self, rows: int, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+    def _reserve(self, rows: int, slots: int, dtype: torch.dtype) -> None:
         """Buffers of at least `rows` and `slots`; more only where the first ones prove too small."""
         have = self._keys[0] if self._keys else None
         if have is not None and have.shape[0] >= rows and have.shape[2] >= slots:
@@ -199,7 +204,7 @@ class FlowCache:
             # be written to outside of inference mode.
             with torch.inference_mode(False):
                 buffers[:] = [
-                    torch.zeros(shape, dtype=dtype if have is None else have.dtype, device=device)
+                    torch.zeros(shape, dtype=dtype if have is None else have.dtype, device=self.device)
                     for _ in range(self.num_layers)
                 ]
             for before, after in zip(old, buffers):
@@ -215,7 +220,7 @@ class FlowCache:
     def to(self, *args, **kwargs) -> FlowCache:
         """A copy on another device or in another floating point type; takes what `torch.Tensor.to` takes."""
         moved = self.clone()
-        moved.position = moved.position.to(torch.empty(0).to(self.position.device).to(*args, **kwargs).device)
+        moved.device = torch.empty(0, device=self.device).to(*args, **kwargs).device
         moved._keys = [key.to(*args, **kwargs) for key in moved._keys]
         moved._values = [value.to(*args, **kwargs) for value in moved._values]
         return moved
@@ -251,11 +256,11 @@ class FlowCache:
     def _gather(cls, parts: list[tuple[FlowCache, int]]) -> FlowCache:
         """Copies of rows `(cache, row)`, each with its blocks in playing order from slot 0."""
         first = parts[0][0]
-        device = first.position.device
         settings = {name: getattr(first, name) for name in _INTEGERS}
         settings["block_frames"] = max(cache.block_frames for cache, _ in parts)
-        position = torch.stack([cache.position[row].to(device) for cache, row in parts])
-        result = cls(position=position, **settings)
+        result = cls(
+            positions=tuple(cache.positions[row] for cache, row in parts), device=first.device, **settings
+        )
         layouts = [cache._layouts[row if len(cache._layouts) > 1 else 0] for cache, row in parts]
         result._layouts = [_packed(layout) for layout in layouts]
         if len(set(result.histories)) == 1:
@@ -263,7 +268,7 @@ class FlowCache:
         filled = [cache._keys[0] for cache, _ in parts if cache._keys]
         if not filled:
             return result
-        result._reserve(len(parts), filled[0].shape[2], filled[0].dtype, filled[0].device)
+        result._reserve(len(parts), filled[0].shape[2], filled[0].dtype)
         for index, ((cache, row), layout) in enumerate(zip(parts, layouts)):
             runs = _runs(_order(layout), range(result.window_frames))
             for target, source in zip(result._keys + result._values, cache._keys + cache._values):
@@ -290,7 +295,7 @@ class FlowCache:
         packed = self.clone()
         histories = packed.histories
         tokens, most = packed.num_frames // self.patch_size, max(map(len, histories))
-        empty = torch.zeros(self.batch_size, self.num_heads, tokens, self.head_dim)
+        empty = torch.zeros(self.batch_size, self.num_heads, tokens, self.head_dim, device=self.device)
         blocks = [[*history, *[0] * (most - len(history))] for history in histories]
         slots = [_order(layout) for layout in self._layouts] * (
             self.batch_size if len(self._layouts) == 1 else 1
@@ -302,7 +307,7 @@ class FlowCache:
             "values": torch.stack(
                 [value[:, :, :tokens] for value in packed._values] or [empty] * self.num_layers
             ),
-            "position": packed.position,
+            "position": packed.position.cpu(),
             "blocks": torch.tensor(blocks, dtype=torch.int64).reshape(self.batch_size, most),
             **{name: getattr(self, name) for name in _INTEGERS},
         }
@@ -321,7 +326,7 @@ class FlowCache:
             )
         settings = {name: int(state[name]) for name in _INTEGERS}
         keys, values = state["keys"], state["values"]
-        cache = cls(position=state["position"].to(keys.device, torch.int64), **settings)
+        cache = cls(positions=tuple(state["position"].tolist()), device=keys.device, **settings)
         histories = [tuple(size for size in row if size) for row in state["blocks"].tolist()]
         tokens = max((sum(history) for history in histories), default=0) // cache.patch_size
         shape = (cache.num_layers, cache.batch_size, cache.num_heads, tokens, cache.head_dim)
@@ -343,7 +348,7 @@ class FlowCache:
         if all(layout == cache._layouts[0] for layout in cache._layouts):
             cache._layouts = cache._layouts[:1]
         if tokens:
-            cache._reserve(cache.batch_size, tokens, keys.dtype, keys.device)
+            cache._reserve(cache.batch_size, tokens, keys.dtype)
             for buffers, saved in ((cache._keys, keys), (cache._values, values)):
                 for buffer, layer in zip(buffers, saved):
                     for row, order in enumerate(rows):

@@ -15,18 +15,24 @@ class FlowConditions:
     Holds for one block of one batch: the rotary tables know the frames it will play at.
 
     Args:
-        timesteps: `(steps, rows, blocks)` float32.
-        lead_sheet: Its embedding `(rows, tokens, hidden)`; `None` in a model without one.
-        modulation: `(steps, layers, 7, rows, blocks, 1, hidden)`: shift, 1 + scale and gate of the attention,
-            gate of the cross-attention, shift, 1 + scale and gate of the MLP.
-        head: `(steps, 2, rows, blocks, 1, hidden)`: shift and 1 + scale of the head.
+        timesteps: `(steps, rows, 1)` float32.
+        frames: Of the block.
+        positions: Where the rows of the cache stood; `None` without a cache.
+        lead_sheet: Its embedding `(rows or 1, tokens, hidden)`; `None` in a model without one.
+        modulation: `(layers, 7, steps, rows, 1, hidden)`: shift, 1 + scale and gate of the attention, gate of
+            the cross-attention, shift, 1 + scale and gate of the MLP.
+        clean_modulation: `(layers, 7, 1, 1, hidden)`, of the finished block, which has no style.
+        head: `(2, steps, rows, 1, hidden)`: shift and 1 + scale of the head.
         style_keys, style_values: `(layers, rows, heads, style tokens, head_dim)`.
-        rotary: Cosines and sines `(rows or 1, tokens, 1, head_dim / 2)`.
+        rotary: What `fold_rotary` made of the block's frames.
     """
 
     timesteps: torch.Tensor
+    frames: int
+    positions: tuple[int, ...] | None
     lead_sheet: torch.Tensor | None
     modulation: torch.Tensor
+    clean_modulation: torch.Tensor
     head: torch.Tensor
     style_keys: torch.Tensor
     style_values: torch.Tensor
@@ -35,6 +41,18 @@ class FlowConditions:
     @property
     def num_steps(self) -> int:
         return self.timesteps.shape[0]
+
+    def check(self, rows: int, frames: int, positions: tuple[int, ...] | None) -> None:
+        """
+        Raises:
+            ValueError: They were prepared for a block of another size or another place.
+        """
+        if (rows, frames) != (self.timesteps.shape[1], self.frames) or positions != self.positions:
+            raise ValueError(
+                f"The conditions were prepared for {self.timesteps.shape[1]} rows of {self.frames} frames at "
+                f"positions {self.positions}; the block has {rows} of {frames} at {positions}. Prepare them anew for "
+                "every block, with the cache that the steps are given."
+            )
 
 
 __all__ = ["FlowConditions"]

@@ -13,15 +13,13 @@ matching (arXiv:2210.02747).
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from rtjazz_hf.aligned_weights import AlignedWeightsMixin
@@ -29,6 +27,17 @@ from rtjazz_hf.aligned_weights import AlignedWeightsMixin
 from .cache import CacheView, FlowCache
 from .conditions import FlowConditions
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
+from .layers import (
+    BlockAttention,
+    FlowLayer,
+    FlowRMSNorm,
+    PastStates,
+    fold_rotary,
+    rms_norm,
+    scaled_linear,
+    step_norm,
+)
+from .packed_linear import drop_stale, linear, pack
 
 # 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
 MIN_TIME_LEFT = 1e-3
@@ -47,233 +56,6 @@ class FlowTransformerOutput(ModelOutput):
 
     sample: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
-
-
-@dataclass
-class BlockAttention:
-    """
-    How the sequence [clean | noisy] attends: chunk by chunk, each with the keys it can reach and a mask.
-
-    Args:
-        sizes: Tokens of each chunk of the clean half, and alike of the noisy half.
-        first: Of each chunk, the first clean chunk it can see.
-        masks: Of each chunk, `(batch or 1, 1, 2 * size, keys)`, true where attention is allowed.
-    """
-
-    sizes: list[int]
-    first: list[int]
-    masks: list
-
-
-class PastStates(NamedTuple):
-    """
-    A layer's part of a `CacheView`: `key` and `value` `(batch, heads, past + own tokens, head_dim)`, whose
-    last slots wait for the block's own, and the view's mask.
-    """
-
-    key: torch.Tensor
-    value: torch.Tensor
-    mask: torch.Tensor | None
-
-
-def rms_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
-    """Scale the last axis to unit mean square; the mean alone is float32, so bfloat16 stays fast on a CPU."""
-    squares = (hidden.float() if hidden.dtype == torch.float16 else hidden).square()
-    return hidden * torch.rsqrt(squares.mean(-1, keepdim=True, dtype=torch.float32) + eps).to(hidden.dtype)
-
-
-def rotate(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotary embedding of `states` (batch, tokens, heads, head_dim)."""
-    cos, sin = rotary  # (batch or 1, tokens, 1, head_dim / 2)
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
-def join_past(past: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Keys or values of past and block: `own` goes into the slots that `past` has for it at its end."""
-    tokens = own.shape[2]
-    if (
-        torch.is_grad_enabled() and own.requires_grad
-    ):  # what is written over would be missed by the backward pass
-        return torch.cat((past[:, :, :-tokens], own), dim=2)
-    past[:, :, -tokens:] = own
-    return past
-
-
-def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention written out, the transformers way: states `(batch, heads, tokens, head_dim)`."""
-    scores = query @ key.transpose(2, 3) * scaling
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, float("-inf"))
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
-
-
-def scaled_linear(in_features: int, out_features: int, gain: float, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts with deviation `gain / sqrt(in_features)` instead of the config's."""
-    linear = nn.Linear(in_features, out_features, bias=bias)
-    linear.initializer_std = gain * in_features**-0.5
-    return linear
-
-
-class FlowRMSNorm(nn.Module):
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return rms_norm(hidden, self.eps) * self.weight.to(hidden.dtype)
-
-
-class FlowAttention(nn.Module):
-    """Attention with QK-norm: over the sequence (and the cache) with RoPE, or over style tokens without."""
-
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig, num_heads: int):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.head_dim
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = False
-        self.num_key_value_groups = 1
-        width = num_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
-        self.q_norm = FlowRMSNorm(self.head_dim, config.rms_norm_eps)
-        self.k_norm = FlowRMSNorm(self.head_dim, config.rms_norm_eps)
-
-    def keys_values(
-        self, source: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, tokens, hidden) -> two of (batch, heads, tokens, head_dim)"""
-        key = self.k_norm(self.k_proj(source).unflatten(-1, (-1, self.head_dim)))
-        value = self.v_proj(source).unflatten(-1, (-1, self.head_dim))
-        if rotary is not None:
-            key = rotate(key, rotary)
-        return key.transpose(1, 2), value.transpose(1, 2)
-
-    def forward(
-        self,
-        hidden: torch.Tensor,  # (batch, tokens, hidden)
-        states: tuple[torch.Tensor, torch.Tensor] | None = None,  # keys and values of the style tokens
-        rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
-        past: PastStates | None = None,
-        plan: BlockAttention | None = None,
-    ) -> torch.Tensor:
-        query = self.q_norm(self.q_proj(hidden).unflatten(-1, (-1, self.head_dim)))
-        if rotary is not None:
-            query = rotate(query, rotary)
-        query = query.transpose(1, 2)  # (batch, heads, tokens, head_dim)
-        key, value = self.keys_values(hidden, rotary) if states is None else states
-        mask = None
-        if past is not None:
-            key, value = join_past(past.key, key), join_past(past.value, value)
-            mask = past.mask
-        if plan is None:
-            output = self.attend(query, key, value, mask)
-        else:
-            output = self.attend_blocks(query, key, value, plan)
-        return self.o_proj(output.flatten(2))
-
-    def attend(self, query, key, value, mask) -> torch.Tensor:
-        """(batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim)"""
-        implementation = self.config._attn_implementation
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        return attention(self, query, key, value, mask, dropout=0.0, scaling=self.scaling, is_causal=False)[0]
-
-    def attend_blocks(self, query, key, value, plan: BlockAttention) -> torch.Tensor:
-        count = len(plan.sizes)
-        if count == 1:
-            return self.attend(query, key, value, plan.masks[0])
-        queries, keys, values = (states.split(plan.sizes * 2, dim=2) for states in (query, key, value))
-        clean, noisy = [], []
-        for index, (size, first, mask) in enumerate(zip(plan.sizes, plan.first, plan.masks)):
-            seen = slice(first, index + 1)
-            output = self.attend(
-                torch.cat((queries[index], queries[count + index]), dim=2),
-                torch.cat((*keys[seen], keys[count + index]), dim=2),
-                torch.cat((*values[seen], values[count + index]), dim=2),
-                mask,
-            )
-            clean.append(output[:, :size])
-            noisy.append(output[:, size:])
-        return torch.cat(clean + noisy, dim=1)
-
-
-class FlowMLP(nn.Module):
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
-
-
-class FlowLayer(GradientCheckpointingLayer):
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
-        super().__init__()
-        self.eps = config.rms_norm_eps
-        self.self_attn = FlowAttention(config, config.num_attention_heads)
-        self.cross_attn = FlowAttention(config, config.num_style_heads)
-        self.cross_norm = FlowRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = FlowMLP(config)
-        self.adaln_down = nn.Linear(config.hidden_size, config.adaln_rank, bias=False)
-        self.adaln_up = scaled_linear(config.adaln_rank, 7 * config.hidden_size, gain=0.0, bias=False)
-
-    def modulate(self, condition: torch.Tensor, modulation: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """
-        Shift, 1 + scale and gate of the attention, gate of the cross-attention, and the MLP's three, each
-        (..., 1, hidden), of the condition (..., hidden) and what the layers share of it (..., 7 * hidden).
-        """
-        modulation = (modulation + self.adaln_up(self.adaln_down(condition))).unsqueeze(-2)
-        shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(7, dim=-1)
-        return shift, 1 + scale, gate, cross_gate, mlp_shift, 1 + mlp_scale, mlp_gate
-
-    def forward(
-        self,
-        hidden: torch.Tensor,  # (batch, blocks, tokens a block, hidden)
-        condition: torch.Tensor | None,  # (batch or 1, blocks, hidden)
-        modulation: torch.Tensor | None,  # (batch or 1, blocks, 7 * hidden), what the layers share
-        style_tokens: torch.Tensor | None,  # (batch, style tokens, hidden)
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        past: PastStates | None = None,
-        plan: BlockAttention | None = None,
-        context_blocks: int = 0,
-        keys_only: bool = False,
-        prepared: tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, torch.Tensor]] | None = None,
-    ) -> torch.Tensor:
-        """
-        `prepared` holds what `modulate` and the cross-attention's `keys_values` gave, in place of the
-        conditions; with `keys_only` nothing but the block's keys and values is computed, into `past`.
-        """
-        batch, blocks, tokens, width = hidden.shape
-        if prepared is not None:
-            modulation, style = prepared
-        else:
-            modulation = self.modulate(condition, modulation)
-            style = None if style_tokens is None else self.cross_attn.keys_values(style_tokens)
-        shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation
-
-        normed = torch.addcmul(shift, rms_norm(hidden, self.eps), scale)
-        if keys_only:
-            for states, own in zip(past, self.self_attn.keys_values(normed.flatten(1, 2), rotary)):
-                join_past(states, own)
-            return hidden
-        output = self.self_attn(normed.flatten(1, 2), rotary=rotary, past=past, plan=plan)
-        hidden = torch.addcmul(hidden, gate, output.view(batch, blocks, tokens, width))
-
-        if style is not None:  # target blocks only: the clean context has no style
-            target = hidden[:, context_blocks:]
-            output = self.cross_attn(self.cross_norm(target).flatten(1, 2), states=style)
-            target = torch.addcmul(target, cross_gate[:, context_blocks:], output.view(target.shape))
-            hidden = torch.cat((hidden[:, :context_blocks], target), dim=1) if context_blocks else target
-
-        normed = torch.addcmul(mlp_shift, rms_norm(hidden, self.eps), mlp_scale)
-        return torch.addcmul(hidden, mlp_gate, self.mlp(normed))
 
 
 class FlowTimeEmbedding(nn.Module):
@@ -329,7 +111,15 @@ class FlowHead(nn.Module):
     def forward(self, hidden, modulation, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
         """`hidden` (batch, blocks, tokens, hidden), `modulation` of `modulate`, `timestep` (batch, blocks)"""
         output = self.proj(torch.addcmul(modulation[0], rms_norm(hidden, self.eps), modulation[1]))
-        output = output.flatten(1, 2)
+        return self.velocity(output.flatten(1, 2), sample, timestep, return_sample)
+
+    def step(self, hidden, modulation, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
+        """`forward` of one block, to rounding: `hidden` (batch, tokens, hidden)."""
+        normed = torch.addcmul(modulation[0], step_norm(hidden, self.eps), modulation[1])
+        return self.velocity(linear(normed, self.proj), sample, timestep, return_sample)
+
+    def velocity(self, output, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
+        """`output` of the projection (batch, tokens, patch * outputs)"""
         output = output.unflatten(-1, (self.config.patch_size, -1)).flatten(1, 2)  # (batch, frames, outputs)
         if self.config.prediction_type == "velocity":
             return FlowTransformerOutput(sample=output.transpose(1, 2).to(sample.dtype))
@@ -442,14 +232,14 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             raise ValueError(
                 f"window_frames is {window_frames}; it must be between 0 and {self.config.max_window_frames}."
             )
-        position = torch.full((batch_size,), start_frame, dtype=torch.int64, device=self.device)
         return FlowCache(
             num_layers=self.config.num_hidden_layers,
             num_heads=self.config.num_attention_heads,
             head_dim=self.config.head_dim,
             patch_size=self.config.patch_size,
             window_frames=window_frames,
-            position=position,
+            positions=(start_frame,) * batch_size,
+            device=self.device,
             block_frames=max(self.config.block_sizes),
         )
 
@@ -550,44 +340,50 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         _, lead_sheet, style = self._check_inputs(like, timesteps[0], lead_sheet, style)
         timesteps = timesteps.reshape(len(timesteps), -1, 1)  # (steps, rows or 1, 1 block)
 
+        self._drop_stale_weights()
         sheet = None if lead_sheet is None else self._embed_lead_sheet(lead_sheet)
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
-        shared = self.modulation(condition)
-        layers = [torch.stack(layer.modulate(condition, shared), dim=1) for layer in self.layers]
-        keys, values = zip(*(layer.cross_attn.keys_values(style_tokens) for layer in self.layers))
+        modulation, clean_modulation = self._modulations(condition.squeeze(2))
+        keys, values = zip(*(layer.cross_attn.style_states(style_tokens) for layer in self.layers))
         return FlowConditions(
             timesteps=timesteps.expand(-1, rows, -1),
+            frames=frames,
+            positions=None if cache is None else cache.positions,
             lead_sheet=sheet,
-            modulation=torch.stack(layers, dim=1),
-            head=torch.stack(self.head.modulate(condition), dim=1),
+            modulation=modulation,
+            clean_modulation=clean_modulation,
+            head=torch.stack(self.head.modulate(condition.squeeze(2))),
             style_keys=torch.stack(keys),
             style_values=torch.stack(values),
-            rotary=self._rotary(self._positions(frames, cache, rows), condition.dtype),
+            rotary=self._folded_rotary(frames, cache, rows, condition.dtype),
         )
 
+    def _modulations(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of all layers, for conditions (steps, rows, hidden) and for a finished block: see `FlowConditions`."""
+        steps, rows, _ = condition.shape
+        every = torch.cat((condition.flatten(0, 1), self._clean_condition(condition)[0]))
+        shared = self.modulation(every)
+        layers = torch.stack([torch.stack(layer.modulate(every, shared)) for layer in self.layers])
+        return layers[:, :, :-1].unflatten(2, (steps, rows)), layers[:, :, -1:]
+
     def _forward_prepared(self, sample, conditions, step, cache, return_sample) -> FlowTransformerOutput:
-        rows, frames = conditions.timesteps.shape[1], conditions.rotary[0].shape[1] * self.config.patch_size
-        if sample.shape != (rows, self.config.num_channels, frames):
-            raise ValueError(
-                f"sample has shape {tuple(sample.shape)}; the conditions are for "
-                f"{(rows, self.config.num_channels, frames)}."
-            )
+        self._check_sample(sample)
+        conditions.check(sample.shape[0], sample.shape[-1], None if cache is None else cache.positions)
         if not 0 <= step < conditions.num_steps:
             raise ValueError(f"step is {step}; the conditions are for steps 0 to {conditions.num_steps - 1}.")
-        hidden = self._embed(sample)
+        hidden = linear(self._patches(sample), self.input_proj)
         if conditions.lead_sheet is not None:
             hidden = hidden + conditions.lead_sheet
-        hidden = hidden[:, None]  # (rows, 1 block, tokens, hidden)
         past = self._past(cache, sample, hidden.dtype)[0]
+        modulations = conditions.modulation[:, :, step]
         styles = zip(conditions.style_keys, conditions.style_values)
-        for layer, layer_past, modulation, style in zip(
-            self.layers, past, conditions.modulation[step], styles
+        for layer, modulation, style, rotary, layer_past in zip(
+            self.layers, modulations, styles, zip(*conditions.rotary), past
         ):
-            hidden = layer(
-                hidden, None, None, None, conditions.rotary,
-                past=layer_past, prepared=(modulation.unbind(0), style),
-            )  # fmt: skip
-        return self.head(hidden, conditions.head[step], sample, conditions.timesteps[step], return_sample)
+            hidden = layer.step(hidden, modulation, style, rotary, layer_past)
+        return self.head.step(
+            hidden, conditions.head[:, step], sample, conditions.timesteps[step], return_sample
+        )
 
     def forward_blocks(
         self,
@@ -652,27 +448,63 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
-    def append_to_cache(self, clean: torch.Tensor, cache: FlowCache) -> FlowCache:
+    def append_to_cache(
+        self, clean: torch.Tensor, cache: FlowCache, conditions: FlowConditions | None = None
+    ) -> FlowCache:
         """
         Let the cache hear a finished block: one pass at t = 1 without style or lead sheet; old ones fall out.
 
         Args:
             clean: `(batch, channels, frames)`, the block as it was played.
             cache: Changed in place and returned.
+            conditions: Those that the block's steps were given; they save the pass some work.
+
+        Raises:
+            ValueError: Shapes that do not fit together, or conditions of another block.
         """
-        self._check_inputs(clean, 1.0, None, None)
-        if clean.shape[0] != cache.batch_size:
-            raise ValueError(f"The block has {clean.shape[0]} rows; the cache has {cache.batch_size}.")
-        hidden = self._embed(clean)[:, None]  # (batch, 1 block, tokens, hidden)
-        condition = self._clean_condition(clean)
-        modulation = self.modulation(condition)
-        rotary = self._rotary(self._positions(clean.shape[-1], cache, clean.shape[0]), hidden.dtype)
+        self._check_sample(clean)
+        rows, frames = clean.shape[0], clean.shape[-1]
+        if rows != cache.batch_size:
+            raise ValueError(f"The block has {rows} rows; the cache has {cache.batch_size}.")
+        if conditions is None:
+            self._drop_stale_weights()
+        hidden = linear(self._patches(clean), self.input_proj)
+        if conditions is None:
+            modulation = self._modulations(hidden.new_empty(0, 1, hidden.shape[-1]))[1]
+            rotary = self._folded_rotary(frames, cache, rows, hidden.dtype)
+        else:
+            conditions.check(conditions.timesteps.shape[1], frames, cache.positions)
+            modulation = conditions.clean_modulation
+            rotary = tuple(
+                table[:, :rows] for table in conditions.rotary
+            )  # with guidance there are more rows
         past, view = self._past(cache, clean, hidden.dtype)
-        for layer, layer_past in zip(self.layers, past):
-            last = layer is self.layers[-1]  # whose output nothing hears
-            hidden = layer(hidden, condition, modulation, None, rotary, past=layer_past, keys_only=last)
+        for index, layer in enumerate(self.layers):
+            last = index + 1 == len(self.layers)  # nothing hears its output
+            tables = (rotary[0][index], rotary[1][index])
+            hidden = layer.step(hidden, modulation[index], None, tables, past[index], keys_only=last)
         cache.advance(view)
         return cache
+
+    def pack_weights(self) -> None:
+        """
+        Copy the weights of a step into the layout that a CPU multiplies fastest; `forward` with `conditions`
+        and `append_to_cache` use the copies while gradients are off.
+
+        Takes as much memory as the layers' weights. Weights that have changed are seen and not used; call it
+        again to pack them anew. The one change it cannot see by itself is an edit through `weight.data`: call it
+        after that too. Does nothing on other devices, and where torch has no such layout.
+        """
+        for layers in self._step_linears():
+            pack(*layers)
+
+    def _drop_stale_weights(self) -> None:
+        for layers in self._step_linears():
+            drop_stale(*layers)
+
+    def _step_linears(self) -> list[tuple[nn.Module, ...]]:
+        groups = [group for layer in self.layers for group in layer.linears()]
+        return [(self.input_proj,), *groups, (self.head.proj,)]
 
     def _past(
         self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype
@@ -685,7 +517,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 f"The sample has {sample.shape[0]} rows and the cache {cache.batch_size}; "
                 "the sample's must be a multiple."
             )
-        view = cache.view(sample.shape[0], sample.shape[-1], dtype, sample.device)
+        view = cache.view(sample.shape[0], sample.shape[-1], dtype)
         implementation = self.config._attn_implementation
         if view.mask is not None and "flash" in (implementation or ""):
             raise ValueError(
@@ -694,17 +526,21 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             )
         return [PastStates(key, value, view.mask) for key, value in zip(view.keys, view.values)], view
 
-    def _check_inputs(self, sample, timestep, lead_sheet, style):
+    def _check_sample(self, sample: torch.Tensor) -> None:
         config = self.config
         if sample.ndim != 3 or sample.shape[1] != config.num_channels:
             raise ValueError(
                 f"sample has shape {tuple(sample.shape)}; expected (batch, {config.num_channels}, frames)."
             )
-        batch, _, frames = sample.shape
+        frames = sample.shape[-1]
         if frames < 1 or frames % config.patch_size:
             raise ValueError(
                 f"sample has {frames} frames; expected a multiple of patch_size {config.patch_size}."
             )
+
+    def _check_inputs(self, sample, timestep, lead_sheet, style):
+        self._check_sample(sample)
+        config, (batch, _, frames) = self.config, sample.shape
         timestep = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32)
         if timestep.ndim < 2:
             timestep = timestep.reshape(-1, 1)
@@ -729,10 +565,12 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
 
     def _embed(self, sample: torch.Tensor, lead_sheet: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, channels, frames) [+ (batch, frames, features)] -> (batch, tokens, hidden)"""
-        patch = self.config.patch_size
-        tokens = sample.transpose(1, 2).unflatten(1, (-1, patch)).flatten(2)
-        hidden = self.input_proj(tokens.to(self.dtype))
+        hidden = self.input_proj(self._patches(sample))
         return hidden if lead_sheet is None else hidden + self._embed_lead_sheet(lead_sheet)
+
+    def _patches(self, sample: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, frames) -> (batch, tokens, patch * channels)"""
+        return sample.transpose(1, 2).unflatten(1, (-1, self.config.patch_size)).flatten(2).to(self.dtype)
 
     def _embed_lead_sheet(self, lead_sheet: torch.Tensor) -> torch.Tensor:
         features = lead_sheet.unflatten(1, (-1, self.config.patch_size)).flatten(2)
@@ -766,6 +604,13 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         exponents = torch.arange(half, device=positions.device, dtype=torch.float64) / half
         angles = positions[..., None, None].double() / self.config.rope_theta**exponents
         return angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device)  # (rows, tokens, 1, half)
+
+    def _folded_rotary(self, frames: int, cache: FlowCache | None, rows: int, dtype: torch.dtype):
+        """What `fold_rotary` makes of the next block, of 1 row where all rows of the cache stand alike."""
+        alike = cache is None or len(set(cache.positions)) == 1
+        positions = self._positions(frames, cache, rows)[: 1 if alike else rows]
+        cos, sin = self._rotary(positions, torch.float32)
+        return fold_rotary(cos, sin, [layer.self_attn for layer in self.layers], dtype)
 
     def _plan_blocks(self, blocks, block_frames, window_frames, context_start, device) -> BlockAttention:
         """The cache's rule as masks over [clean | noisy] blocks, cut into chunks where that pays."""

@@ -20,7 +20,7 @@ from ..music import without_chords
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec
-    from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+    from ..flow import FlowConditions, FlowMatchScheduler, RealTimeJazzFlowTransformer
 
 BLOCK_SIZES = (6, 12, 24, 36, 48)  # frames
 MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
@@ -95,6 +95,8 @@ class BlockStream:
         self.frame = 0  # of the next block's start
         self._pending: torch.Tensor | Future | None = None  # a finished block that has not joined yet
         self._settling = threading.Lock()  # the rows of a batch may be asked for by several threads
+        self._conditions: FlowConditions | None = None  # of the block in the making
+        transformer.pack_weights()
 
     def set_timesteps(self, num_inference_steps: int) -> torch.Tensor:
         """The times of one block's steps, from noise (0) towards data (1)."""
@@ -143,6 +145,7 @@ class BlockStream:
             lead_sheet = torch.cat([lead_sheet, without_chords(lead_sheet)])
         timesteps = self.set_timesteps(num_inference_steps)
         conditions = self.transformer.prepare_conditions(timesteps, lead_sheet, style, self.cache)
+        self._conditions = conditions
         for index, t in enumerate(timesteps):
             sample = torch.cat([latents, latents]) if guided else latents
             velocity = self.transformer(
@@ -158,7 +161,8 @@ class BlockStream:
     @torch.no_grad()
     def append(self, latents: torch.Tensor) -> None:
         """Let a finished block `(batch, channels, frames)` join what was played."""
-        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache)
+        conditions, self._conditions = self._conditions, None
+        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache, conditions)
         self.frame += latents.shape[-1]
 
     def append_later(self, latents: torch.Tensor, worker: Executor | None = None) -> None:

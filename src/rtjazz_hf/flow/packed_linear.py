@@ -1,0 +1,128 @@
+"""
+Linear layers in the layout that a CPU multiplies fastest, for generation.
+
+A block is few tokens, so a step spends its time on reading weights. oneDNN multiplies weights that it may lay
+out in blocks beforehand up to two or three times faster than row-major ones, and layers that read the same
+input become one product. The weights stay where they are: this is a copy beside them, made by
+`RealTimeJazzFlowTransformer.pack_weights`, used without gradients only, and let go of when a weight changes.
+It needs two operators of torch that have no public name (torch.compile uses them for frozen models); where they
+are missing, or give something else, layers are called as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_TOKENS = 16  # about what a block has: oneDNN is told, and picks its layout by it
+_SAMPLED_ROWS = 8  # of each weight, to see that it has changed
+
+
+class PackedProduct:
+    """
+    The product of one input with the weights of several `nn.Linear`, their outputs side by side.
+
+    Raises:
+        RuntimeError: This build of torch or this machine has no packed product for such weights.
+    """
+
+    def __init__(self, layers: tuple[nn.Linear, ...]):
+        with torch.no_grad():
+            weight = torch.cat([layer.weight for layer in layers])
+            biases = [layer.bias for layer in layers]
+            self.bias = torch.cat(biases) if all(bias is not None for bias in biases) else None
+            self.dtype = weight.dtype
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _TOKENS)
+            self.state = [[layer, *_state(layer)] for layer in layers]
+            self.samples = [_sample(layer).clone() for layer in layers]
+            probe = weight[:3].contiguous()
+            expected = F.linear(probe, weight, self.bias)
+            difference = (self(probe) - expected).abs().max()
+            if not difference <= 0.02 * expected.abs().max():
+                raise RuntimeError(f"the packed product is off by {float(difference)}")
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(hidden, self.weight, self.bias, "none", [], "")
+
+    def is_current(self, layers: tuple[nn.Module, ...]) -> bool:
+        """Whether it was made of these layers as they are; blind to changes through `weight.data`."""
+        return len(layers) == len(self.state) and all(
+            layer is source and _state(source) == state for layer, (source, *state) in zip(layers, self.state)
+        )
+
+    def is_exact(self, layers: tuple[nn.Module, ...]) -> bool:
+        """As `is_current`, and looks at rows of the weights themselves: adapters are merged through `.data`."""
+        return self.is_current(layers) and all(
+            torch.equal(sample, _sample(layer)) for layer, sample in zip(layers, self.samples)
+        )
+
+    def __deepcopy__(self, memo: dict) -> None:
+        return None  # a copied or pickled model packs its own
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()
+
+
+def _state(layer: nn.Linear) -> list:
+    parameters = [parameter for parameter in layer._parameters.values() if parameter is not None]
+    return [value for each in parameters for value in (each.data_ptr(), each._version)]
+
+
+def _sample(layer: nn.Linear) -> torch.Tensor:
+    return layer.weight[:: max(1, layer.out_features // _SAMPLED_ROWS)]
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """An `nn.Linear` that does nothing else: no adapter, no quantised weight, no hook."""
+    return (
+        type(layer) is nn.Linear
+        and layer.weight.device.type == "cpu"
+        and not layer.weight.is_inference()
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        and "forward" not in layer.__dict__
+    )
+
+
+def pack(*layers: nn.Module) -> None:
+    """Make the packed product of layers that read one input, unless it is there and right."""
+    packed = layers[0].__dict__.get("_packed")
+    if all(map(_is_plain, layers)):
+        if packed is not None and packed.is_exact(layers):
+            return
+        try:
+            layers[0]._packed = PackedProduct(layers)
+            return
+        except (RuntimeError, AttributeError):  # no such operator, or not for this type
+            pass
+    layers[0].__dict__.pop("_packed", None)
+
+
+def drop_stale(*layers: nn.Module) -> None:
+    """Let go of the packed product of layers that are not what it was made of."""
+    packed = layers[0].__dict__.get("_packed")
+    if packed is not None and not packed.is_current(layers):
+        del layers[0]._packed
+
+
+def linear(hidden: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
+    """
+    The outputs of layers that read one input, side by side: by their packed product where they have one.
+
+    It is not asked here whether the product is still right: `drop_stale` does that once per block.
+    """
+    packed = layers[0].__dict__.get("_packed")
+    if (
+        packed is not None
+        and packed.dtype == hidden.dtype
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        return packed(hidden)
+    outputs = [layer(hidden) for layer in layers]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+
+
+__all__ = ["drop_stale", "linear", "pack"]
