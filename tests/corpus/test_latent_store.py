@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
@@ -129,6 +130,12 @@ class TestFill:
         assert {path for path in before if after[path] != before[path]} == {
             missing[0].with_suffix(".safetensors")
         }
+
+    def test_another_take_of_the_same_name_is_refused(self, tiny_pipeline, takes, folder, tmp_path):
+        shutil.copytree(folder, tmp_path / "store")
+        other = dataclasses.replace(takes[0], caption="another corpus's first take")
+        with pytest.raises(ValueError, match="another take of the name 000000"):
+            self.fill(tiny_pipeline, [other], tmp_path / "store")
 
     def test_embeddings_of_another_style_encoder_lie_beside(self, tiny_pipeline, takes, folder, tmp_path):
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

@@ -97,9 +97,18 @@ class _Encoding:
             index["cues"] = cues.fingerprint()
         claim(folder / "index.json", "latents", **index)
 
-    def done(self, name: str) -> bool:
+    def done(self, name: str, take) -> bool:
         # Both, for a damaged one of them is deleted to have it made again; the label is written last.
-        return all((self.folder / f"{name}{suffix}").exists() for suffix in (".json", ".safetensors"))
+        label_path = self.folder / f"{name}.json"
+        if not (label_path.exists() and (self.folder / f"{name}.safetensors").exists()):
+            return False
+        label = _read_label(label_path)
+        if (label["caption"], label["lead_sheet"]) != (take.caption, take.lead_sheet):
+            raise ValueError(
+                f"{self.folder.parent} holds another take of the name {name}, and would lose one of them: the takes of "
+                "two corpora need folders of different names; rename those of one, or give another store."
+            )
+        return True
 
     def write(self, name: str, take, audio: torch.Tensor) -> None:
         audio = audio[None].to(self.codec.device)
@@ -124,7 +133,7 @@ class _Embedding:
         self.folder = styles_folder(folder, styles)
         claim(folder / f"{styles}.json", "style embeddings", encoder=fingerprint(style_encoder))
 
-    def done(self, name: str) -> bool:
+    def done(self, name: str, take) -> bool:
         return (self.folder / f"{name}.safetensors").exists()
 
     def write(self, name: str, take, audio: torch.Tensor) -> None:
@@ -149,7 +158,7 @@ def _fill(parts: Sequence[_Encoding | _Embedding], takes, progress: bool, verb: 
         part.folder.mkdir(parents=True, exist_ok=True)
     for take in tqdm(takes, desc=verb, unit="take", disable=not progress):
         name = Path(take.path).parent.name
-        missing = [part for part in parts if not part.done(name)]
+        missing = [part for part in parts if not part.done(name, take)]
         if missing:
             audio = torch.from_numpy(read_audio(take.path))
             for part in missing:
