@@ -13,14 +13,15 @@ from .cli_common import Refused, add_command, check_sampling, load_pipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
-    "codec", "flow", "splits", "seeds", "charts", "drift", "live", "speed", "steps", "listening",
+    "codec", "flow", "splits", "seeds", "charts", "similarity", "instruments", "diversity", "drift", "live", "speed",
+    "steps", "listening",
 )  # fmt: skip
 ASKED_FOR_BY_NAME = ("steps", "listening")
 
 _EVALUATE_HELP = """\
-Measure a pipeline on held-out takes: codec round trip, obedience to chart and beat, spectrum and stereo image, drift
-over two minutes, live changes, speed. What is played is kept in OUT/clips, so that parts may be measured by calls of
-their own.
+Measure a pipeline on held-out takes: codec round trip, obedience to chart, key and beat, spectrum and stereo image,
+likeness to real takes and to words, instruments, diversity, drift over two minutes, live changes, speed. What is
+played is kept in OUT/clips, so that parts may be measured by calls of their own.
 
 example:
   rtjazz evaluate --takes takes/ --out report/ --json
@@ -66,6 +67,7 @@ def add_evaluate(commands: Any) -> None:
         metavar="MODEL",
         help="what plays 16 steps in the part steps (default: the model itself)",
     )
+    parser.add_argument("--clap", metavar="MODEL", help="a CLAP model by which similarity is measured too")
     parser.add_argument("--fresh", action="store_true", help="play again what OUT/clips holds already")
     parser.add_argument(
         "--mos", type=Path, metavar="DIR", help="write a listening test there (alone, without --only)"
@@ -95,6 +97,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         args.out,
         only=parts,
         reference_pipe=reference,
+        clap=args.clap,
         listening_dir=args.mos,
         fresh=args.fresh,
         num_takes=args.num_takes,

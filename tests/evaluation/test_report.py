@@ -134,7 +134,8 @@ class TestTakes:
 
 SHORT = {
     "num_takes": 3, "duration": 4.0, "long_duration": 4.0, "speed_duration": 0.5, "step_takes": 2, "live_sessions": 1,
-    "live_seconds": 2.0, "listening_takes": 2, "listening_seconds": 2.0,
+    "live_seconds": 2.0, "listening_takes": 2, "listening_seconds": 2.0, "shuffled_takes": 2, "mute_takes": 1,
+    "mute_seconds": 2.0, "seed_takes": 1, "seeds": 2, "train_takes": 2,
 }  # fmt: skip
 
 
@@ -198,6 +199,19 @@ class TestEvaluate:
         drift = report["drift"]
         assert drift["early"] == [0.0, 1.0] and drift["late"] == [2.0, 4.0]
         assert drift["generated"]["clips"] == 3 and len(drift["clips"][0]["levels"]) == 4
+
+    def test_what_cannot_be_measured_is_said(self, whole):
+        """Three takes are no distribution, this model has no instrument probe, and its training takes are not known."""
+        _, report = whole
+        told = [row for row in report["table"] if row["measured"].startswith("not measured")]
+        assert {row["part"] for row in told} >= {"similarity", "instruments", "diversity"}
+        assert all(row["ok"] is None for row in told)
+        assert report["references"]["text-audio score"].keys() >= {
+            "generated",
+            "held_out",
+            "noise",
+            "shuffled",
+        }
 
     def test_live(self, whole):
         _, report = whole
@@ -277,6 +291,55 @@ class TestEvaluate:
         (tmp_path / "listening" / "key.json").write_text("{}")
         with pytest.raises(FileExistsError, match="listening"):
             evaluate(tiny_pipeline, takes, tmp_path, only=["listening"])
+
+
+class TestSimilarity:
+    @pytest.fixture(scope="class")
+    def report(self, tiny_pipeline, tmp_path_factory):
+        """Of a model with an instrument probe, on a corpus with training takes."""
+        pytest.importorskip("librosa")
+        pytest.importorskip("matplotlib")
+        from synthetic_takes import write_takes
+
+        from rtjazz_hf import RealTimeJazzPipeline
+        from rtjazz_hf.evaluation.embeddings import TowerEmbedder
+        from rtjazz_hf.evaluation.instrument_probe import PROBE_NAME, InstrumentProbe, tower_signature
+
+        folder = tmp_path_factory.mktemp("similarity")
+        corpus = write_takes(folder / "corpus", count=12, seconds=1.2, held_out=10)
+        tiny_pipeline.save_pretrained(folder / "model")
+        signature = tower_signature(TowerEmbedder(tiny_pipeline.style_encoder))
+        weight = np.random.default_rng(0).standard_normal((2, len(signature))).astype(np.float32)
+        probe = InstrumentProbe(("piano", "bass"), weight, *np.zeros((2, 2), np.float32), signature)
+        probe.save(folder / "model" / "style_encoder" / PROBE_NAME)
+        settings = {
+            **SHORT,
+            "num_takes": 4,
+            "duration": 1.0,
+            "mute_seconds": 1.0,
+            "shuffled_takes": 4,
+            "mute_takes": 2,
+        }
+        return evaluate(
+            RealTimeJazzPipeline.from_pretrained(folder / "model"), corpus, folder / "out",
+            only=["similarity", "instruments", "diversity"], progress=False, **settings,
+        )  # fmt: skip
+
+    def test_everything_is_measured(self, report):
+        told = " ".join(
+            row["what"] for row in report["table"] if not row["measured"].startswith("not measured")
+        )
+        for what in ("FAD", "text-audio score", "KL of tag", "bands of the charts", "nearest"):
+            assert what in told
+
+    def test_references(self, report):
+        references = report["references"]
+        fad = references["FAD, of that of two held-out sets"]
+        assert fad.keys() == {"generated", "reconstruction", "noise", "shuffled", "held_out_b"}
+        assert references["KL of genre to the render, nats"]["held_out"] == 0.0
+        assert references["distance to the nearest training window"]["held_out"] > 0
+        assert report["diversity"]["neighbours"]["training_takes"] == 2
+        assert set(report["instruments"]["judged"]) == {"piano", "bass"}
 
 
 class TestStepFigures:

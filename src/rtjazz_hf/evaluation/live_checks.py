@@ -153,11 +153,3 @@ def response(by_block: Sequence[np.ndarray], change_block: int) -> dict[str, Any
         "share": (first - before) / way if abs(way) > 1e-9 else float("nan"),
         "by_block": mean,
     }
-
-
-def style_likeness(pipe: RealTimeJazzPipeline, audio: np.ndarray, words: Sequence[str]) -> list[float]:
-    """Cosine of the style embedding of a clip `(2, samples)` and of each of `words`, by the pipeline's own towers."""
-    import torch
-
-    heard, *told = pipe.encode_prompt([torch.from_numpy(np.ascontiguousarray(audio)), *words])
-    return [float(heard @ text) for text in told]

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .clip_store import ClipStore, clip_key
+from .embeddings import ClapEmbedder
 from .listening_test import KEY_NAME
 from .parts import DEFAULT_PARTS, PART_FUNCTIONS, PARTS
 from .pictures import plot_references
 from .run import EvaluationRun, Settings, take_identity
-from .takes import load_held_out
+from .takes import HeldOutTake, load_held_out
 from .writing import to_markdown, to_plain, to_table, write_text
 
 if TYPE_CHECKING:
     from rtjazz_hf import RealTimeJazzPipeline
+    from rtjazz_hf.corpus.dataset import TakeRecord
 
 REPORT = "report.json"
 SUMMARY_PICTURE = "summary.png"
@@ -38,6 +40,7 @@ def evaluate(
     *,
     only: Iterable[str] | None = None,
     reference_pipe: RealTimeJazzPipeline | None = None,
+    clap: str | os.PathLike | None = None,
     listening_dir: str | os.PathLike | None = None,
     json_path: str | os.PathLike | None = None,
     progress: bool = True,
@@ -58,12 +61,17 @@ def evaluate(
         missing.
         only: some of `PARTS`; all but steps and listening by default.
         reference_pipe: of the part "steps": what 16 steps are played by, a distilled model's teacher for instance.
+        clap: a CLAP model (folder or Hub id) by which the part "similarity" is measured too.
         listening_dir: of the part "listening": where the listening test goes; out_dir/listening by default.
         json_path: a further place for the JSON. progress: tell on stderr what is done, and print the table
         there.
         fresh: play everything again.
         num_takes: held-out takes for the codec, and charts to generate (40). duration: seconds of each (30).
         long_duration: seconds of the clips that are looked at for drift (120). speed_duration: seconds streamed (20).
+        shuffled_takes: clips played from another take's chart, for FAD (10). mute_takes, mute_seconds: charts played
+            again without a player (20), and seconds of each, and of the clips that follow (15). seed_takes, seeds:
+            charts played with several seeds (5), and how many (4). train_takes: training takes, of a corpus folder,
+            that clips are held against (1000).
         step_takes: charts of the part "steps" (20). live_sessions, live_seconds: of the part "live": sessions of every
             change (4, at most 4), and seconds after it (6).
         listening_takes, listening_seconds: charts of the listening test (8), and seconds of each clip (12).
@@ -94,13 +102,13 @@ def evaluate(
         if progress:
             print(text, file=sys.stderr, flush=True)
 
-    held_out = (
-        [] if not set(parts) - {"speed", "live"} else load_held_out(takes, chosen.num_takes, chosen.seed)
-    )
+    embedder = None if clap is None else ClapEmbedder(clap, pipe.device)
+    held_out, train = _takes(takes, parts, chosen)
     with _clips_folder(out_dir, save_audio) as folder, _quiet(pipe), _quiet(reference_pipe):
         run = EvaluationRun(
-            pipe, held_out, out_dir, chosen, ClipStore(folder, fresh), say, reference_pipe, listening_dir
-        )
+            pipe, held_out, out_dir, chosen, ClipStore(folder, fresh), say, reference_pipe, train, embedder,
+            listening_dir,
+        )  # fmt: skip
         described = _describe(run)
         earlier = _earlier(out_dir / REPORT, described)
         found: dict[str, Any] = {}
@@ -125,6 +133,23 @@ def _write(report: dict[str, Any], out_dir: Path) -> None:
     write_text(out_dir / "report.md", to_markdown(report))
 
 
+def _takes(
+    takes: str | os.PathLike | Iterable[Any] | None, parts: list[str], settings: Settings
+) -> tuple[list[HeldOutTake], list[TakeRecord]]:
+    """Held-out takes, and the training takes beside them; none where no part asks for any."""
+    if not set(parts) - {"speed", "live"}:
+        return [], []
+    # FAD wants others beside those whose charts are played
+    num = settings.num_takes * (2 if takes is None and {"similarity", "steps"} & set(parts) else 1)
+    held_out = load_held_out(takes, num, settings.seed)
+    train: list[TakeRecord] = []
+    if "diversity" in parts and isinstance(takes, (str, os.PathLike)):
+        from rtjazz_hf.corpus.dataset import load_takes
+
+        train = load_takes(takes, split="train")
+    return held_out, train
+
+
 def _check(settings: Settings) -> Settings:
     lengths = {
         field.name: getattr(settings, field.name)
@@ -147,7 +172,7 @@ def _describe(run: EvaluationRun) -> dict[str, Any]:
     return to_plain(
         {
             "model": run.fingerprint,
-            "takes": clip_key([take_identity(take) for take in run.takes])[:8] if run.takes else None,
+            "takes": clip_key([take_identity(take) for take in run.chart_takes])[:8] if run.takes else None,
             **dataclasses.asdict(run.settings),
             "steps": defaults["num_inference_steps"] if steps is None else steps,
             "guidance_scale": defaults["guidance_scale"] if guidance is None else guidance,

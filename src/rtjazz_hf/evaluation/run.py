@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from rtjazz_hf import __version__
 
 from .clip_store import ClipStore, StoredClip, clip_key, model_fingerprint
+from .embeddings import ClipEmbedding, Embedder, TowerEmbedder, derangement, noise_like
 from .model_checks import round_trip
 from .takes import HeldOutTake, choose_takes, looping
 
@@ -33,6 +34,12 @@ class Settings:
     duration: float = 30.0
     long_duration: float = 120.0
     speed_duration: float = 20.0
+    shuffled_takes: int = 10
+    mute_takes: int = 20
+    mute_seconds: float = 15.0
+    seed_takes: int = 5
+    seeds: int = 4
+    train_takes: int = 1000
     step_takes: int = 20
     live_sessions: int = 4
     live_seconds: float = 6.0
@@ -50,6 +57,7 @@ class EvaluationRun:
     Attributes:
         rows: of the table; `part` is the one that wrote it. pictures: file names in `out_dir`, by part.
         references: measure -> kind of clip -> value, by part: what stands beside what was generated.
+        train_takes: records of what the model was trained on, where that is known. clap: a second embedder.
     """
 
     pipe: RealTimeJazzPipeline
@@ -59,11 +67,14 @@ class EvaluationRun:
     store: ClipStore
     say: Callable[[str], None]
     reference_pipe: RealTimeJazzPipeline | None = None
+    train_takes: list[Any] = field(default_factory=list)
+    clap: Embedder | None = None
     listening_dir: Path | None = None
     part: str = ""  # the one at work
     rows: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, list[str]] = field(default_factory=dict)
     references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    _embedded: dict[tuple[str, str], list[ClipEmbedding]] = field(default_factory=dict)
 
     # -- what was found ------------------------------------------------------------------------------------
     def row(self, what: str, asked: str, measured: str, ok: bool | None) -> None:
@@ -111,8 +122,7 @@ class EvaluationRun:
 
     def others(self, num: int | None = None) -> list[int]:
         """For each of the first `num` of `chart_takes` another of them, whose chart is not its own."""
-        num = len(self.chart_takes) if num is None else num
-        return [(place + 1) % num for place in range(num)]
+        return [int(place) for place in derangement(len(self.chart_takes) if num is None else num)]
 
     def reconstructed(self, num: int | None = None) -> list[StoredClip]:
         """What the codec gives back of each of `chart_takes`: un-quantised, as the flow's own latents are decoded."""
@@ -127,6 +137,40 @@ class EvaluationRun:
         keys = [clip_key(__version__, model, take_identity(take), self.settings.duration) for take in takes]
         return self.store.get_or_make([f"{take.name}-codec" for take in takes], keys, make)
 
+    # -- embeddings ----------------------------------------------------------------------------------------
+    @cached_property
+    def embedder(self) -> TowerEmbedder:
+        """The pipeline's own tower."""
+        return TowerEmbedder(self.pipe.style_encoder, self.pipe.tokenizer)
+
+    def embedded(self, kind: str, embedder: Embedder | None = None) -> list[ClipEmbedding]:
+        """The clips of a kind, in the order of `chart_takes`, each embedded once.
+
+        Args:
+            kind: generated, reconstruction, shuffled (the first `shuffled_takes`), noise, held_out (the takes whose
+                charts are played), or held_out_b (as many of the other takes as there are, long enough).
+        """
+        embedder = embedder or self.embedder
+        if (kind, embedder.name) not in self._embedded:
+            self._embedded[kind, embedder.name] = [embedder(audio) for audio in self._sounds(kind)]
+        return self._embedded[kind, embedder.name]
+
+    def _sounds(self, kind: str) -> Iterator[np.ndarray]:
+        seconds, takes = self.settings.duration, self.chart_takes
+        if kind == "held_out":
+            return (take.audio(seconds) for take in takes)
+        if kind == "held_out_b":
+            known = {take.name for take in takes}
+            others = [take for take in self.takes if take.name not in known and take.seconds >= seconds]
+            return (take.audio(seconds) for take in choose_takes(others, len(takes), seconds))
+        if kind == "noise":
+            return (noise_like(take.audio(seconds), place) for place, take in enumerate(takes))
+        if kind == "shuffled":
+            return (clip.audio() for clip in self.shuffled(min(self.settings.shuffled_takes, len(takes))))
+        clips = {"generated": self.generated, "reconstruction": self.reconstructed}[kind]()
+        return (clip.audio() for clip in clips)
+
+    # -- playing -------------------------------------------------------------------------------------------
     def play(
         self,
         takes: Sequence[HeldOutTake],

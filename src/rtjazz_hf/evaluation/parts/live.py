@@ -125,8 +125,8 @@ def _prompt(run: EvaluationRun, performances: Sequence[Performance]) -> dict[str
     for one, (old, *_) in zip(performances, PLAYED):
         late = one.change_sample + (one.audio.shape[1] - one.change_sample) // 2
         for into, audio in ((before, one.audio[:, : one.change_sample]), (after, one.audio[:, late:])):
-            likeness = live_checks.style_likeness(run.pipe, audio, (NEW_PROMPT, old))
-            into.append(likeness[0] - likeness[1])
+            new_words, old_words = run.embedder.text((NEW_PROMPT, old))
+            into.append(float(run.embedder(audio).whole @ (new_words - old_words)))
     return {"before": float(np.mean(before)), "after": float(np.mean(after))}
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import metrics, obedience
-from ..live_checks import style_likeness
+from ..frechet import frechet_distance, split_distance
 from ..obedience import Heard
 from ..writing import to_columns
+from .similarity import LEAST_CLIPS, mean_text_score
 
 if TYPE_CHECKING:
     from ..clip_store import StoredClip
+    from ..embeddings import ClipEmbedding
     from ..run import EvaluationRun
 
 REFERENCE_STEPS = 16
@@ -50,6 +52,7 @@ FIGURES = (
     Figure("beat_f", "beat F", ".3f", True),
     Figure("band_error_db", "bands, error dB", ".2f", False, slack=0.25),
     Figure("text_score", "text score", ".3f", True, slack=0.005),
+    Figure("fad", "FAD, of held-out sets'", ".2f", False, slack=0.1),
 )
 
 
@@ -95,13 +98,13 @@ def measure_steps(run: EvaluationRun) -> dict[str, Any]:
 
 
 def _figures(run: EvaluationRun, clips: list[StoredClip], renders: list[Heard]) -> dict[str, Any]:
-    charts, bands, likeness = [], [], []
+    charts, bands, embedded = [], [], []
     for place, (clip, render) in enumerate(zip(clips, renders)):
         take, sheet = run.chart_takes[place], run.chart_sheets[place]
         heard = Heard(clip.audio())
         charts.append(obedience.chart_scores(heard, render, sheet, take.lead_sheet))
         bands.append(metrics.band_difference(render.audio, heard.audio))
-        likeness += style_likeness(run.pipe, heard.audio, [take.caption])
+        embedded.append(run.embedder(heard.audio))
     mean = obedience.mean_chart_scores(charts)
     made = [clip.making_seconds for clip in clips if clip.making_seconds is not None]
     return {
@@ -109,9 +112,23 @@ def _figures(run: EvaluationRun, clips: list[StoredClip], renders: list[Heard]) 
         "beat_f": mean["beat_f"],
         "tempo_error_median": mean["tempo_error_median"],
         "band_error_db": float(np.abs(np.mean(bands, axis=0)).mean()),
-        "text_score": float(np.mean(likeness)),
+        "text_score": mean_text_score(
+            run.embedder, embedded, [take.caption for take in run.chart_takes[: len(clips)]]
+        ),
+        "fad": _fad(run, embedded),
         "making_of_real_time": sum(made) / (len(made) * clips[0].seconds) if made else float("nan"),
     }
+
+
+def _fad(run: EvaluationRun, clips: list[ClipEmbedding]) -> float:
+    """FAD to the renders of the same charts, over that of two held-out sets of that size; NaN for a few clips."""
+    renders = run.embedded("held_out")
+    every = [clip.features for clip in (*renders, *run.embedded("held_out_b"))]
+    size = min(len(clips), len(every) // 2)
+    if size < LEAST_CLIPS:
+        return math.nan
+    joined = (np.concatenate([clip.features for clip in of]) for of in (clips, renders[: len(clips)]))
+    return frechet_distance(*joined) / max(split_distance(every, size, run.settings.seed)[0], 1e-12)
 
 
 def _table(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
