@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(FlowDistillConfig, "distill", CONFIGS, description=__doc__, argv=argv)
     with input_errors():
         codec = load_codec(config.codec)
-        train, test = open_stores(config.data, codec, codes=False)
+        train, test = open_stores(config.data, codec, codes=False, styles=config.styles)
         channels = flow_state(train[0].crop(0, 1)).shape[-2]
         teacher = load_flow(config.teacher, channels)
         model = load_flow(config.init_from or config.teacher, channels)
