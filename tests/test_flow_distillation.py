@@ -56,7 +56,13 @@ def prepare(pipe, store, block: int = 24, **values):
 def guided_velocity(model, pairs: dict, scale: float) -> torch.Tensor:
     """Of the block-causal training pass: what the cached path of the engine must agree with."""
     block = int(pairs["block_frames"])
-    how = {"context": pairs["context"], "block_frames": block} if block else {}
+    how = {}
+    if block:
+        how = {
+            "context": pairs["context"],
+            "block_frames": block,
+            "window_frames": int(pairs["window_frames"]),
+        }
     rows = [
         model(pairs["sample"], pairs["timestep"], sheet, pairs["style"], **how).sample
         for sheet in (pairs["lead_sheet"], without_chords(pairs["lead_sheet"]))

@@ -93,8 +93,8 @@ class Distiller:
         teacher: plays, and is never changed; moved to the 16-bit type of `config.mixed_precision`.
         codec: of the engine; nothing is decoded.
 
-    Attributes: `grid`, the student's times `(steps + 1,)`; `teacher_steps`, `guidance_scale`, `shift` and
-    `block_sizes` as settled.
+    Attributes: `grid`, the student's times `(steps + 1,)`; `teacher_steps`, `guidance_scale`, `shift`,
+    `block_sizes` and `window_frames` as settled.
 
     Raises:
         ValueError: steps, shift or block sizes that do not fit the teacher.
@@ -124,6 +124,8 @@ class Distiller:
             raise ValueError(
                 f"block_sizes has {', '.join(map(str, unknown))}; the teacher plays {teacher.config.block_sizes}."
             )
+        window = config.window_frames
+        self.window_frames = teacher.config.window_frames if window is None else window
         self.config, self.codec = config, codec
         self.scheduler = FlowMatchScheduler(shift=self.shift)
         self.scheduler.set_timesteps(config.steps)
@@ -186,6 +188,7 @@ class Distiller:
             "style": style.repeat(config.steps, 1),
             "lead_sheet": sheet.repeat(config.steps, 1, 1),
             "block_frames": batch["block_frames"],
+            "window_frames": torch.tensor(self.window_frames),
         }
 
     def _walk(self, teacher, student, noise, style, sheet, follows):
@@ -214,7 +217,7 @@ class Distiller:
 
     def _stream(self, model: RealTimeJazzFlowTransformer, rows: int, block: int) -> BlockStream:
         return BlockStream(model, self.codec, self.scheduler, generators=[torch.Generator()] * rows,
-                           block_frames=block, window_frames=model.config.window_frames,
+                           block_frames=block, window_frames=self.window_frames,
                            device=model.device)  # fmt: skip
 
     # --- how near it is -----------------------------------------------------------------------------
@@ -281,7 +284,8 @@ def distill_losses(model, pairs: dict[str, torch.Tensor], weights: torch.Tensor,
     """Squared error of the student's velocity at each of its steps, `(steps,)`, from `Distiller.make_pairs`."""
     conditions = {name: pairs[name] for name in ("style", "lead_sheet")}
     if block := int(pairs["block_frames"]):
-        conditions |= {"context": pairs["context"], "block_frames": block}
+        conditions |= {"context": pairs["context"], "block_frames": block,
+                       "window_frames": int(pairs["window_frames"])}  # fmt: skip
     velocity = model(pairs["sample"], pairs["timestep"], **conditions).sample
     errors = flow_matching_loss(velocity, pairs["target"], weights, reduction="none")
     return errors.unflatten(0, (steps, -1)).mean((1, 2))
