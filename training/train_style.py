@@ -162,7 +162,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "which a linear head says so.",
         config, run.metrics, f"{len(takes)} composed takes with captions, {len(held_out)} held out",
     )  # fmt: skip
-    run.save_model(best.encoder, extras=[tokenizer], card=card)
+    # as it was learnt: one that was used carries the padding of its last batch
+    fresh = RealTimeJazzTokenizer.from_pretrained(run.output_dir / "tokenizer")
+    run.save_model(best.encoder, extras=[fresh], card=card)
     run.finish()
     return run.metrics
 

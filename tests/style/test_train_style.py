@@ -120,6 +120,8 @@ class TestScript:
         assert metrics["cosine_to_start"] > 0.5  # the space is turned back to that of its start
         more = arguments(corpus, tmp_path / "c", init_from=tmp_path / "a/final")
         assert "cosine_to_start" not in script.main([*more, "--no-keep-space"])
+        one, two = ((tmp_path / n / "final" / "tokenizer.json").read_text() for n in "ac")
+        assert one == two
 
     def test_bad_input(self, script, corpus, tmp_path, capsys):
         for extra, message in [
