@@ -38,6 +38,7 @@ from .layers import (
     step_norm,
 )
 from .packed_linear import drop_stale, linear, pack
+from .steps import CudaGraphs, denoise_step, hear_step
 
 # 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
 MIN_TIME_LEFT = 1e-3
@@ -111,18 +112,19 @@ class FlowHead(nn.Module):
     def forward(self, hidden, modulation, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
         """`hidden` (batch, blocks, tokens, hidden), `modulation` of `modulate`, `timestep` (batch, blocks)"""
         output = self.proj(torch.addcmul(modulation[0], rms_norm(hidden, self.eps), modulation[1]))
-        return self.velocity(output.flatten(1, 2), sample, timestep, return_sample)
+        velocity, logits = self.velocity(output.flatten(1, 2), sample, timestep, return_sample)
+        return FlowTransformerOutput(sample=velocity, logits=logits)
 
-    def step(self, hidden, modulation, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
-        """`forward` of one block, to rounding: `hidden` (batch, tokens, hidden)."""
+    def step(self, hidden, modulation, sample, timestep, return_sample: bool) -> tuple:
+        """Velocity and logits of one block, as `forward` to rounding: `hidden` (batch, tokens, hidden)."""
         normed = torch.addcmul(modulation[0], step_norm(hidden, self.eps), modulation[1])
         return self.velocity(linear(normed, self.proj), sample, timestep, return_sample)
 
-    def velocity(self, output, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
-        """`output` of the projection (batch, tokens, patch * outputs)"""
+    def velocity(self, output, sample, timestep, return_sample: bool) -> tuple:
+        """`output` of the projection (batch, tokens, patch * outputs) -> velocity or None, logits or None"""
         output = output.unflatten(-1, (self.config.patch_size, -1)).flatten(1, 2)  # (batch, frames, outputs)
         if self.config.prediction_type == "velocity":
-            return FlowTransformerOutput(sample=output.transpose(1, 2).to(sample.dtype))
+            return output.transpose(1, 2).to(sample.dtype), None
 
         logits = output[..., : self.num_logits].unflatten(-1, (self.config.num_codebooks, -1)).transpose(1, 2)
         velocity = None
@@ -136,7 +138,7 @@ class FlowHead(nn.Module):
             velocity = (expected - sample[:, : self.config.latent_dim].float()) / left[:, None]
             cues = output[..., self.num_logits :].transpose(1, 2)
             velocity = torch.cat((velocity, cues.float()), dim=1).to(sample.dtype)
-        return FlowTransformerOutput(sample=velocity, logits=logits)
+        return velocity, logits
 
 
 class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
@@ -173,6 +175,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         self.layers = nn.ModuleList([FlowLayer(config) for _ in range(config.num_hidden_layers)])
         self.head = FlowHead(config)
         self.gradient_checkpointing = False
+        self._denoise_step, self._hear_step = denoise_step, hear_step  # `compile` puts others in their place
+        self._fixed_shapes = False
         self.post_init()
 
     @torch.no_grad()
@@ -295,11 +299,12 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         hidden = self._embed(sample, lead_sheet)
         hidden = hidden.unflatten(1, (timestep.shape[1], -1))  # (batch, blocks, tokens, hidden)
         condition, style_tokens = self._condition(timestep, style)
-        past = self._past(cache, sample, hidden.dtype)[0]
+        view = self._view(cache, sample, hidden.dtype)
         rotary = self._rotary(self._positions(sample.shape[-1], cache, sample.shape[0]), hidden.dtype)
         modulation = self.modulation(condition)
-        for layer, layer_past in zip(self.layers, past):
-            hidden = layer(hidden, condition, modulation, style_tokens, rotary, past=layer_past)
+        for index, layer in enumerate(self.layers):
+            past = None if view is None else PastStates(view.keys[index], view.values[index], view.mask)
+            hidden = layer(hidden, condition, modulation, style_tokens, rotary, past=past)
         output = self.head(hidden, self.head.modulate(condition), sample, timestep, return_sample)
         return output if return_dict else output.to_tuple()
 
@@ -366,24 +371,30 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         layers = torch.stack([torch.stack(layer.modulate(every, shared)) for layer in self.layers])
         return layers[:, :, :-1].unflatten(2, (steps, rows)), layers[:, :, -1:]
 
+    @torch.compiler.disable(recursive=False)
     def _forward_prepared(self, sample, conditions, step, cache, return_sample) -> FlowTransformerOutput:
         self._check_sample(sample)
         conditions.check(sample.shape[0], sample.shape[-1], None if cache is None else cache.positions)
         if not 0 <= step < conditions.num_steps:
             raise ValueError(f"step is {step}; the conditions are for steps 0 to {conditions.num_steps - 1}.")
-        hidden = linear(self._patches(sample), self.input_proj)
-        if conditions.lead_sheet is not None:
-            hidden = hidden + conditions.lead_sheet
-        past = self._past(cache, sample, hidden.dtype)[0]
-        modulations = conditions.modulation[:, :, step]
-        styles = zip(conditions.style_keys, conditions.style_values)
-        for layer, modulation, style, rotary, layer_past in zip(
-            self.layers, modulations, styles, zip(*conditions.rotary), past
-        ):
-            hidden = layer.step(hidden, modulation, style, rotary, layer_past)
-        return self.head.step(
-            hidden, conditions.head[:, step], sample, conditions.timesteps[step], return_sample
+        view = self._view(cache, sample, conditions.head.dtype)
+        velocity, logits = self._denoise_step(
+            self,
+            sample=sample,
+            timestep=conditions.timesteps[step],
+            lead_sheet=conditions.lead_sheet,
+            modulation=conditions.modulation[:, :, step],
+            head=conditions.head[:, step],
+            style_keys=conditions.style_keys,
+            style_values=conditions.style_values,
+            cos=conditions.rotary[0],
+            sin=conditions.rotary[1],
+            mask=None if view is None else view.mask,
+            keys=None if view is None else view.keys,
+            values=None if view is None else view.values,
+            return_sample=return_sample,
         )
+        return FlowTransformerOutput(sample=velocity, logits=logits)
 
     def forward_blocks(
         self,
@@ -468,23 +479,51 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             raise ValueError(f"The block has {rows} rows; the cache has {cache.batch_size}.")
         if conditions is None:
             self._drop_stale_weights()
-        hidden = linear(self._patches(clean), self.input_proj)
         if conditions is None:
-            modulation = self._modulations(hidden.new_empty(0, 1, hidden.shape[-1]))[1]
-            rotary = self._folded_rotary(frames, cache, rows, hidden.dtype)
+            like = self._clean_condition(clean)
+            modulation = self._modulations(like[:0])[1]
+            cos, sin = self._folded_rotary(frames, cache, rows, like.dtype)
         else:
             conditions.check(conditions.timesteps.shape[1], frames, cache.positions)
             modulation = conditions.clean_modulation
-            rotary = tuple(
-                table[:, :rows] for table in conditions.rotary
-            )  # with guidance there are more rows
-        past, view = self._past(cache, clean, hidden.dtype)
-        for index, layer in enumerate(self.layers):
-            last = index + 1 == len(self.layers)  # nothing hears its output
-            tables = (rotary[0][index], rotary[1][index])
-            hidden = layer.step(hidden, modulation[index], None, tables, past[index], keys_only=last)
+            cos, sin = (table[:, :rows] for table in conditions.rotary)  # with guidance there are more rows
+        view = self._view(cache, clean, modulation.dtype)
+        self._hear_step(
+            self, sample=clean, modulation=modulation, cos=cos, sin=sin, mask=view.mask, keys=view.keys,
+            values=view.values,
+        )  # fmt: skip
         cache.advance(view)
         return cache
+
+    def compile(self, *, backend: str = "inductor", mode: str | None = None, **kwargs) -> None:
+        """
+        Compile the steps of generation: `forward` with `conditions`, and `append_to_cache`.
+
+        Takes what `torch.compile` takes. Shapes stay the same while the cache fills, so the compiler runs for
+        the first block, when the window is full, and whenever block size, rows or window change. Packed
+        weights are for steps that are not compiled. Training is compiled with `torch.compile(transformer)`.
+
+        Args:
+            backend: `"inductor"`; `"cudagraphs"` replays the steps as they are as CUDA graphs; `"eager"` undoes it.
+            mode: As for `torch.compile`; `"reduce-overhead"` replays the compiled steps as CUDA graphs.
+
+        Raises:
+            ValueError: CUDA graphs were asked for on another device.
+        """
+        graphs = backend == "cudagraphs" or mode == "reduce-overhead"
+        if graphs and self.device.type != "cuda":
+            raise ValueError(
+                f"backend {backend!r} and mode {mode!r} need CUDA graphs; the model is on {self.device}. Use "
+                "backend='inductor' without this mode, or move the model to a CUDA device first."
+            )
+        steps = [denoise_step, hear_step]
+        if backend not in ("eager", "cudagraphs"):
+            options = {"dynamic": False, "backend": backend, "mode": None if graphs else mode} | kwargs
+            steps = [torch.compile(step, **options) for step in steps]
+        if graphs:
+            steps = [CudaGraphs(step) for step in steps]
+        self._denoise_step, self._hear_step = steps
+        self._fixed_shapes = backend != "eager"
 
     def pack_weights(self) -> None:
         """
@@ -493,8 +532,10 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
 
         Takes as much memory as the layers' weights. Weights that have changed are seen and not used; call it
         again to pack them anew. The one change it cannot see by itself is an edit through `weight.data`: call it
-        after that too. Does nothing on other devices, and where torch has no such layout.
+        after that too. Does nothing on other devices, for compiled steps, and where torch has no such layout.
         """
+        if self._fixed_shapes:
+            return
         for layers in self._step_linears():
             pack(*layers)
 
@@ -506,25 +547,24 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         groups = [group for layer in self.layers for group in layer.linears()]
         return [(self.input_proj,), *groups, (self.head.proj,)]
 
-    def _past(
-        self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype
-    ) -> tuple[list[PastStates | None], CacheView | None]:
-        """Of each layer, what the block `sample` hears of the past, and the view that they are parts of."""
+    def _view(self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype) -> CacheView | None:
+        """What the block `sample` hears of the past."""
         if cache is None:
-            return [None] * len(self.layers), None
+            return None
         if sample.shape[0] % cache.batch_size:
             raise ValueError(
                 f"The sample has {sample.shape[0]} rows and the cache {cache.batch_size}; "
                 "the sample's must be a multiple."
             )
-        view = cache.view(sample.shape[0], sample.shape[-1], dtype)
         implementation = self.config._attn_implementation
-        if view.mask is not None and "flash" in (implementation or ""):
+        flash = "flash" in (implementation or "")
+        view = cache.view(sample.shape[0], sample.shape[-1], dtype, fixed=self._fixed_shapes and not flash)
+        if view.mask is not None and flash:
             raise ValueError(
                 f"attn_implementation is {implementation!r}, which takes no mask, and the rows of this cache have "
                 "heard pasts of different lengths: use 'sdpa' or 'eager', or play these rows one by one."
             )
-        return [PastStates(key, value, view.mask) for key, value in zip(view.keys, view.values)], view
+        return view
 
     def _check_sample(self, sample: torch.Tensor) -> None:
         config = self.config
