@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,8 @@ class Performance:
     Attributes:
         audio: float32 `(2, samples)` at 48 kHz. starts: first sample of every block.
         change_block: the first block after the change. before, after: the lead sheets on both sides of it.
-        update_seconds: what the call of `update` took. block_seconds: what each block took to make.
+        control_seconds: from the call of `update` until the first block that obeys it was handed out; NaN without a
+        change. block_seconds: what each block took to make.
     """
 
     audio: np.ndarray
@@ -33,7 +33,7 @@ class Performance:
     change_block: int
     before: LeadSheet
     after: LeadSheet
-    update_seconds: float
+    control_seconds: float
     block_seconds: tuple[float, ...]
 
     @property
@@ -55,7 +55,7 @@ def perform(
 ) -> Performance:
     """Play a session, and in the middle of it `update(**change)`, if there is a change."""
     blocks, starts, sample, block_seconds = [], [], 0, []
-    change_block, update_seconds = None, 0.0
+    change_block = None
     with pipe.live(**wishes, seed=seed) as session:
         before = session.lead_sheet
         for block in session:
@@ -65,15 +65,13 @@ def perform(
             sample += block.audio.shape[-1]
             if change_block is None and sample >= seconds_before * SAMPLE_RATE:
                 change_block, end = len(blocks), sample + seconds_after * SAMPLE_RATE
-                begun = time.perf_counter()
                 if change:
                     session.update(**change)
-                update_seconds = time.perf_counter() - begun
             elif change_block is not None and sample >= end:
                 break
-        after = session.lead_sheet
+        after, control_seconds = session.lead_sheet, session.stats().control_to_output.last
     return Performance(
-        np.concatenate(blocks, axis=1), tuple(starts), change_block, before, after, update_seconds,
+        np.concatenate(blocks, axis=1), tuple(starts), change_block, before, after, control_seconds,
         tuple(block_seconds),
     )  # fmt: skip
 
@@ -139,17 +137,18 @@ def response(by_block: Sequence[np.ndarray], change_block: int) -> dict[str, Any
     """How a measure goes from its old level to its new one, mean over several sessions.
 
     Returns:
-        before: mean over the blocks before the change. after: over those from the third on. first: of the first block
-        after it. share: how much of the way the first block has gone, 1 being all of it. by_block: the means.
+        before: mean over the blocks before the change. after: over those from the third on. first, second: of the first
+        blocks after it. shares: how much of the way these two have gone, 1 being all of it. by_block: the means.
     """
     mean = np.mean(np.stack(by_block), axis=0)
     before, after = float(mean[:change_block].mean()), float(mean[change_block + 2 :].mean())
-    first = float(mean[change_block])
+    first, second = (float(value) for value in mean[change_block : change_block + 2])
     way = after - before
     return {
         "before": before,
         "first": first,
+        "second": second,
         "after": after,
-        "share": (first - before) / way if abs(way) > 1e-9 else float("nan"),
+        "shares": [(value - before) / way if abs(way) > 1e-9 else float("nan") for value in (first, second)],
         "by_block": mean,
     }

@@ -119,12 +119,16 @@ def summarise(charts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             | {"pan_spread_db": float(np.std([chart["stereo"][kind]["pan_db"] for chart in charts]))}
             for kind in HEARD
         },
-        "stereo_error": {kind: _stereo_error(charts, kind) for kind in HEARD},
+        "stereo_error": {kind: _stereo_error(charts, kind) for kind in kinds},
     }
 
 
 def _stereo_error(charts: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
-    each = [stereo_difference(chart["stereo"][kind], chart["stereo"]["held_out"]) for chart in charts]
+    """How far the images of a kind are from those of the renders; shuffled: generated from the next chart's render."""
+    renders = [chart["stereo"]["held_out"] for chart in charts]
+    if kind == "shuffled":
+        kind, renders = "generated", [*renders[1:], renders[0]]
+    each = [stereo_difference(chart["stereo"][kind], render) for chart, render in zip(charts, renders)]
     return {name: _mean([one[name] for one in each]) for name in each[0]}
 
 
