@@ -148,6 +148,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
         if kwargs.get("quantization_config") is None:
             hub.check_loaded_weights(pipe, folder)
+        pipe.transformer.pack_weights()  # here rather than before the first note
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
 

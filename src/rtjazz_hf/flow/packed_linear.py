@@ -136,7 +136,7 @@ def drop_stale(*layers: nn.Module) -> None:
     """Let go of the packed product of layers that are not what it was made of."""
     packed = layers[0].__dict__.get("_packed")
     if packed is not None and not packed.is_current(layers):
-        del layers[0]._packed
+        layers[0].__dict__.pop("_packed", None)
 
 
 def linear(hidden: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
