@@ -298,8 +298,9 @@ class TestPreparedConditions:
         caches = [play(model, build_inputs(model), 6, 20)[1] for _ in range(2)]
         conditions = model.prepare_conditions(torch.rand(3), torch.randn(4, 12, 5), cache=caches[0])
         block = torch.randn(2, 8, 12)
-        model.append_to_cache(block, caches[0], conditions)
-        model.append_to_cache(block, caches[1])
+        for _ in range(2):  # the second time they are those of another block, and of no use
+            model.append_to_cache(block, caches[0], conditions)
+            model.append_to_cache(block, caches[1])
         for first, second in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
             close(first, second)
 

@@ -42,12 +42,16 @@ class FlowConditions:
     def num_steps(self) -> int:
         return self.timesteps.shape[0]
 
+    def are_of(self, frames: int, positions: tuple[int, ...] | None) -> bool:
+        """Whether they were prepared for a block of this size at this place."""
+        return (frames, positions) == (self.frames, self.positions)
+
     def check(self, rows: int, frames: int, positions: tuple[int, ...] | None) -> None:
         """
         Raises:
-            ValueError: They were prepared for a block of another size or another place.
+            ValueError: They were prepared for another block.
         """
-        if (rows, frames) != (self.timesteps.shape[1], self.frames) or positions != self.positions:
+        if rows != self.timesteps.shape[1] or not self.are_of(frames, positions):
             raise ValueError(
                 f"The conditions were prepared for {self.timesteps.shape[1]} rows of {self.frames} frames at "
                 f"positions {self.positions}; the block has {rows} of {frames} at {positions}. Prepare them anew for "

@@ -326,7 +326,8 @@ class FlowLayer(GradientCheckpointingLayer):
             hidden = torch.cat((hidden[:, :context_blocks], target), dim=1) if context_blocks else target
 
         normed = torch.addcmul(mlp_shift, rms_norm(hidden, self.eps), mlp_scale)
-        return torch.addcmul(hidden, mlp_gate, self.mlp(normed))
+        output = self.mlp(normed.flatten(1, 2))  # 8-bit layers take three axes at most
+        return torch.addcmul(hidden, mlp_gate, output.view(hidden.shape))
 
     def step(
         self,

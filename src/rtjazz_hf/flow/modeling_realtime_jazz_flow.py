@@ -468,23 +468,22 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         Args:
             clean: `(batch, channels, frames)`, the block as it was played.
             cache: Changed in place and returned.
-            conditions: Those that the block's steps were given; they save the pass some work.
+            conditions: Those that the block's steps were given, which save the pass some work; those of another
+                block are of no use, and not used.
 
         Raises:
-            ValueError: Shapes that do not fit together, or conditions of another block.
+            ValueError: Shapes that do not fit together.
         """
         self._check_sample(clean)
         rows, frames = clean.shape[0], clean.shape[-1]
         if rows != cache.batch_size:
             raise ValueError(f"The block has {rows} rows; the cache has {cache.batch_size}.")
-        if conditions is None:
+        if conditions is None or not conditions.are_of(frames, cache.positions):
             self._drop_stale_weights()
-        if conditions is None:
             like = self._clean_condition(clean)
             modulation = self._modulations(like[:0])[1]
             cos, sin = self._folded_rotary(frames, cache, rows, like.dtype)
         else:
-            conditions.check(conditions.timesteps.shape[1], frames, cache.positions)
             modulation = conditions.clean_modulation
             cos, sin = (table[:, :rows] for table in conditions.rotary)  # with guidance there are more rows
         view = self._view(cache, clean, modulation.dtype)

@@ -64,6 +64,36 @@ class PackedProduct:
         return type(None), ()
 
 
+class Int8Product(PackedProduct):
+    """
+    The same of 8-bit layers of bitsandbytes, whose weights are used as they are: nothing is copied.
+
+    Only the weights are in 8 bits, which is both nearer to the whole ones than LLM.int8(), which rounds the
+    inputs too, and faster for the few tokens of a block.
+    """
+
+    def __init__(self, layers: tuple[nn.Module, ...]):
+        self.layers = [(layer.weight.data, _int8_scales(layer) / 127, layer.bias) for layer in layers]
+        self.dtype = None  # takes any
+        self.state = [[layer, *_state(layer)] for layer in layers]
+        self.samples = [_sample(layer).clone() for layer in layers]
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        rows = hidden.flatten(0, -2).contiguous()
+        outputs = []
+        for weight, scales, bias in self.layers:
+            output = torch._weight_int8pack_mm(rows, weight, scales.to(rows.dtype))
+            outputs.append(output if bias is None else output + bias)
+        joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+        return joined.unflatten(0, hidden.shape[:-1])
+
+
+def _int8_scales(layer: nn.Module) -> torch.Tensor:
+    """The largest magnitude of each row of an 8-bit layer: bitsandbytes moves it when the layer is first called."""
+    scales = getattr(layer.weight, "SCB", None)
+    return layer.state.SCB if scales is None else scales
+
+
 def _state(layer: nn.Linear) -> list:
     parameters = [parameter for parameter in layer._parameters.values() if parameter is not None]
     return [value for each in parameters for value in (each.data_ptr(), each._version)]
@@ -73,10 +103,11 @@ def _sample(layer: nn.Linear) -> torch.Tensor:
     return layer.weight[:: max(1, layer.out_features // _SAMPLED_ROWS)]
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    """An `nn.Linear` that does nothing else: no adapter, no quantised weight, no hook."""
+def _is_plain(layer: nn.Module, kind: str = "Linear") -> bool:
+    """A layer of this class that does nothing else: no adapter, no hook."""
     return (
-        type(layer) is nn.Linear
+        type(layer).__name__ == kind
+        and isinstance(layer, nn.Linear)
         and layer.weight.device.type == "cpu"
         and not layer.weight.is_inference()
         and not layer._forward_hooks
@@ -88,11 +119,13 @@ def _is_plain(layer: nn.Module) -> bool:
 def pack(*layers: nn.Module) -> None:
     """Make the packed product of layers that read one input, unless it is there and right."""
     packed = layers[0].__dict__.get("_packed")
-    if all(map(_is_plain, layers)):
+    for kind, product in (("Linear", PackedProduct), ("Linear8bitLt", Int8Product)):
+        if not all(_is_plain(layer, kind) for layer in layers):
+            continue
         if packed is not None and packed.is_exact(layers):
             return
         try:
-            layers[0]._packed = PackedProduct(layers)
+            layers[0]._packed = product(layers)
             return
         except (RuntimeError, AttributeError):  # no such operator, or not for this type
             pass
@@ -103,7 +136,7 @@ def drop_stale(*layers: nn.Module) -> None:
     """Let go of the packed product of layers that are not what it was made of."""
     packed = layers[0].__dict__.get("_packed")
     if packed is not None and not packed.is_current(layers):
-        del layers[0]._packed
+        layers[0].__dict__.pop("_packed", None)
 
 
 def linear(hidden: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
@@ -115,7 +148,7 @@ def linear(hidden: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
     packed = layers[0].__dict__.get("_packed")
     if (
         packed is not None
-        and packed.dtype == hidden.dtype
+        and packed.dtype in (hidden.dtype, None)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")

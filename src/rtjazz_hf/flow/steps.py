@@ -6,6 +6,7 @@ Everything else that a step needs (checks, views of the cache) happens outside, 
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ class CudaGraphs:
     def __init__(self, function: Callable):
         self.function = function
         self.graphs: OrderedDict[tuple, tuple] = OrderedDict()
+        self.lock = threading.Lock()  # sessions of several threads share one model
 
     def __call__(
         self,
@@ -104,16 +106,17 @@ class CudaGraphs:
             *((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()),
             *others.items(),
         )
-        if key not in self.graphs:
-            while len(self.graphs) >= MAX_GRAPHS:
-                self.graphs.popitem(last=False)
-            self.graphs[key] = self._capture(model, keys, values, tensors, others)
-        self.graphs.move_to_end(key)
-        graph, placed, outputs, _ = self.graphs[key]
-        for name, tensor in tensors.items():
-            placed[name].copy_(tensor)
-        graph.replay()
-        return tuple(None if output is None else output.clone() for output in outputs)
+        with self.lock:
+            if key not in self.graphs:
+                while len(self.graphs) >= MAX_GRAPHS:
+                    self.graphs.popitem(last=False)
+                self.graphs[key] = self._capture(model, keys, values, tensors, others)
+            self.graphs.move_to_end(key)
+            graph, placed, outputs, _ = self.graphs[key]
+            for name, tensor in tensors.items():
+                placed[name].copy_(tensor)
+            graph.replay()
+            return tuple(None if output is None else output.clone() for output in outputs)
 
     def _capture(self, model, keys, values, tensors, others) -> tuple:
         placed = {name: tensor.clone() for name, tensor in tensors.items()}

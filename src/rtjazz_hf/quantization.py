@@ -1,0 +1,89 @@
+"""Weights in 8 or 4 bits, by bitsandbytes (the `quant` extra): for memory, not for speed."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel
+
+PRECISIONS = ("int8", "nf4")
+_QUANTIZED = re.compile(r"layers\.\d+\.(self_attn|cross_attn|mlp)\.")
+_BLOCK = 64  # bitsandbytes' 4-bit blocks and CPU kernels want widths that are multiples of it
+
+
+def quantization_config(model: PreTrainedModel, precision: str) -> BitsAndBytesConfig:
+    """
+    How the attention and MLP weights of `model` are held in `precision`: nine tenths of the flow transformer.
+
+    Whatever handles conditions and outputs stays as it is: it is small, it decides much, and bitsandbytes' 8-bit
+    product on a CPU takes neither rows of zeros ("no style") nor four axes.
+
+    Args:
+        precision: `"int8"` (LLM.int8(), arXiv:2208.07339, without outlier columns), or `"nf4"` with double
+            quantisation (QLoRA, arXiv:2305.14314).
+
+    Raises:
+        ValueError: Another precision.
+        ImportError: bitsandbytes is not installed.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ImportError("8- and 4-bit weights need bitsandbytes: pip install 'rtjazz-hf[quant]'") from error
+    from transformers import BitsAndBytesConfig
+
+    kept = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (not _QUANTIZED.search(name) or module.in_features % _BLOCK or module.out_features % _BLOCK)
+    ]
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=kept)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=model.dtype,
+        llm_int8_skip_modules=kept,
+    )
+
+
+@torch.no_grad()
+def quantize(model: PreTrainedModel, precision: str) -> PreTrainedModel:
+    """
+    A copy of `model` whose layers hold 8- or 4-bit weights; it saves and loads as any other.
+
+    It is what `from_pretrained(..., quantization_config=quantization_config(model, precision))` gives.
+
+    Raises:
+        ValueError: Another precision, an adapter on the model, or a model that is quantised already.
+        ImportError: bitsandbytes is not installed.
+    """
+    if getattr(model, "is_quantized", False):
+        raise ValueError(
+            f"this {type(model).__name__} is quantised already; quantise the one that was loaded whole"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False) or hasattr(model, "peft_config"):
+        raise ValueError(
+            f"an adapter is attached to this {type(model).__name__}: fuse it or unload it before it is quantised"
+        )
+    return type(model).from_pretrained(
+        None,
+        config=copy.deepcopy(model.config),
+        state_dict=model.state_dict(),
+        quantization_config=quantization_config(model, precision),
+        dtype=model.dtype,
+        device_map={"": model.device},
+    )
+
+
+__all__ = ["PRECISIONS", "quantization_config", "quantize"]
