@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network; pushing: tests/hub_stub.py
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a test are too small to share out
+# Two workers that compile librosa's functions into one cache at once leave it broken, and every later call crashes.
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+_caches = Path(__file__).resolve().parent.parent / ".pytest_cache"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_caches / f"numba-{_worker}"))
 
-import pytest
-from tiny_models import build_tiny_pipeline
+import pytest  # noqa: E402
+from tiny_models import build_tiny_pipeline  # noqa: E402
 
 
 @pytest.fixture(scope="session")

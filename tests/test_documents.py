@@ -145,7 +145,9 @@ class TestVersions:
 
     def test_every_import_is_required(self):
         wanted = requirements()
-        named = {name_of(line) for extra in ("", "corpus", "eval", "train") for line in wanted[extra]}
+        named = {
+            name_of(line) for extra in ("", "corpus", "eval", "train", "quant") for line in wanted[extra]
+        }
         provides = packages_distributions()
         for file in (ROOT / "src").rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -352,3 +352,15 @@ class TestBadInput:
             RealTimeJazzCodecConfig(backbone="seanet", seanet_strides=(2, 2))
         with pytest.raises(ValueError, match="latents_std"):
             RealTimeJazzCodecConfig(latents_std=(1.0,))
+
+
+def test_trains_after_it_has_played_under_inference_mode():
+    """Tables are made once and shared by all codecs of a process, whoever asks first."""
+    from rtjazz_hf.codec import transforms
+
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY, **KINDS[0]))
+    codec.fit_start([music(2.0)])
+    transforms._constant.cache_clear()
+    with torch.inference_mode():
+        codec.decode(latents=torch.zeros(1, 16, 8))
+    codec.train()(music(0.3)).audio.square().mean().backward()

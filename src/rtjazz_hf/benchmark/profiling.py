@@ -57,7 +57,8 @@ class ProfileContender:
         self.pipe = load_pipeline(case)
 
     def warm_up(self) -> None:
-        self.session = live_session(self.pipe, self.case)
+        # one thread: operators of a worker are in no block's range
+        self.session = live_session(self.pipe, self.case, overlap=False)
         fill_window(self.session, self.pipe, self.case)
 
     def round(self) -> None:
@@ -98,6 +99,9 @@ def marked_parts(pipe: RealTimeJazzPipeline) -> Iterator[None]:
             if part is not None and not any(path.startswith(f"{other}.") for other in claimed):
                 claimed.append(path)
                 stack.enter_context(_marked_module(module, part))
+                for name in ("step", "cross_step"):  # what runs where conditions were prepared, not `forward`
+                    if hasattr(module, name):
+                        stack.enter_context(_marked_method(module, name, part))
         methods = [(transformer, "append_to_cache", "cache append"), (pipe.codec, "decode", "decode")]
         # An engine may make the conditions of all steps at once, or let the session's features be made elsewhere.
         optional = [

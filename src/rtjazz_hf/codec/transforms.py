@@ -90,7 +90,9 @@ def asymmetric_window(length: int, fall: int) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _constant(name: str, arguments: tuple, device: str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(_BUILDERS[name](*arguments))).to(device)
+    # Tables outlive the call that first asks for them, which may be under inference mode; training wants them too.
+    with torch.inference_mode(False):
+        return torch.from_numpy(np.ascontiguousarray(_BUILDERS[name](*arguments))).to(device)
 
 
 def _level_window(length: int, hop: int, overlap: int, faded: bool) -> np.ndarray:
