@@ -116,6 +116,36 @@ def rotate_folded(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor
     return torch.addcmul(states * cos, states.roll(states.shape[-1] // 2, dims=-1), sin)
 
 
+def style_states(
+    style_tokens: torch.Tensor, attentions: list[FlowAttention]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Keys and values of the style tokens (rows, tokens, hidden) for every layer's `cross_step`.
+
+    Returns:
+        Two of `(layers, rows, heads, tokens, head_dim)`; the keys hold the query norm's weight and the scaling.
+    """
+    projections = [each for attention in attentions for each in (attention.k_proj, attention.v_proj)]
+    states = linear(style_tokens, *projections).unflatten(
+        -1, (len(attentions), 2, -1, attentions[0].head_dim)
+    )
+    keys, values = states.permute(3, 2, 0, 4, 1, 5).unbind(0)  # (layers, rows, heads, tokens, head_dim)
+    weights = torch.stack(
+        [each.k_norm.weight * each.q_norm.weight * each.scaling for each in attentions]
+    )  # (layers, head_dim)
+    keys = step_norm(keys, attentions[0].k_norm.eps) * weights[:, None, None, None].to(keys.dtype)
+    return keys, values
+
+
+def modulate_layers(condition: torch.Tensor, modulation: torch.Tensor, layers: nn.ModuleList) -> torch.Tensor:
+    """`FlowLayer.modulate` of all layers for conditions (rows, hidden): `(layers, 7, rows, 1, hidden)`."""
+    lows = linear(condition, *(layer.adaln_down for layer in layers)).chunk(len(layers), dim=-1)
+    own = torch.stack([linear(low, layer.adaln_up) for low, layer in zip(lows, layers)])
+    result = (modulation + own).unflatten(-1, (7, -1)).permute(0, 2, 1, 3).unsqueeze(3).contiguous()
+    result[:, 1::4] += 1  # the two scales
+    return result
+
+
 # -- the layer ---------------------------------------------------------------------------------------------
 
 
@@ -217,13 +247,8 @@ class FlowAttention(nn.Module):
             mask = past.mask
         return None if keys_only else linear(self.attend_step(query, key, value, mask), self.o_proj)
 
-    def style_states(self, style_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values for `cross_step`: the keys hold the query norm's weight and the scaling."""
-        key, value = self.keys_values(style_tokens)
-        return key * (self.q_norm.weight.to(key.dtype) * self.scaling), value
-
     def cross_step(self, hidden: torch.Tensor, style: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """`forward` over the style tokens, to rounding."""
+        """`forward` over the style tokens, whose `style_states` are given, to rounding."""
         query = step_norm(linear(hidden, self.q_proj).unflatten(-1, (-1, self.head_dim)), self.q_norm.eps)
         return linear(self.attend_step(query.transpose(1, 2), *style, None), self.o_proj)
 
@@ -333,7 +358,7 @@ class FlowLayer(GradientCheckpointingLayer):
         self,
         hidden: torch.Tensor,  # (batch, tokens, hidden)
         modulation: torch.Tensor,  # (7, batch or 1, 1, hidden): what `modulate` gave
-        style: tuple[torch.Tensor, torch.Tensor] | None,  # what the cross-attention's `style_states` gave
+        style: tuple[torch.Tensor, torch.Tensor] | None,  # this layer's part of `style_states`
         rotary: tuple[torch.Tensor, torch.Tensor],
         past: PastStates | None,
         keys_only: bool = False,
@@ -360,5 +385,5 @@ class FlowLayer(GradientCheckpointingLayer):
         own, cross, mlp = self.self_attn, self.cross_attn, self.mlp
         return [
             (own.q_proj, own.k_proj, own.v_proj), (own.o_proj,), (cross.q_proj,), (cross.o_proj,),
-            (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,),
+            (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,), (self.adaln_up,),
         ]  # fmt: skip

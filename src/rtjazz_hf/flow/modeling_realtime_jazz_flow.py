@@ -33,9 +33,11 @@ from .layers import (
     FlowRMSNorm,
     PastStates,
     fold_rotary,
+    modulate_layers,
     rms_norm,
     scaled_linear,
     step_norm,
+    style_states,
 )
 from .packed_linear import drop_stale, linear, pack
 from .steps import CudaGraphs, denoise_step, hear_step
@@ -349,7 +351,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         sheet = None if lead_sheet is None else self._embed_lead_sheet(lead_sheet)
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
         modulation, clean_modulation = self._modulations(condition.squeeze(2))
-        keys, values = zip(*(layer.cross_attn.style_states(style_tokens) for layer in self.layers))
+        style_keys, style_values = style_states(style_tokens, [layer.cross_attn for layer in self.layers])
         return FlowConditions(
             timesteps=timesteps.expand(-1, rows, -1),
             frames=frames,
@@ -358,8 +360,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             modulation=modulation,
             clean_modulation=clean_modulation,
             head=torch.stack(self.head.modulate(condition.squeeze(2))),
-            style_keys=torch.stack(keys),
-            style_values=torch.stack(values),
+            style_keys=style_keys,
+            style_values=style_values,
             rotary=self._folded_rotary(frames, cache, rows, condition.dtype),
         )
 
@@ -367,8 +369,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         """Of all layers, for conditions (steps, rows, hidden) and for a finished block: see `FlowConditions`."""
         steps, rows, _ = condition.shape
         every = torch.cat((condition.flatten(0, 1), self._clean_condition(condition)[0]))
-        shared = self.modulation(every)
-        layers = torch.stack([torch.stack(layer.modulate(every, shared)) for layer in self.layers])
+        layers = modulate_layers(every, linear(every, self.modulation), self.layers)
         return layers[:, :, :-1].unflatten(2, (steps, rows)), layers[:, :, -1:]
 
     @torch.compiler.disable(recursive=False)
@@ -544,7 +545,18 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
 
     def _step_linears(self) -> list[tuple[nn.Module, ...]]:
         groups = [group for layer in self.layers for group in layer.linears()]
-        return [(self.input_proj,), *groups, (self.head.proj,)]
+        styles = [
+            each for layer in self.layers for each in (layer.cross_attn.k_proj, layer.cross_attn.v_proj)
+        ]
+        downs = [layer.adaln_down for layer in self.layers]
+        return [
+            (self.input_proj,),
+            *groups,
+            (self.head.proj,),
+            (self.modulation,),
+            tuple(styles),
+            tuple(downs),
+        ]
 
     def _view(self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype) -> CacheView | None:
         """What the block `sample` hears of the past."""
