@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.resources
 import importlib.util
 import json
+import logging
 import re
 import struct
 import sys
@@ -144,9 +145,11 @@ def quiet_libraries() -> None:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    for logging in (diffusers_logging, transformers_logging):
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+    # diffusers imports it where it is installed, and it tells of a faster kernel that it did not find
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 # ----------------------------------------------------------------------------------------------------------
