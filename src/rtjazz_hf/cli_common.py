@@ -100,10 +100,10 @@ def choose_device(name: str) -> str:
 
 def load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
     """The pipeline that `--model`, `--dtype` and `--device` name, with a progress bar where somebody watches."""
+    quiet_libraries()  # before they are imported
     from .pipeline_realtime_jazz import RealTimeJazzPipeline
 
     device = choose_device(args.device)
-    quiet_libraries()
     pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
     pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
     return pipe

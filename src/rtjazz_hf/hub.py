@@ -142,11 +142,12 @@ def register() -> None:
 
 def quiet_libraries() -> None:
     """Loading is quick: no bar for each of five small parts, and no warnings meant for those who train."""
+    # diffusers imports it where it is installed, and it tells of a faster kernel that it did not find
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    # diffusers imports it where it is installed, and it tells of a faster kernel that it did not find
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
