@@ -36,7 +36,7 @@ def load_pipeline(case: Case) -> RealTimeJazzPipeline:
     pipe.set_progress_bar_config(disable=True)
     pipe.transformer.set_attn_implementation(case.attention)
     if case.compile:
-        pipe.transformer.compile(dynamic=True)
+        pipe.transformer.compile()
     return pipe
 
 
