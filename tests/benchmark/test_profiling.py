@@ -77,7 +77,7 @@ def test_operators_outside_a_block_and_a_part_are_told_so():
         ("layers.3.adaln_up", "conditions"),
         ("lead_sheet_embedding", "conditions"),
         ("style_tokens", "conditions"),
-        ("head", "flow input and head"),
+        ("head", "flow head"),
         ("layers.3", None),
         ("", None),
     ],

@@ -32,7 +32,7 @@ _PARTS_OF_FLOW = (
     ("flow attention", ("attn",)),
     ("flow MLP", ("mlp",)),
     ("conditions", ("embedding", "modulation", "adaln", "style", "lead_sheet")),
-    ("flow input and head", ("input_proj", "head")),
+    ("flow head", ("head",)),
 )
 PYTHON = "Python, dispatch and waiting"
 OUTSIDE = "outside the models"
@@ -96,6 +96,8 @@ def marked_parts(pipe: RealTimeJazzPipeline) -> Iterator[None]:
         claimed: list[str] = []
         for path, module in transformer.named_modules():
             part = part_of_flow(path)
+            if isinstance(module, nn.Linear):
+                continue  # with a hook on it it would not be packed, and another engine would be measured
             if part is not None and not any(path.startswith(f"{other}.") for other in claimed):
                 claimed.append(path)
                 stack.enter_context(_marked_module(module, part))
