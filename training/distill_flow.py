@@ -3,10 +3,13 @@
     accelerate launch training/distill_flow.py --config mini --data data/latents --codec runs/codec/final \\
         --teacher runs/flow/final --output-dir runs/flow_4
     accelerate launch training/distill_flow.py --config mini --data data/latents --codec runs/codec/final \\
-        --teacher runs/flow_4/final --steps 2 --output-dir runs/flow_2
+        --teacher runs/flow/final --init-from runs/flow_4/final --steps 2 --batch-size 4 --output-dir runs/flow_2
+    accelerate launch training/distill_flow.py --config mini --data data/latents --codec runs/codec/final \\
+        --teacher runs/flow_2/final --steps 1 --batch-size 8 --output-dir runs/flow_1
 
 The student starts from the teacher (or from `--init-from`), and learns to go in each of its steps where several
-guided steps of the teacher lead. The folder it ends with says how it is played; conversion/assemble_pipeline.py
+guided steps of the teacher lead. A student can be a teacher in turn: cheaper, for it plays in few steps of one row,
+and its faults are handed on. The folder it ends with says how it is played; conversion/assemble_pipeline.py
 makes that the pipeline's default.
 """
 
