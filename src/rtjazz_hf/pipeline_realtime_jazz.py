@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from . import hub
+from .adapter_bank import AdapterBank, AdapterMixin
 from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .codec import RealTimeJazzCodec
@@ -58,7 +59,7 @@ class RealTimeJazzPipelineOutput(BaseOutput):
     codes: torch.Tensor | None = None
 
 
-class RealTimeJazzPipeline(DiffusionPipeline):
+class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
     """Jazz from words, a clip or a chord chart, at 48 kHz in stereo.
 
     Args:
@@ -83,6 +84,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         window_frames: int = 300,
     ):
         super().__init__()
+        self._adapters = AdapterBank()
         if codec.config.latent_dim != transformer.config.latent_dim:
             raise ValueError(
                 f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
@@ -169,17 +171,23 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         without the whole weights ever being in memory.
 
         Raises:
-            ValueError: another precision, an adapter that is attached, or quantised already.
+            ValueError: another precision, an adapter that is attached or fused, or quantised already.
             ImportError: bitsandbytes is not installed.
         """
+        if self._adapters.fused:
+            raise ValueError(
+                "adapters are fused: unload_lora_weights, which leaves them in the weights for good, or unfuse_lora "
+                "before the pipeline is quantised"
+            )
         self.transformer = quantize(self.transformer, precision)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write a folder that `from_pretrained` reads, with a model card if it has none.
 
         Raises:
-            ValueError: an adapter is attached; a folder saved so would not load again.
+            ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
         """
+        self._check_saveable()
         for name, component in self.components.items():
             if getattr(component, "_hf_peft_config_loaded", False) or hasattr(component, "peft_config"):
                 raise ValueError(
@@ -271,7 +279,10 @@ class RealTimeJazzPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_prompt(self, prompt: Prompt | list[Prompt]) -> torch.Tensor:
-        """Words, clips and mixes of them to style embeddings `(batch, style_dim)` of unit length, float32."""
+        """Words, clips and mixes of them to style embeddings `(batch, style_dim)` of unit length, float32.
+
+        "in the style of <name>" in the words calls the learnt style of a loaded adapter, where there is one.
+        """
         rows = []
         for item in prompt if isinstance(prompt, list) else [prompt]:
             parts, weights = zip(*mix_of(item))
@@ -280,13 +291,16 @@ class RealTimeJazzPipeline(DiffusionPipeline):
 
     def _encode_one(self, part: str | torch.Tensor) -> torch.Tensor:
         # one at a time, so that a prompt's embedding does not depend on how long its neighbours are
-        device = self._execution_device
         if isinstance(part, str):
-            limit = self.style_encoder.config.max_position_embeddings
-            tokens = self.tokenizer(part, truncation=True, max_length=limit, return_tensors="pt").to(device)
-            return self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
-        clip = part[None].to(device, self.style_encoder.dtype)  # (1, 2, samples)
+            return self._encode_words(part, self._encode_text)
+        clip = part[None].to(self._execution_device, self.style_encoder.dtype)  # (1, 2, samples)
         return self.style_encoder.encode_audio(clip).float()
+
+    def _encode_text(self, words: str) -> torch.Tensor:
+        limit = self.style_encoder.config.max_position_embeddings
+        tokens = self.tokenizer(words, truncation=True, max_length=limit, return_tensors="pt")
+        tokens = tokens.to(self._execution_device)
+        return self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
 
     def prepare_lead_sheet(
         self,
@@ -363,10 +377,11 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         generators: Sequence[torch.Generator],
         block_frames: int | None = None,
         window_frames: int | None = None,
+        transformer: RealTimeJazzFlowTransformer | None = None,
     ) -> BlockStream:
-        """An empty performance, one row a generator."""
+        """An empty performance, one row a generator, by the active adapters' transformer unless another is given."""
         return BlockStream(
-            self.transformer,
+            transformer or self.transformer_for(self.active_mix),
             self.codec,
             self.scheduler,
             generators=generators,
@@ -400,6 +415,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         window_frames: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
         return_dict: bool = True,
+        adapter: str | Mapping[str, float] | None = None,
+        adapter_scale: float = 1.0,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
 
@@ -420,6 +437,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             steps counted
                 over all blocks; a dict with "latents" that it returns replaces them.
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
+            adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
+                By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -435,6 +454,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             lead_sheet=lead_sheet,
             output_type=output_type,
         )
+        mix = self.adapter_mix(dict(self.active_mix) if adapter is None else adapter, adapter_scale)
         if num_inference_steps is None:
             num_inference_steps = self.config.num_inference_steps
         if guidance_scale is None:
@@ -456,7 +476,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         style = self.encode_prompt(prompt)  # (batch, style_dim)
 
         # 3. Play block after block: noise -> latents, against what was played
-        stream = self.prepare_stream(generators, block_frames, window_frames)
+        stream = self.prepare_stream(generators, block_frames, window_frames, self.transformer_for(mix))
         num_samples = max(1, round(duration * SAMPLE_RATE))
         num_frames = math.ceil(num_samples / HOP_LENGTH)
         num_blocks = math.ceil(num_frames / stream.block_frames)
@@ -513,6 +533,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
+        adapter: str | Mapping[str, float] | None = None,
+        adapter_scale: float = 1.0,
         *,
         first_block_frames: int | None = None,
         target_latency: float | None = None,
@@ -563,7 +585,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         if context is not None:
             context = prepare_context(context, context_sampling_rate)
         asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
-                 "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, **settings}  # fmt: skip
+                 "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
+                 "adapter_scale": adapter_scale, **settings}  # fmt: skip
         plan = first_plan(self, asked, start_beat)
 
         begun = time.perf_counter()  # what is done once for all sessions

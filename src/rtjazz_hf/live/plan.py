@@ -12,6 +12,7 @@ import torch
 from ..music import LeadSheet
 
 if TYPE_CHECKING:
+    from ..flow import RealTimeJazzFlowTransformer
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
 # What the band leader writes a lead sheet from, beside the prompt.
@@ -24,6 +25,8 @@ UPDATE_FIELDS = (
     "num_inference_steps",
     "block_frames",
     "seed",
+    "adapter",
+    "adapter_scale",
 )
 
 
@@ -34,12 +37,14 @@ class Plan:
     Attributes:
         asked: what the listener fixed, by field name; the rest is the band leader's.
         style: `(1, style_dim)`.
+        transformer: the one with the adapters that were asked for.
         seeds: how many seeds were given so far; the noise starts anew with each.
     """
 
     asked: dict[str, Any]
     style: torch.Tensor
     lead_sheet: LeadSheet
+    transformer: RealTimeJazzFlowTransformer
     seeds: int = 1
 
     @property
@@ -66,6 +71,9 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
         ValueError: naming the argument, its value and what is allowed.
     """
     asked = {name: value for name, value in asked.items() if value is not None}
+    asked.setdefault(
+        "adapter", dict(pipe.active_mix)
+    )  # others may become the active ones: the session's stay
     if (
         isinstance(start_beat, bool)
         or not isinstance(start_beat, (int, float))
@@ -75,7 +83,7 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
     check_asked(pipe, asked)
     sheet = _write_lead_sheet(pipe, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
-    return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet)
+    return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet, _transformer(pipe, asked))
 
 
 def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, Any]) -> Plan:
@@ -86,6 +94,8 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     """
     if unknown := sorted(set(changes) - set(UPDATE_FIELDS)):
         raise ValueError(f"cannot update {', '.join(unknown)}; choose from {', '.join(UPDATE_FIELDS)}")
+    if changes.get("adapter", {}) is None:
+        changes = {**changes, "adapter": {}}  # none
     if missing := sorted(name for name, value in changes.items() if value is None):
         raise ValueError(
             f"{', '.join(missing)} is None; give a value, or leave it out to keep what is played"
@@ -104,7 +114,10 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     lead_sheet = before.lead_sheet
     if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
         lead_sheet = _write_lead_sheet(pipe, asked, changes, before)
-    return Plan(asked, style, lead_sheet, before.seeds + ("seed" in changes))
+    transformer = before.transformer
+    if changes.keys() & {"adapter", "adapter_scale"}:
+        transformer = _transformer(pipe, asked)
+    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes))
 
 
 def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
@@ -116,13 +129,18 @@ def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
     seed = asked["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")
-    pipe.check_inputs(**{name: value for name, value in asked.items() if name != "seed"})
+    own = ("seed", "adapter", "adapter_scale")
+    pipe.check_inputs(**{name: value for name, value in asked.items() if name not in own})
     if not isinstance(asked.get("lead_sheet"), (LeadSheet, type(None))):
         raise ValueError(f"lead_sheet {asked['lead_sheet']!r}: a live session follows one LeadSheet")
     if isinstance(asked["prompt"], list):
         raise ValueError(
             "a live session has one prompt, not a list; for a mix give {'bebop': 0.7, 'bossa': 0.3}"
         )
+
+
+def _transformer(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> RealTimeJazzFlowTransformer:
+    return pipe.transformer_for(pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0)))
 
 
 def _write_lead_sheet(

@@ -98,7 +98,7 @@ class LiveSession:
         self._frame = 0  # where the next block starts
         self._largest: int | None = first_block_frames  # block that may be made yet; None: any
         self._seeds, self._generator = plan.seeds, torch.Generator().manual_seed(plan.seed)
-        stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames)
+        stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames, plan.transformer)
         self._rows = (stream, 0)  # the stream that the session's state is in, and its row there
         self.context_audio = None if context is None else play_context(stream, context)
 
@@ -191,7 +191,9 @@ class LiveSession:
         """Change what is played, from the next block on that has not begun.
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
-        block_frames and seed, as `RealTimeJazzPipeline.live` does. What the listener never fixed follows the
+        block_frames, seed, adapter and adapter_scale, as `RealTimeJazzPipeline.live` does; None as the adapter
+        is none. The model of another mix of adapters is made here, in the caller's thread, unless it is at hand;
+        the block that is being made, or played, does not wait for it. What the listener never fixed follows the
         prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
         at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
         cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
@@ -307,6 +309,7 @@ class Take:
             self.plan.guidance_scale != 1.0,
             self.session.window_frames,
             stream.decoder_state is None,
+            id(self.plan.transformer),
         )
 
 
@@ -321,6 +324,7 @@ def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
     worker, joining = sessions[0]._worker, False
     try:
         stream = _joined(sessions)
+        stream.play_on(plans[0].transformer)
         features = [
             pipe.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames) for take in takes
         ]

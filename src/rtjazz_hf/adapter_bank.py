@@ -1,0 +1,498 @@
+"""Adapters at play: loaded beside the pipeline, blended at any strength, and heard in whole blocks.
+
+A mix of adapters becomes a transformer of its own: it shares every weight with the base but those of the layers
+that the adapters change, which hold base + sum of strength * change. So a block with adapters costs what a block
+costs, packed weights included; the base is never written to, and unloading has nothing to undo; every live session
+plays its own mix; and a swap is another model for the next block, made before that block begins. Layers in 8 or 4
+bits, where a sum would be rounded, keep the change beside them instead, at some cost in time.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .adapters import (
+    Adapter,
+    LowRank,
+    call_style,
+    check_base,
+    find_adapter,
+    is_attached,
+    read_adapter,
+    save_adapter,
+    split_style,
+)
+from .flow.sharing import shared_copy
+
+if TYPE_CHECKING:
+    from .flow import RealTimeJazzFlowTransformer
+
+Mix: TypeAlias = "tuple[tuple[str, float], ...]"  # names and strengths, those of strength 0 left out
+MAX_MODELS = 4  # mixes that are kept at hand; each holds a second copy of the adapted layers
+COMBINATIONS = ("cat", "svd")
+
+
+# -- one mix, one model ------------------------------------------------------------------------------------------
+class AdaptedLinear(nn.Module):
+    """A quantised layer and the low-rank changes of a mix beside it."""
+
+    def __init__(self, layer: nn.Module, changes: Sequence[tuple[LowRank, float]], dtype: torch.dtype):
+        super().__init__()
+        device = layer.weight.device
+        self.layer = layer
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.down = torch.cat([change.down for change, _ in changes]).to(device, dtype)  # (ranks, in)
+        ups = [strength * change.scale * change.up.float() for change, strength in changes]
+        self.up = torch.cat(ups, dim=1).to(device, dtype)  # (out, ranks)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        low = F.linear(hidden.to(self.down.dtype), self.down)
+        return self.layer(hidden) + F.linear(low, self.up).to(hidden.dtype)
+
+
+def _is_quantized(layer: nn.Module) -> bool:
+    return not layer.weight.is_floating_point()
+
+
+def adapted_transformer(
+    transformer: RealTimeJazzFlowTransformer, mix: Sequence[tuple[Adapter, float]]
+) -> RealTimeJazzFlowTransformer:
+    """A transformer that plays as `transformer` with these adapters at these strengths; it is left as it is.
+
+    Raises:
+        ValueError: DoRA on quantised layers.
+    """
+    changes: dict[str, list[tuple[LowRank, float]]] = {}
+    for adapter, strength in mix:
+        for name, change in adapter.layers.items():
+            changes.setdefault(name, []).append((change, strength))
+    with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode cannot be packed
+        model, layers = shared_copy(transformer, changes)
+        for name, layer in layers.items():
+            if _is_quantized(layer):
+                if any(change.magnitude is not None for change, _ in changes[name]):
+                    raise ValueError(
+                        "a DoRA adapter rescales whole weights and cannot be played on quantised layers: load the "
+                        "base whole, or use a LoRA adapter"
+                    )
+                parent, _, leaf = name.rpartition(".")
+                model.get_submodule(parent)._modules[leaf] = AdaptedLinear(
+                    layer, changes[name], transformer.dtype
+                )
+                continue
+            weight = layer.weight.detach()
+            merged = weight.float()
+            merged = merged + sum(strength * change.change(weight) for change, strength in changes[name])
+            layer._parameters["weight"] = nn.Parameter(
+                merged.to(weight.dtype), requires_grad=layer.weight.requires_grad
+            )
+        model.pack_weights()
+    return model
+
+
+class _Model(NamedTuple):
+    base: RealTimeJazzFlowTransformer
+    stamp: tuple  # of the base's weights when it was made
+    model: RealTimeJazzFlowTransformer
+
+
+class AdapterBank:
+    """The adapters that a pipeline has loaded, and the models that were made with them.
+
+    Attributes:
+        adapters: by name. active: the mix that calls and new sessions play unless told otherwise.
+        fused: the mix in the pipeline's own transformer, and the transformer as it was before.
+    """
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, Adapter] = {}
+        self.active: Mix = ()
+        self.enabled = True
+        self.fused: tuple[Mix, RealTimeJazzFlowTransformer] | None = None
+        self._models: OrderedDict[Mix, _Model] = OrderedDict()
+        self._lock = threading.Lock()  # a session may be updated while another starts
+
+    def check_names(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self.adapters]
+        if unknown:
+            raise ValueError(
+                f"adapter {', '.join(map(repr, unknown))} is not loaded; loaded: "
+                f"{', '.join(map(repr, self.adapters)) or 'none'}; load it with load_lora_weights first"
+            )
+
+    def mix(self, adapter: str | Mapping[str, float] | None, scale: float = 1.0) -> Mix:
+        """What the listener asks for as a mix: a name, names and strengths, or None for none.
+
+        Raises:
+            ValueError: an adapter that is not loaded or is fused, or a strength that is not from 0 to 1.
+        """
+        if isinstance(adapter, str):
+            adapter = {adapter: 1.0}
+        elif adapter is None:
+            adapter = {}
+        if not isinstance(adapter, Mapping) or not all(isinstance(name, str) for name in adapter):
+            raise ValueError(
+                f"adapter {adapter!r}: give a name, names and strengths such as {{'a': 0.7, 'b': 0.3}}, or None"
+            )
+        self.check_names(list(adapter))
+        scale = _strength(scale, "adapter_scale")
+        weights = {
+            name: scale * _strength(weight, f"the strength of {name!r}") for name, weight in adapter.items()
+        }
+        mix = tuple(sorted((name, weight) for name, weight in weights.items() if weight > 0))
+        fused = dict(self.fused[0]) if self.fused else {}
+        if twice := [name for name, _ in mix if name in fused]:
+            raise ValueError(f"adapter {', '.join(map(repr, twice))} is fused already: unfuse_lora first")
+        return mix
+
+    def model(self, base: RealTimeJazzFlowTransformer, mix: Mix) -> RealTimeJazzFlowTransformer:
+        """`base` with a mix: made once, and anew when the base's weights are not what they were."""
+        if not mix:
+            return base
+        if is_attached(base):
+            raise ValueError(
+                "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) "
+                "before others are played"
+            )
+        with self._lock:
+            stamp = self._stamp(base, mix)
+            known = self._models.get(mix)
+            if known is None or known.base is not base or known.stamp != stamp:
+                model = adapted_transformer(base, [(self.adapters[name], weight) for name, weight in mix])
+                self._models[mix] = known = _Model(base, stamp, model)
+            self._models.move_to_end(mix)
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)  # those who play it still hold it
+            return known.model
+
+    def _stamp(self, base: RealTimeJazzFlowTransformer, mix: Mix) -> tuple:
+        """Changes with every weight of the base: when it is moved, trained, or compiled anew."""
+        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in base.parameters()]
+        return tuple(id(self.adapters[name]) for name, _ in mix), id(base._denoise_step), tuple(weights)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Let go of the models that were made with these adapters."""
+        with self._lock:
+            for mix in [mix for mix in self._models if any(name in names for name, _ in mix)]:
+                del self._models[mix]
+
+    def styles(self) -> dict[str, torch.Tensor]:
+        """Learnt style embeddings, by the names they are called by."""
+        styles = {}
+        for name, adapter in self.adapters.items():
+            if adapter.style is not None:
+                styles[name] = adapter.style
+                styles.setdefault(adapter.style_name or name, adapter.style)
+        return styles
+
+
+def _strength(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{what} is {value!r}: choose a number from 0 (not heard) to 1 (as trained)")
+    return float(value)
+
+
+# -- the pipeline's part -------------------------------------------------------------------------------------------
+class AdapterMixin:
+    """The adapter methods of `RealTimeJazzPipeline`; named and called as diffusers' are.
+
+    Live sessions hold the mix that they were started or last updated with: what follows changes what calls and
+    new sessions play. Strengths are from 0, not heard, to 1, as trained.
+    """
+
+    transformer: RealTimeJazzFlowTransformer
+    _adapters: AdapterBank
+
+    @property
+    def _base_name(self) -> str:
+        return str(self.config.get("_name_or_path") or "this pipeline")
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path: str | Path,
+        adapter_name: str | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        check_base: bool = True,
+    ) -> str:
+        """Load an adapter from a folder or the Hub and make it the active one, at strength 1; its name.
+
+        Args:
+            adapter_name: "default_0", "default_1", ... unless given.
+            check_base: False takes an adapter of another base (such as a fine-tune of it) whose shapes fit.
+
+        Raises:
+            OSError: not found or not reachable. ValueError: a pickle, a damaged or unusable adapter, one of another
+                base, rank or shape, or a name that is taken.
+        """
+        if adapter_name is None:
+            adapter_name = next(
+                name for n in range(10**6) if (name := f"default_{n}") not in self._adapters.adapters
+            )
+        self._check_new_name(adapter_name)
+        folder = find_adapter(pretrained_model_name_or_path, revision, token, cache_dir, local_files_only)
+        self._add_adapter(adapter_name, read_adapter(folder), check_base)
+        return adapter_name
+
+    def _check_new_name(self, name: str) -> None:
+        if not isinstance(name, str) or not name.strip() or "." in name:
+            raise ValueError(f"adapter_name {name!r}: give a name without dots")
+        if name in self._adapters.adapters:
+            raise ValueError(
+                f"an adapter {name!r} is loaded already: give another adapter_name, or delete_adapters({name!r}) first"
+            )
+
+    def _add_adapter(self, name: str, adapter: Adapter, strict: bool) -> None:
+        bank = self._adapters
+        base = bank.fused[1] if bank.fused else self.transformer
+        if is_attached(base):
+            raise ValueError(
+                "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) "
+                "before others are loaded"
+            )
+        check_base(adapter, base, self._base_name, strict)
+        bank.adapters[name] = adapter
+        try:
+            bank.model(self.transformer, ((name, 1.0),))  # so that a session swaps to it at once
+        except BaseException:
+            del bank.adapters[name]
+            raise
+        bank.active = ((name, 1.0),)
+
+    def lora_state_dict(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
+        """The tensors of a loaded adapter, under PEFT's names."""
+        return self._adapters.adapters[self._one_adapter(adapter_name)].state_dict()
+
+    def save_lora_weights(self, save_directory: str | Path, adapter_name: str | None = None) -> None:
+        """Write an adapter as a folder that `load_lora_weights` and PEFT read: a loaded one, or one in training.
+
+        Raises:
+            ValueError: no such adapter, or no name where there are several.
+        """
+        name = self._base_name if self.config.get("_name_or_path") else None
+        attached = list(getattr(self.transformer, "peft_config", {})) if is_attached(self.transformer) else []
+        if attached and (adapter_name in attached or (adapter_name is None and len(attached) == 1)):
+            save_adapter(self.transformer, save_directory, adapter_name or attached[0], base_name=name)
+            return
+        adapter = self._adapters.adapters[self._one_adapter(adapter_name)]
+        known = adapter.config.get("base_model_name_or_path")
+        adapter.save(save_directory, None if known else name)
+
+    def _one_adapter(self, name: str | None) -> str:
+        names = list(self._adapters.adapters)
+        if name is None:
+            if len(names) != 1:
+                raise ValueError(
+                    f"adapter_name: choose from {', '.join(names) or 'none, as no adapter is loaded'}"
+                )
+            return names[0]
+        self._adapters.check_names([name])
+        return name
+
+    def set_adapters(
+        self, adapter_names: str | Sequence[str], adapter_weights: float | Sequence[float] | None = None
+    ) -> None:
+        """Make these adapters the active ones, at these strengths (1 by default; one for all, or one each).
+
+        Raises:
+            ValueError: an adapter that is not loaded, or a strength that is not from 0 to 1.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        weights = 1.0 if adapter_weights is None else adapter_weights
+        weights = list(weights) if isinstance(weights, Sequence) else [weights] * len(names)
+        if len(weights) != len(names) or len(set(names)) != len(names):
+            raise ValueError(
+                f"{len(weights)} strengths for the adapters {', '.join(names)}: give each adapter once, and one "
+                "strength, or one for each"
+            )
+        mix = self._adapters.mix(dict(zip(names, weights)))
+        self._adapters.model(self.transformer, mix)
+        self._adapters.active, self._adapters.enabled = mix, True
+
+    def get_active_adapters(self) -> list[str]:
+        """Names of the adapters that calls and new sessions play."""
+        return [name for name, _ in self.active_mix]
+
+    @property
+    def active_mix(self) -> Mix:
+        """The active adapters and their strengths; one that is fused is heard without being active."""
+        bank = self._adapters
+        fused = dict(bank.fused[0]) if bank.fused else {}
+        return tuple(pair for pair in bank.active if pair[0] not in fused) if bank.enabled else ()
+
+    def list_adapters(self) -> list[str]:
+        """Names of all that are loaded."""
+        return list(self._adapters.adapters)
+
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """As diffusers gives it: by component."""
+        return {"transformer": self.list_adapters()}
+
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        svd_rank: int | None = None,
+    ) -> None:
+        """Make one adapter, which can be saved, of several: the sum of their changes by weight.
+
+        Args:
+            weights: any numbers. combination_type: "cat", exact, whose rank is the sum of theirs; or "svd", the
+                nearest of rank `svd_rank` (by default the largest of theirs).
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed. DoRA adapters have no such sum.
+        """
+        self._check_new_name(adapter_name)
+        self._adapters.check_names(adapters)
+        good = all(isinstance(w, (int, float)) and math.isfinite(w) for w in weights)
+        if not adapters or len(adapters) != len(weights) or not good:
+            raise ValueError(f"weights {weights!r} for adapters {adapters!r}: give one number for each")
+        if combination_type not in COMBINATIONS:
+            raise ValueError(f"combination_type {combination_type!r}: choose from {', '.join(COMBINATIONS)}")
+        parts = [self._adapters.adapters[name] for name in adapters]
+        if any(part.uses_dora for part in parts):
+            raise ValueError("a DoRA adapter cannot be summed into another: blend it with set_adapters")
+        before = self._adapters.active
+        self._add_adapter(adapter_name, _weighted(parts, weights, combination_type, svd_rank), strict=False)
+        self._adapters.active = before
+
+    def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
+        """Unload adapters; a session that plays one goes on with it until it is updated.
+
+        Raises:
+            ValueError: one that is not loaded, or is fused.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        bank = self._adapters
+        bank.check_names(names)
+        if fused := [name for name, _ in (bank.fused[0] if bank.fused else ()) if name in names]:
+            raise ValueError(f"adapter {', '.join(map(repr, fused))} is fused: unfuse_lora first")
+        for name in names:
+            bank.adapters.pop(name, None)
+        bank.active = tuple(pair for pair in bank.active if pair[0] not in names)
+        bank.forget(names)
+
+    def unload_lora_weights(self) -> None:
+        """Unload all adapters. What was fused stays in the weights for good, as in diffusers: unfuse first if it
+        is not to."""
+        bank = self._adapters
+        names, bank.adapters, bank.active, bank.fused = list(bank.adapters), {}, (), None
+        bank.forget(names)
+
+    def enable_lora(self) -> None:
+        """Play the active adapters again."""
+        self._adapters.enabled = True
+
+    def disable_lora(self) -> None:
+        """Play without adapters; which ones are active is kept."""
+        self._adapters.enabled = False
+
+    def fuse_lora(self, adapter_names: Sequence[str] | None = None, lora_scale: float = 1.0) -> None:
+        """Put the active adapters (or these, at strength 1) into the transformer's own weights.
+
+        The pipeline gets another transformer, which can be saved; `unfuse_lora` gives it back the one it had, to
+        the bit. Sessions go on with what they play.
+
+        Raises:
+            ValueError: nothing to fuse, fused already, or quantised weights, which cannot take it.
+        """
+        bank = self._adapters
+        if bank.fused:
+            raise ValueError("adapters are fused already: unfuse_lora first")
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        mix = bank.mix(dict(self.active_mix) if names is None else dict.fromkeys(names, 1.0), lora_scale)
+        if not mix:
+            raise ValueError("no adapter is active: load_lora_weights or set_adapters first")
+        if any(isinstance(m, nn.Linear) and _is_quantized(m) for m in self.transformer.modules()):
+            raise ValueError(
+                "quantised weights cannot take an adapter: fuse it into the whole ones, then quantise"
+            )
+        before = self.transformer
+        self.transformer = bank.model(before, mix)
+        bank.fused = (mix, before)
+        bank.forget(self.list_adapters())
+
+    def unfuse_lora(self) -> None:
+        """Undo `fuse_lora`: the weights are those from before, to the bit.
+
+        Raises:
+            ValueError: nothing is fused.
+        """
+        bank = self._adapters
+        if not bank.fused:
+            raise ValueError("no adapter is fused")
+        (_, before), bank.fused = bank.fused, None
+        self.transformer = before.to(self.transformer.device, self.transformer.dtype)
+        bank.forget(self.list_adapters())
+
+    # -- for calls and sessions ------------------------------------------------------------------------------
+    def adapter_mix(self, adapter: str | Mapping[str, float] | None, scale: float = 1.0) -> Mix:
+        """What a listener asks for, checked; see `AdapterBank.mix`."""
+        return self._adapters.mix(adapter, scale)
+
+    def transformer_for(self, mix: Mix) -> RealTimeJazzFlowTransformer:
+        """The transformer that plays a mix of adapters; the pipeline's own for an empty one."""
+        return self._adapters.model(self.transformer, mix)
+
+    def _check_saveable(self) -> None:
+        fused = dict(self._adapters.fused[0]) if self._adapters.fused else {}
+        left = [name for name in self._adapters.adapters if name not in fused]
+        if left:
+            raise ValueError(
+                f"adapter {', '.join(map(repr, left))} is loaded and would not be in the folder: fuse_lora or "
+                "unload_lora_weights before the pipeline is saved, and save the adapter on its own with "
+                "save_lora_weights"
+            )
+
+    def _encode_words(self, words: str, encode: Any) -> torch.Tensor:
+        """Words to a style embedding `(1, style_dim)`, with the learnt styles that they call."""
+        styles = self._adapters.styles()
+        rest, called = split_style(words, styles)
+        if not called:
+            return encode(words)
+        embedding = encode(rest)[0] if rest else None
+        device = self._execution_device
+        return call_style(embedding, [styles[name].to(device) for name in called])[None]
+
+
+def _weighted(parts: Sequence[Adapter], weights: Sequence[float], how: str, svd_rank: int | None) -> Adapter:
+    layers, ranks = {}, {}
+    for name in dict.fromkeys(name for part in parts for name in part.layers):
+        terms = [(part.layers[name], weight) for part, weight in zip(parts, weights) if name in part.layers]
+        down = torch.cat([term.down.float() for term, _ in terms])
+        up = torch.cat([weight * term.scale * term.up.float() for term, weight in terms], dim=1)
+        if how == "svd":
+            rank = svd_rank or max(term.down.shape[0] for term, _ in terms)
+            u, s, v = torch.linalg.svd(up @ down, full_matrices=False)
+            root = s[:rank].sqrt()
+            down, up = root[:, None] * v[:rank], u[:, :rank] * root
+        ranks[name] = down.shape[0]
+        layers[name] = LowRank(down.contiguous(), up.contiguous(), 1.0)
+    rank = max(ranks.values())
+    pattern = {name: own for name, own in ranks.items() if own != rank}
+    first = parts[0].config
+    config = {**first, "r": rank, "lora_alpha": rank, "rank_pattern": pattern, "alpha_pattern": dict(pattern),
+              "use_rslora": False, "target_modules": sorted(layers)}  # fmt: skip
+    styled = [(part.style, abs(w)) for part, w in zip(parts, weights) if part.style is not None and w]
+    style = None
+    if styled:
+        style = F.normalize(sum(w * vector for vector, w in styled), dim=0)
+    return Adapter(layers, config, style)
+
+
+__all__ = ["AdaptedLinear", "AdapterBank", "AdapterMixin", "Mix", "adapted_transformer"]
