@@ -311,7 +311,7 @@ class AdapterMixin:
         """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         weights = 1.0 if adapter_weights is None else adapter_weights
-        weights = list(weights) if isinstance(weights, Sequence) else [weights] * len(names)
+        weights = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(names)
         if len(weights) != len(names) or len(set(names)) != len(names):
             raise ValueError(
                 f"{len(weights)} strengths for the adapters {', '.join(names)}: give each adapter once, and one "
