@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hub_stub import HubStub
 from safetensors.torch import load_file, save_file
 from tiny_models import build_tiny_pipeline
 
@@ -492,3 +498,54 @@ class TestLive:
         pipe.load_lora_weights(folders / "b", "a")
         with pytest.raises(ValueError, match="adapter 'a'"):
             pipe.resume_live(tmp_path / "s.safetensors")
+
+
+class TestHub:
+    """Fetched over HTTP by the real client, in a process of its own whose cache is empty."""
+
+    SCRIPT = """
+        import sys, numpy as np
+        from huggingface_hub import HfApi, scan_cache_dir
+        from test_adapters import build_tiny_pipeline, play
+
+        api = HfApi()
+        for name, folder in (("me/style", sys.argv[1]), ("me/pickle", sys.argv[2])):
+            api.create_repo(name)
+            api.upload_folder(repo_id=name, folder_path=folder)
+        pipe = build_tiny_pipeline()
+        pipe.load_lora_weights(sys.argv[1], "here")
+        pipe.load_lora_weights("me/style", "there", revision="main")
+        assert pipe.get_active_adapters() == ["there"]
+        assert play(pipe).tobytes() == play(pipe, adapter="here").tobytes()
+        assert pipe.encode_prompt("in the style of Anna Blue").shape == (1, 512)
+        files = {file.file_name for repo in scan_cache_dir().repos for rev in repo.revisions for file in rev.files}
+        assert files == {"adapter_config.json", "adapter_model.safetensors", "style_embedding.safetensors"}, files
+        for name in ("me/nothing", "me/pickle"):
+            try:
+                pipe.load_lora_weights(name)
+            except OSError as error:
+                assert name.split("/")[1] in str(error), error
+            else:
+                raise AssertionError(name)
+        print("done")
+    """
+
+    def test_load_by_repository(self, folders, tmp_path):
+        pickle = tmp_path / "pickle"
+        pickle.mkdir()
+        (pickle / "adapter_config.json").write_bytes((folders / "a" / "adapter_config.json").read_bytes())
+        (pickle / "adapter_model.bin").write_bytes(b"never read")
+        for name in ("README.md", "run_me.py", "training.pt"):
+            (folders / "a" / name).write_text("of no interest")
+        paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        with HubStub() as stub:
+            environment = {**os.environ, **stub.environment(tmp_path / "cache"), "PYTHONPATH": paths}
+            environment.pop("HF_HUB_OFFLINE", None)
+            done = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(self.SCRIPT), str(folders / "a"), str(pickle)],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=300,
+            )
+        assert done.returncode == 0 and done.stdout.strip().endswith("done"), done.stderr[-3000:]
