@@ -18,7 +18,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from . import hub
-from .adapter_bank import AdapterBank, AdapterMixin
+from .adapters import AdapterBank, AdapterMixin
 from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .codec import RealTimeJazzCodec
@@ -549,6 +549,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
 
         Args:
+            adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
+                active now: which are later is nothing to a session that has begun.
             first_block_frames: a first block smaller than `block_frames` (6 is the smallest) starts the music
                 sooner; the blocks after it double up to `block_frames`.
             target_latency: instead of `block_frames`, seconds within which a control is to be heard: the

@@ -3,9 +3,6 @@
 An adapter is a folder: `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them (LoRA,
 arXiv:2106.09685; DoRA, arXiv:2402.09353), and, if a style was learnt too, `style_embedding.safetensors`. The
 config's `auto_mapping` tells the fingerprint of the base it was trained on. Nothing pickled is ever read.
-
-To train one: `attach_adapter`, then `save_adapter`. To play with one: `RealTimeJazzPipeline.load_lora_weights`
-(see `adapter_bank`).
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,17 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .audio import whole_or_not_at_all
-from .style import mix_styles
+from ..audio import whole_or_not_at_all
 
 if TYPE_CHECKING:
-    from .flow import RealTimeJazzFlowTransformer
+    from ..flow import RealTimeJazzFlowTransformer
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 STYLE_EMBEDDING = "style_embedding.safetensors"
-ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MAX_RANK = 256
-_PREFIX = "base_model.model."  # PEFT's, of every tensor name
+PREFIX = "base_model.model."  # PEFT's, of every tensor name
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SAMPLED = 64  # values of a weight that the fingerprint looks at
 # Features of PEFT's LoRA that change more than a layer's weight, and what they must be here.
@@ -100,10 +95,10 @@ class Adapter:
         """The tensors under PEFT's names."""
         tensors = {}
         for name, layer in self.layers.items():
-            tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.down
-            tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.up
+            tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.down
+            tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.up
             if layer.magnitude is not None:
-                tensors[f"{_PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude
+                tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude
         return tensors
 
     def save(self, folder: str | Path, base_name: str | None = None) -> None:
@@ -111,7 +106,7 @@ class Adapter:
         config = dict(self.config)
         if base_name is not None:
             config["base_model_name_or_path"] = base_name
-        _write(folder, self.state_dict(), config, self.style, self.style_name)
+        write_adapter(folder, self.state_dict(), config, self.style, self.style_name)
 
 
 # -- the base ------------------------------------------------------------------------------------------------
@@ -288,9 +283,19 @@ def _check_config(config: dict[str, Any], folder: Path) -> None:
         raise ValueError(f"the adapter in {folder} has rank r={rank!r}; choose 1 to {MAX_RANK}")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise ValueError(f"the adapter in {folder} has lora_alpha={alpha!r}; it must be a number")
-    for name in ("rank_pattern", "alpha_pattern", "auto_mapping"):
-        if not isinstance(config.get(name) or {}, dict):
-            raise ValueError(f"the adapter in {folder} has {name}={config[name]!r}; it must be an object")
+    if not isinstance(config.get("auto_mapping") or {}, dict):
+        raise ValueError(
+            f"the adapter in {folder} has auto_mapping={config['auto_mapping']!r}; it must be an object"
+        )
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern = config.get(name) or {}
+        good = isinstance(pattern, dict) and all(
+            re.fullmatch(r"\^?[\w.]+", key) and type(value) in (int, float) for key, value in pattern.items()
+        )
+        if not good:
+            raise ValueError(
+                f"the adapter in {folder} has {name}={pattern!r}; it must give layers' names numbers"
+            )
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -313,7 +318,7 @@ def _layers_of(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: P
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         match = re.fullmatch(
-            r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?", key.removeprefix(_PREFIX)
+            r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?", key.removeprefix(PREFIX)
         )
         if match is None:
             raise ValueError(f"{path} holds {key!r}, which is no part of a LoRA adapter of linear layers")
@@ -346,12 +351,15 @@ def _layers_of(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: P
 
 
 def _pattern(pattern: Mapping[str, Any] | None, name: str, default: Any) -> Any:
-    """PEFT's rule: a key is a regular expression of the name's end."""
-    return next((v for key, v in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", name)), default)
+    """What a config says of the layer `name`, if it names it or the end of its name."""
+    for key, value in (pattern or {}).items():
+        if name == key.removeprefix("^") or name.endswith(f".{key}"):
+            return value
+    return default
 
 
 # -- writing -------------------------------------------------------------------------------------------------
-def _write(
+def write_adapter(
     folder: str | Path,
     tensors: Mapping[str, torch.Tensor],
     config: Mapping[str, Any],
@@ -382,160 +390,12 @@ def _as_json(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else str(value)
 
 
-# -- training ------------------------------------------------------------------------------------------------
-def attach_adapter(
-    transformer: RealTimeJazzFlowTransformer,
-    *,
-    rank: int = 8,
-    alpha: float = 16,
-    targets: Sequence[str] | str = ATTENTION_TARGETS,
-    use_dora: bool = False,
-    dropout: float = 0.0,
-    adapter_name: str = "default",
-    **options: Any,
-) -> RealTimeJazzFlowTransformer:
-    """Put a fresh trainable adapter on `transformer` and freeze everything else; it plays as before until trained.
-
-    Args:
-        targets: ends of names of linear layers. options: further ones of `peft.LoraConfig`.
-
-    Raises:
-        ValueError: a rank, alpha or dropout that cannot be, or targets that the transformer does not have.
-        ImportError: peft is not installed.
-    """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ImportError("training an adapter needs peft: pip install 'rtjazz-hf[train]'") from error
-
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
-        raise ValueError(f"rank {rank!r}: choose a whole number from 1 to {MAX_RANK}")
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha {alpha!r}: choose a number above 0")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout {dropout!r}: choose 0 or more and less than 1")
-    targets = [targets] if isinstance(targets, str) else list(targets)
-    linears = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
-    missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in linears)]
-    if missing or not targets:
-        ends = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
-        raise ValueError(f"targets {', '.join(missing) or 'none'}: choose from {ends}")
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=targets, use_dora=use_dora, lora_dropout=dropout,
-        auto_mapping=_auto_mapping(transformer), **options,
-    )  # fmt: skip
-    transformer.add_adapter(config, adapter_name)
-    return transformer
-
-
-add_lora = attach_adapter
-
-
-def _auto_mapping(transformer: RealTimeJazzFlowTransformer) -> dict[str, str]:
-    kind = type(transformer)
-    return {
-        "base_model_class": kind.__name__,
-        "parent_library": kind.__module__,
-        "base_fingerprint": base_fingerprint(transformer),
-    }
-
-
-def is_attached(transformer: nn.Module) -> bool:
-    """Whether PEFT's layers are in the model, as `attach_adapter` puts them there."""
-    return bool(getattr(transformer, "_hf_peft_config_loaded", False) or hasattr(transformer, "peft_config"))
-
-
-def detach_adapters(transformer: RealTimeJazzFlowTransformer) -> RealTimeJazzFlowTransformer:
-    """Undo `attach_adapter`: the model and its weights as they were, all trainable. What was not saved is lost."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(transformer.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            parent, _, leaf = name.rpartition(".")
-            setattr(transformer.get_submodule(parent), leaf, module.get_base_layer())
-    transformer.__dict__.pop("peft_config", None)
-    transformer._hf_peft_config_loaded = False
-    for parameter in transformer.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
-    return transformer
-
-
-def adapter_parameters(
-    transformer: nn.Module, show: Callable[[str], Any] | None = print
-) -> list[nn.Parameter]:
-    """The trainable parameters, for an optimizer; `show` is told how many they are, and what share of all."""
-    trainable = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
-    total = sum(math.prod(_whole_shape(parameter)) for parameter in transformer.parameters())
-    count = sum(parameter.numel() for parameter in trainable)
-    if show is not None:
-        show(f"trainable: {count:,} of {total:,} parameters ({100 * count / total:.2f}%)")
-    return trainable
-
-
-def _whole_shape(parameter: nn.Parameter) -> Iterable[int]:
-    state = getattr(parameter, "quant_state", None)  # of bitsandbytes' 4 bits, two in a byte
-    return parameter.shape if state is None else state.shape
-
-
-def save_adapter(
-    transformer: RealTimeJazzFlowTransformer,
-    folder: str | Path,
-    adapter_name: str = "default",
-    *,
-    base_name: str | None = None,
-    style_embedding: torch.Tensor | None = None,
-    style_name: str | None = None,
-) -> None:
-    """Write an attached adapter as a folder that `load_lora_weights` reads, and PEFT too.
-
-    Args:
-        base_name: bundled name, Hub id or folder of the pipeline that it was trained on.
-        style_embedding: `(style_dim,)`, learnt beside it; `style_name`: what "in the style of <name>" calls it by.
-
-    Raises:
-        ValueError: no such adapter is attached.
-    """
-    configs = getattr(transformer, "peft_config", {})
-    if adapter_name not in configs:
-        raise ValueError(
-            f"adapter {adapter_name!r} is not attached; attached: {', '.join(configs) or 'none'}"
-        )
-    from peft import get_peft_model_state_dict
-
-    tensors = get_peft_model_state_dict(transformer, adapter_name=adapter_name)
-    config = {**configs[adapter_name].to_dict(), "inference_mode": True}
-    config["base_model_name_or_path"] = base_name or config.get("base_model_name_or_path")
-    config["auto_mapping"] = _auto_mapping(transformer)
-    _write(folder, {_PREFIX + name.removeprefix(_PREFIX): t for name, t in tensors.items()}, config,
-           style_embedding, style_name)  # fmt: skip
-
-
-# -- the phrase ----------------------------------------------------------------------------------------------
-def split_style(words: str, names: Iterable[str]) -> tuple[str, list[str]]:
-    """Take "in the style of <name>" out of `words`: what is left, and those of `names` that were called."""
-    by_name = {name.casefold(): name for name in names}
-    if not by_name:
-        return words, []
-    options = "|".join(re.escape(name) for name in sorted(by_name, key=len, reverse=True))
-    phrase = re.compile(rf"[,;]?\s*\bin the style of\s+[\"']?({options})[\"']?(?!\w)", re.IGNORECASE)
-    called = [by_name[match.casefold()] for match in phrase.findall(words)]
-    return phrase.sub("", words).strip(" ,;."), called
-
-
-def call_style(words: torch.Tensor | None, styles: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The style embedding of words with a learnt style: the unit vector half-way between the two.
-
-    Args:
-        words: `(style_dim,)`, of the prompt without the phrase; None if nothing else was said.
-        styles: learnt embeddings `(style_dim,)`, all that were called, in equal parts.
-    """
-    style = mix_styles(torch.stack(list(styles)), [1.0] * len(styles))
-    return style if words is None else mix_styles(torch.stack([words, style.to(words)]), [1.0, 1.0])
-
-
 __all__ = [
-    "ATTENTION_TARGETS", "Adapter", "adapter_parameters", "add_lora", "attach_adapter", "base_fingerprint",
-    "call_style", "check_base", "detach_adapters", "find_adapter", "is_attached", "read_adapter", "save_adapter",
-    "split_style",
-]  # fmt: skip
+    "Adapter",
+    "LowRank",
+    "base_fingerprint",
+    "check_base",
+    "find_adapter",
+    "read_adapter",
+    "write_adapter",
+]
