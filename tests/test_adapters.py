@@ -507,6 +507,7 @@ class TestLive:
 
     def test_saved_session_plays_on(self, pipe, folders, tmp_path):
         with pipe.live("swing", **OPTIONS, adapter={"a": 0.7, "b": 0.3}) as session:
+            session.update(adapter={"a": np.float32(0.5), "b": 1}, adapter_scale=np.float32(0.5))
             blocks(session, 2)
             session.save(tmp_path / "s.safetensors")
             wanted = blocks(session, 2)

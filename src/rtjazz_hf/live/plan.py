@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,13 @@ def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
 
 
 def _transformer(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> RealTimeJazzFlowTransformer:
-    return pipe.transformer_for(pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0)))
+    """The one that plays the adapters asked for, whose strengths become plain numbers, which a file can hold."""
+    mix = pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0))
+    if isinstance(asked.get("adapter"), Mapping):
+        asked["adapter"] = {name: float(weight) for name, weight in asked["adapter"].items()}
+    if "adapter_scale" in asked:
+        asked["adapter_scale"] = float(asked["adapter_scale"])
+    return pipe.transformer_for(mix)
 
 
 def _write_lead_sheet(
