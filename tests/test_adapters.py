@@ -133,6 +133,25 @@ class TestTraining:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             attach_adapter(tiny_pipeline.transformer, **wrong)
 
+    @pytest.mark.parametrize("precision", [None, "int8", "nf4"])
+    def test_adapter_and_style_learn(self, tmp_path, precision):
+        pipe = build_tiny_pipeline()
+        known = base_fingerprint(pipe.transformer)
+        if precision:
+            pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")
+            pipe.quantize(precision)
+        transformer = attach_adapter(pipe.transformer, rank=2).train()
+        clean, noisy = torch.randn(2, 1, transformer.config.num_channels, 24)
+        style = torch.nn.Parameter(STYLE.clone())
+        called = call_style(torch.randn(512), [style])[None]
+        output = transformer(noisy, torch.tensor([0.3]), None, called, context=clean, block_frames=12).sample
+        output.square().mean().backward()
+        assert style.grad.any()
+        assert all(parameter.grad is not None for parameter in adapter_parameters(transformer, show=None))
+        pipe.save_lora_weights(tmp_path / "x")
+        config = json.loads((tmp_path / "x" / "adapter_config.json").read_text())
+        assert config["auto_mapping"]["base_fingerprint"] == known
+
     def test_a_training_pipeline_saves_its_adapter_and_not_itself(self, tmp_path):
         pipe = build_tiny_pipeline()
         attach_adapter(pipe.transformer, rank=2)

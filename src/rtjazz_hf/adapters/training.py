@@ -138,7 +138,8 @@ def save_adapter(
         )
     from peft import get_peft_model_state_dict
 
-    tensors = get_peft_model_state_dict(transformer, adapter_name=adapter_name)
+    # no embedding layers: PEFT would look for the base's vocabulary on the Hub
+    tensors = get_peft_model_state_dict(transformer, adapter_name=adapter_name, save_embedding_layers=False)
     config = {**configs[adapter_name].to_dict(), "inference_mode": True}
     config["base_model_name_or_path"] = base_name or config.get("base_model_name_or_path")
     config["auto_mapping"] = _auto_mapping(transformer)
