@@ -113,12 +113,14 @@ class TestMidiClock:
         assert clock.beat_at(at) == pytest.approx(0, abs=1e-6)
         clock.receive(Message("note_on", note=60), now.now)  # not of the clock
 
-    def test_a_clock_that_is_gone_does_not_run(self):
+    def test_a_clock_that_falls_silent_runs_on_and_says_so(self):
         clock, now = clock_with(48)
+        assert clock.problem is None
         now.now += 0.6
-        assert not clock.alive and not clock.running
-        clock.receive(Message("clock"), now.now)  # back: the old ticks say nothing of the new ones
-        assert clock.tempo is None
+        assert not clock.alive and clock.running and clock.problem == "the MIDI clock has fallen silent"
+        clock.receive(Message("clock"), now.now)  # back; what counts is the ticks
+        feed(clock, now, 12, 90)
+        assert clock.tempo == pytest.approx(90) and clock.beat_at(now.now) == pytest.approx(60 / 24)
 
 
 class TestFollowing:
@@ -309,8 +311,12 @@ class TestPorts:
         port = MidiInput("Mixer", clock, backend)
         backend.callback(Message("start"))
         assert clock.location == 1 and not port.gone
+        for _ in range(8):
+            backend.callback(Message("clock"))
         backend.inputs = []
         assert port.gone
+        time.sleep(0.55)
+        assert clock.problem == "the MIDI port 'Mixer' is gone"
 
     def test_a_port_that_does_not_open(self):
         with pytest.raises(OSError, match="'Mixer' cannot be opened \\(busy\\)"):

@@ -21,6 +21,7 @@ from .cli_benchmark import add_benchmark
 from .cli_codec import add_codec
 from .cli_common import Parser, Refused, add_command, check_sampling, load_pipeline
 from .cli_evaluate import add_evaluate
+from .cli_play import add_play
 
 if TYPE_CHECKING:
     from .music import LeadSheet
@@ -80,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rtjazz {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     _add_generate(commands)
+    add_play(commands)
     add_evaluate(commands)
     add_codec(commands)
     add_benchmark(commands)

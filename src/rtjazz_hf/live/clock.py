@@ -40,6 +40,7 @@ class Clock(Protocol):
         running: whether the music of the set plays.
         tempo: beats per minute; None while not known yet.
         location: a number that changes when the set starts, or goes on from another place.
+        problem: why the band is on its own just now, though the set is running; None where all is well.
     """
 
     @property
@@ -48,6 +49,8 @@ class Clock(Protocol):
     def tempo(self) -> float | None: ...
     @property
     def location(self) -> int: ...
+    @property
+    def problem(self) -> str | None: ...
     def beat_at(self, seconds: float) -> float: ...
 
 
@@ -77,6 +80,8 @@ class MidiClock:
         self._playing = False
         self._location = 0
         self._line: tuple[float, float, float] | None = None  # seconds a tick, a tick's number and its time
+        self._new_ticks = False  # since the line was drawn
+        self.port: MidiInput | None = None  # where the messages come from, if anybody tells
 
     def receive(self, message: Any, seconds: float | None = None) -> None:
         """Take in a `mido.Message` (others than those of the clock are passed over) at `seconds`, or now."""
@@ -103,16 +108,16 @@ class MidiClock:
             self._ticks.clear()
         self._ticks.append((self._next, seconds))
         self._next += 1
-        self._line = None
+        self._new_ticks = True
 
     def _locate(self, position: int) -> None:
         self._origin = self._next - position
         self._location += 1
 
     def _fitted(self) -> tuple[float, float, float] | None:
-        if self._line is None and len(self._ticks) >= _LEAST_TICKS:
+        if self._new_ticks and len(self._ticks) >= _LEAST_TICKS:
             numbers, times = np.array(self._ticks, dtype=np.float64).T
-            self._line = fit_ticks(numbers, times)
+            self._line, self._new_ticks = fit_ticks(numbers, times), False
         return self._line
 
     @property
@@ -123,10 +128,16 @@ class MidiClock:
 
     @property
     def running(self) -> bool:
-        """Started, with ticks coming in and enough of them to tell the tempo."""
-        alive = self.alive
+        """Started and not stopped, the tempo known. A clock that only falls silent runs on at its last tempo."""
         with self._lock:
-            return alive and self._playing and self._fitted() is not None
+            return self._playing and self._fitted() is not None
+
+    @property
+    def problem(self) -> str | None:
+        if self.alive:
+            return None
+        gone = self.port is not None and self.port.gone
+        return f"the MIDI port {self.port.name!r} is gone" if gone else "the MIDI clock has fallen silent"
 
     @property
     def tempo(self) -> float | None:
@@ -243,6 +254,10 @@ class LinkClock:
         return self._location
 
     @property
+    def problem(self) -> None:
+        return None  # a peer that leaves leaves the beat behind
+
+    @property
     def num_peers(self) -> int:
         return int(self._link.num_peers)
 
@@ -260,7 +275,6 @@ def _open_link(tempo: float) -> Any:
     except ImportError as error:
         raise ImportError("Ableton Link needs aalink; run: pip install 'rtjazz-hf[link]'") from error
     import asyncio
-
 
     async def made() -> Any:  # it wants a loop for its listeners; there are none here, so the loop may end
         return aalink.Link(tempo)
@@ -305,6 +319,9 @@ class ClockFollower:
         tempo = self.clock.tempo
         if not self.clock.running or tempo is None:
             self.problem = "the clock stands still"
+            return False
+        if self.clock.problem is not None:
+            self.problem = f"{self.clock.problem}: the band plays on at {session.lead_sheet.tempo:.1f} BPM"
             return False
         if not MIN_TEMPO <= tempo <= MAX_TEMPO:
             self.problem = (
@@ -464,7 +481,7 @@ class MidiInput:
     def __init__(self, name: str, clock: MidiClock, backend: Any = None):
         self._backend = backend or import_mido()
         self.name = choose_port(name, "input", self._backend)
-        self.clock = clock
+        clock.port = self
         try:
             self._port = self._backend.open_input(self.name, callback=clock.receive)
         except Exception as error:

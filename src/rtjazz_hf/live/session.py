@@ -38,6 +38,7 @@ class LiveBlock:
         tempo: beats per minute.
         latents: float32 `(latent_dim, frames)`, as the codec's decoder took them.
         seconds: time it took to make.
+        lead_sheet: what it follows.
     """
 
     audio: np.ndarray
@@ -48,6 +49,7 @@ class LiveBlock:
     tempo: float
     latents: np.ndarray
     seconds: float
+    lead_sheet: LeadSheet
 
     @property
     def duration(self) -> float:
@@ -296,6 +298,7 @@ class LiveSession:
             tempo=take.plan.lead_sheet.tempo,
             latents=latents,
             seconds=seconds,
+            lead_sheet=take.plan.lead_sheet,
         )
 
 
