@@ -155,7 +155,7 @@ def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | Non
         player, prompt, chords=args.chords, instruments=args.instruments, adapters=args.adapter,
         set_tempo=None if clock is None else lambda tempo: _set_clock_tempo(clock, tempo),
     )  # fmt: skip
-    player._say = lambda text: setattr(controls, "message", text)
+    player.say = lambda text: setattr(controls, "message", text)
     stack.enter_context(Screen(player, controls, title="rtjazz play"))
     if args.output != PIPE:
         stack.enter_context(keys(controls.press))
@@ -284,6 +284,8 @@ def _list_devices(sound_api: Any, midi: Any) -> int:
 
 # -- afterwards ------------------------------------------------------------------------------------------------
 def _result(args: argparse.Namespace, player: Any, seed: int) -> dict[str, Any]:
+    from .audio import SAMPLE_RATE
+
     stats, sheet = player.session.stats(), player.session.lead_sheet
     return {
         "model": str(args.model),
@@ -291,7 +293,7 @@ def _result(args: argparse.Namespace, player: Any, seed: int) -> dict[str, Any]:
         "seed": seed,
         "output": args.output or "sound card",
         "recording": str(player.recorder.path) if player.recorder and player.recorder.samples else None,
-        "duration": player.samples / 48_000,
+        "duration": player.samples / SAMPLE_RATE,
         "real_time_factor": round(stats.real_time_factor, 4) if stats.blocks else None,
         "under_runs": player.under_runs,
         "tempo": sheet.tempo,

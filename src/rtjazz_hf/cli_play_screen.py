@@ -26,7 +26,7 @@ def parse_mix(text: str) -> str | dict[str, float]:
         ValueError: a part without words.
     """
     parts: dict[str, float] = {}
-    for part in re.split(r"\s\+\s", text.strip()):
+    for part in re.split(r"\s\+(?:\s|$)", text.strip()):
         weight, words = re.fullmatch(r"\s*(?:(\d*\.?\d+)\s+(?=\D))?(.*)", part, re.DOTALL).groups()
         if not words.strip():
             raise ValueError(

@@ -72,7 +72,7 @@ class Player:
         self.count_in, self.duration = count_in, duration
         self.samples = 0
         self.under_runs_before = 0  # of an output that was lost
-        self._on_block, self._say = on_block, say
+        self._on_block, self.say = on_block, say
         self._handed = 0  # samples given to the output, silence included
         self._stopped = threading.Event()
         self._followed = False
@@ -105,11 +105,11 @@ class Player:
                     self._play_block()
             drain = not self._stopped.is_set()
         finally:
-            if self.leader is not None:
-                self.leader.close()
             if self.recorder is not None:
                 self.recorder.close()
             self.output.close(drain=drain)
+            if self.leader is not None:  # its last messages belong to what was heard just now
+                self.leader.close()
 
     def heard(self) -> Heard | None:
         """Where the listener is; None before the first sound."""
@@ -160,7 +160,7 @@ class Player:
         except OutputLost as error:
             if self.recorder is None:
                 raise
-            self._say(f"{error}; recording goes on into {self.recorder.path}")
+            self.say(f"{error}; recording goes on into {self.recorder.path}")
             self.under_runs_before += self.output.under_runs
             self.output.close(drain=False)
             self.output, self._handed = PacedOutput(), 0
@@ -168,7 +168,7 @@ class Player:
 
     def _tell(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:
-            self._say(problem)
+            self.say(problem)
         self._problem = problem or self._problem
 
     # -- count-in ------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Player:
             return False
         if follower.align(self.session, heard_at):
             if not self._followed:
-                self._say(f"following the clock at {clock.tempo:.1f} BPM")
+                self.say(f"following the clock at {clock.tempo:.1f} BPM")
             self._followed, self._problem = True, None
         else:
             self._tell(follower.problem)
