@@ -399,6 +399,16 @@ class TestKeys:
         self.type(controls, "9")
         assert "no instrument 9" in controls.message
 
+    def test_a_new_prompt_brings_its_own_band(self, tiny_pipeline):
+        session = tiny_pipeline.live("hard bop quintet", tempo=120, seed=1, **FAST)
+        controls = Controls(Player(session, PacedOutput()), "hard bop quintet")
+        band = list(controls.band)
+        self.type(controls, "1")
+        assert list(session.lead_sheet.instruments) == band[1:]  # nobody fills the place
+        self.type(controls, "pbossa nova, nylon guitar and bass\n")
+        assert controls.muted == set() and "guitar" in controls.band
+        assert controls.band == list(session.lead_sheet.instruments)
+
     def test_prompt_and_mix(self, controls):
         self.type(controls, ">")
         assert "one prompt has no mix" in controls.message

@@ -57,7 +57,7 @@ class Controls:
     ):
         self.player, self.session = player, player.session
         self.mix = dict(prompt) if isinstance(prompt, dict) else {prompt: 1.0}
-        self.band = list(player.session.lead_sheet.instruments)  # the mutes' numbers stay as they are
+        self.band = list(player.session.lead_sheet.instruments)  # whoever may be muted
         self.muted: set[str] = set()
         self.adapters = list(adapters)
         self.adapter = self.adapters[0] if self.adapters else None
@@ -116,10 +116,12 @@ class Controls:
             self._chords, self.message = text, "new chart"
         else:
             mix = parse_mix(text)
-            self.session.update(prompt=mix)
+            # a band that nobody fixed is the prompt's; mutes were of the band before
+            self.session.update(prompt=mix, **({} if self._instruments else {"instruments": []}))
             self.mix = dict(mix) if isinstance(mix, dict) else {mix: 1.0}
             self.message = "new prompt"
-        self._refresh_band()
+            if not self._instruments:
+                self.muted, self.band = set(), list(self.session.lead_sheet.instruments)
 
     def _tempo(self, tempo: float) -> None:
         self._set_tempo(round(tempo, 3))
@@ -156,7 +158,9 @@ class Controls:
         muted = self.muted ^ {name}
         if len(muted) == len(self.band):
             raise ValueError(f"{name} is the last that plays")
-        self.session.update(instruments=self._instruments + [f"-{each}" for each in sorted(muted)])
+        # all by name: with nothing but names to leave out, the band leader may find somebody to fill the place
+        names = [each for each in self.band if each not in muted]
+        self.session.update(instruments=names)
         self.muted = muted
         self.message = f"{name} {'rests' if name in muted else 'plays'}"
 
@@ -167,11 +171,6 @@ class Controls:
         name = self.adapters[(at + 1) % len(self.adapters)]
         self.session.update(adapter=name)
         self.adapter, self.message = name, f"adapter {name}"
-
-    def _refresh_band(self) -> None:
-        playing = self.session.lead_sheet.instruments
-        self.band += [name for name in playing if name not in self.band]
-        self.band = [name for name in self.band if name in playing or name in self.muted]
 
 
 class Screen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -46,7 +47,8 @@ class Player:
 
     Args:
         count_in: bars of clicks before the first bar. duration: seconds of the band; None plays on.
-        follower: a clock to follow: the band waits for its start, and falls silent while it stands still.
+        follower: a clock to follow: the band waits for its start, and falls silent while it stands still; that
+            silence is not recorded.
         leader: told of every block, and sends MIDI clock.
         on_block: called after each block was handed on. say: told what the listener should know, as text.
 
@@ -167,9 +169,10 @@ class Player:
             self._timeline.clear()
 
     def _tell(self, problem: str | None) -> None:
-        if problem is not None and problem != self._problem:
+        kind = None if problem is None else re.sub(r"[\d.]+", "", problem)  # a tempo in it may waver
+        if kind is not None and kind != self._problem:
             self.say(problem)
-        self._problem = problem or self._problem
+        self._problem = kind or self._problem
 
     # -- count-in ------------------------------------------------------------------------------------------
     def _count_in_freely(self) -> None:
