@@ -198,6 +198,23 @@ class TestRecording:
             assert cli.main(command) == 130
         assert soundfile.info(path).frames == 2 * 23_040
 
+    @pytest.mark.parametrize("suffix", ["wav", "flac"])
+    def test_a_full_disk(self, tmp_path, suffix):
+        resource = pytest.importorskip("resource")
+        recorder = Recorder(tmp_path / f"a.{suffix}")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        noise = np.random.default_rng(0).normal(0, 0.1, (2, 9_600)).astype(np.float32)
+        recorder.write(noise)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+            with pytest.raises(OSError, match="cannot be written"):
+                for _ in range(20):
+                    recorder.write(noise)
+            recorder.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert read_audio(recorder.path).shape[1] > recorder.samples - 4_800
+
     def test_a_wav_that_is_too_long(self, tmp_path, monkeypatch):
         monkeypatch.setattr("rtjazz_hf.live.recording._WAV_LIMIT", 8_000)
         recorder = Recorder(tmp_path / "a.wav")
