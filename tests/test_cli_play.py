@@ -303,7 +303,7 @@ class TestSoundCard:
 
     def test_lost_in_play_without_a_recording(self, play):
         code, _, err = play("--duration", "5", card=Card(lose_after=60, speed=4.0))
-        assert code == 1 and "the sound card is lost" in err
+        assert code == 1 and "the sound card is lost" in err and err.count("\n") == 1
         with pytest.raises(OutputLost):
             output = SoundCardOutput(api=Card(hang_after=0), buffer=0.0, lost_after=0.2)
             output.write(np.zeros((2, 480), dtype=np.float32))
@@ -362,6 +362,15 @@ class TestClocks:
         code, _, _ = play("--lead", "Synth", *options, midi=midi)
         assert code == 0 and sent[-1] == "stop"
         assert sent.index("start") == 96 and sent.count("clock") >= 96 + 60
+
+    def test_alone_in_a_link_session_the_tempo_is_the_bands(self, play):
+        pytest.importorskip("aalink")
+        code, out, err = play(
+            "--follow", "link", "--output", "a.wav", "--duration", "1", "--tempo", "97", "--json"
+        )
+        assert code == 0 and "following the clock at 97.0 BPM" in err
+        assert json.loads(out)["tempo"] == pytest.approx(97, rel=0.02)
+        assert soundfile.info("a.wav").frames == 48_000
 
     def test_clicks_join_without_a_seam(self):
         whole = clicks(-4.0, 132.0, 96_000, 4)
