@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 
 from rtjazz_hf import LeadSheet
-from rtjazz_hf.live.clock import (
-    ClockFollower,
-    ClockLeader,
-    LinkClock,
-    MidiClock,
-    MidiInput,
-    choose_port,
-    fit_ticks,
-    open_midi_output,
-)
+from rtjazz_hf.live.clock import ClockFollower, ClockLeader, MidiClock, fit_ticks
 from rtjazz_hf.live.clock_check import check_clock, simulated_ticks
+from rtjazz_hf.live.link import LinkClock
+from rtjazz_hf.live.midi_ports import MidiInput, choose_port, open_midi_output
 
 mido = pytest.importorskip("mido")
 Message = mido.Message

@@ -164,7 +164,7 @@ def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | Non
 
 
 def _set_clock_tempo(clock: Any, tempo: float) -> None:
-    from .live.clock import LinkClock
+    from .live.link import LinkClock
     from .music.vocabulary import check_tempo
 
     if not isinstance(clock, LinkClock):
@@ -245,7 +245,9 @@ def _open_outputs(args: argparse.Namespace, sound_api: Any, stack: ExitStack) ->
 
 def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple[Any, Any, Any]:
     """The clock that is followed, who follows it, and who leads; each may be None."""
-    from .live.clock import ClockFollower, ClockLeader, LinkClock, MidiClock, MidiInput, open_midi_output
+    from .live.clock import ClockFollower, ClockLeader, MidiClock
+    from .live.link import LinkClock
+    from .live.midi_ports import MidiInput, open_midi_output
 
     clock = follower = leader = None
     offset = args.clock_offset / 1000.0
@@ -265,7 +267,7 @@ def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple
 
 
 def _list_devices(sound_api: Any, midi: Any) -> int:
-    from .live.clock import port_names
+    from .live.midi_ports import port_names
     from .live.outputs import import_sounddevice, output_devices
 
     def cards() -> list[str]:

@@ -1,4 +1,4 @@
-"""In time with other machines: MIDI clock and Ableton Link, followed and led.
+"""In time with other machines: clocks that are followed, MIDI clock (`link.py` has Ableton Link's), and led.
 
 Times are seconds of one clock, `time.perf_counter` unless something else is given; beats are quarter notes,
 0 the first downbeat of the set. A `Clock` says which beat sounds at which time; a `ClockFollower` keeps a
@@ -18,9 +18,11 @@ import numpy as np
 
 from ..audio import FRAME_RATE
 from ..music.vocabulary import MAX_TEMPO, MIN_TEMPO
+from .midi_ports import import_mido
 
 if TYPE_CHECKING:
     from ..music import LeadSheet
+    from .midi_ports import MidiInput
     from .session import LiveSession
 
 TICKS_PER_BEAT = 24  # MIDI 1.0: Timing Clock
@@ -195,94 +197,6 @@ def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, floa
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Ableton Link
-# ----------------------------------------------------------------------------------------------------------
-class LinkClock:
-    """The shared beat of an Ableton Link session; needs `aalink` (`rtjazz-hf[link]`).
-
-    Link's peers share beat and bar phase; the number of the bar is each one's own. Here bar 1 is the bar of the
-    set that sounds when this object is made, or, with `start_stop`, when a peer presses start.
-
-    Args:
-        tempo: of a session that nobody else is in. quantum: beats in a bar.
-        start_stop: run only while the peers' transport does.
-        link: an `aalink.Link`, instead of a new one.
-
-    Raises:
-        ImportError: aalink is not installed.
-    """
-
-    def __init__(
-        self,
-        tempo: float = 120.0,
-        quantum: int = 4,
-        start_stop: bool = False,
-        link: Any = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        self._link = _open_link(tempo) if link is None else link
-        self._clock = clock
-        self._start_stop = start_stop
-        self._link.quantum = float(quantum)
-        self._link.enabled = True
-        self._link.start_stop_sync_enabled = start_stop
-        self._quantum = quantum
-        self._was_running = False
-        self._location = 0
-        self._origin = 0.0
-
-    @property
-    def running(self) -> bool:
-        running = not self._start_stop or bool(self._link.playing)
-        if running and not self._was_running:
-            self._origin = math.floor(self._link.beat / self._quantum) * self._quantum
-            self._location += 1
-        self._was_running = running
-        return running
-
-    @property
-    def tempo(self) -> float:
-        return float(self._link.tempo)
-
-    @tempo.setter
-    def tempo(self, tempo: float) -> None:
-        """Change the tempo of all peers."""
-        self._link.tempo = float(tempo)
-
-    @property
-    def location(self) -> int:
-        return self._location
-
-    @property
-    def problem(self) -> None:
-        return None  # a peer that leaves leaves the beat behind
-
-    @property
-    def num_peers(self) -> int:
-        return int(self._link.num_peers)
-
-    def beat_at(self, seconds: float) -> float:
-        now = self._clock()
-        return float(self._link.beat) - self._origin + (seconds - now) * self.tempo / 60.0
-
-    def close(self) -> None:
-        self._link.enabled = False
-
-
-def _open_link(tempo: float) -> Any:
-    try:
-        import aalink
-    except ImportError as error:
-        raise ImportError("Ableton Link needs aalink; run: pip install 'rtjazz-hf[link]'") from error
-    import asyncio
-
-    async def made() -> Any:  # it wants a loop for its listeners; there are none here, so the loop may end
-        return aalink.Link(tempo)
-
-    return asyncio.run(made())
-
-
-# ----------------------------------------------------------------------------------------------------------
 # following and leading
 # ----------------------------------------------------------------------------------------------------------
 class ClockFollower:
@@ -426,88 +340,3 @@ class ClockLeader:
             self._thread = None
             if self._started and self.problem is None:
                 self._send(self._message("stop"))
-
-
-# ----------------------------------------------------------------------------------------------------------
-# ports
-# ----------------------------------------------------------------------------------------------------------
-def import_mido() -> Any:
-    try:
-        import mido
-    except ImportError as error:
-        raise ImportError("MIDI clock needs mido; run: pip install 'rtjazz-hf[live]'") from error
-    return mido
-
-
-def port_names(kind: str, backend: Any = None) -> list[str]:
-    """Names of the MIDI ports of `kind`, "input" or "output".
-
-    Raises:
-        OSError: this machine has no MIDI system. ImportError: mido, or what it reaches ports with, is missing.
-    """
-    backend = backend or import_mido()
-    try:
-        return list(dict.fromkeys(getattr(backend, f"get_{kind}_names")()))
-    except ImportError as error:
-        raise ImportError("MIDI ports need python-rtmidi; run: pip install 'rtjazz-hf[live]'") from error
-    except Exception as error:  # rtmidi's own kinds
-        raise OSError(f"this machine's MIDI ports cannot be listed ({error})") from error
-
-
-def choose_port(name: str, kind: str, backend: Any = None) -> str:
-    """The port of `kind` that `name` means: its whole name, or a part that no other has.
-
-    Raises:
-        ValueError: no such port, or several: the message lists those there are. OSError: as `port_names`.
-    """
-    names = port_names(kind, backend)
-    found = [each for each in names if each == name] or [
-        each for each in names if name.lower() in each.lower()
-    ]
-    if name and len(found) == 1:
-        return found[0]
-    there = ", ".join(repr(each) for each in names) or "none"
-    what = "is the name of no" if not (name and found) else "is part of the names of several"
-    raise ValueError(f"{name!r} {what} MIDI {kind} port; there are: {there}")
-
-
-class MidiInput:
-    """An open MIDI input that feeds a `MidiClock`.
-
-    Raises:
-        as `choose_port`; OSError where the port cannot be opened.
-    """
-
-    def __init__(self, name: str, clock: MidiClock, backend: Any = None):
-        self._backend = backend or import_mido()
-        self.name = choose_port(name, "input", self._backend)
-        clock.port = self
-        try:
-            self._port = self._backend.open_input(self.name, callback=clock.receive)
-        except Exception as error:
-            raise OSError(f"the MIDI port {self.name!r} cannot be opened ({error})") from error
-
-    @property
-    def gone(self) -> bool:
-        """Whether the port was taken away."""
-        try:
-            return self.name not in port_names("input", self._backend)
-        except (OSError, ImportError):
-            return True
-
-    def close(self) -> None:
-        self._port.close()
-
-
-def open_midi_output(name: str, backend: Any = None) -> Any:
-    """An open MIDI output, with `send(message)` and `close()`.
-
-    Raises:
-        as `choose_port`; OSError where the port cannot be opened.
-    """
-    backend = backend or import_mido()
-    name = choose_port(name, "output", backend)
-    try:
-        return backend.open_output(name)
-    except Exception as error:
-        raise OSError(f"the MIDI port {name!r} cannot be opened ({error})") from error

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .clock import TICKS_PER_BEAT, ClockFollower, MidiClock, import_mido
+from .clock import TICKS_PER_BEAT, ClockFollower, MidiClock
+from .midi_ports import import_mido
 
 if TYPE_CHECKING:
     from .session import LiveSession
