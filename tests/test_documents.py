@@ -146,7 +146,9 @@ class TestVersions:
     def test_every_import_is_required(self):
         wanted = requirements()
         named = {
-            name_of(line) for extra in ("", "corpus", "eval", "train", "quant") for line in wanted[extra]
+            name_of(line)
+            for extra in ("", "corpus", "eval", "train", "live", "link", "quant")
+            for line in wanted[extra]
         }
         provides = packages_distributions()
         for file in (ROOT / "src").rglob("*.py"):

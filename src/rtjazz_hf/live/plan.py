@@ -160,13 +160,35 @@ def _write_lead_sheet(
     return pipe.prepare_lead_sheet(**wishes, seeds=[asked["seed"]])[0]
 
 
+def aligned_plan(plan: Plan, tempo: float, beat: float, at: float) -> Plan:
+    """`plan` at another tempo, with `beat` of its lead sheet at `at` seconds of the session.
+
+    Raises:
+        ValueError: a tempo out of range, a beat or a time that is not finite.
+    """
+    sheet = plan.lead_sheet.with_tempo(tempo)
+    sheet = dataclasses.replace(sheet, beat_offset=beat - at * sheet.tempo / 60.0)
+    asked = plan.asked if "lead_sheet" in plan.asked else {**plan.asked, "tempo": sheet.tempo}
+    return dataclasses.replace(plan, asked=asked, lead_sheet=sheet)
+
+
 def continue_in_phase(sheet: LeadSheet, before: LeadSheet, seconds: float) -> LeadSheet:
     """`sheet`, taking over from `before` at `seconds` without a jump of the beat.
 
-    The same chart goes on where it was; another one starts from its top, at the place in the bar that was
-    reached.
+    The same chart, in another key too, goes on where it was; another one starts from its top, at the place in
+    the bar that was reached.
     """
     beat = before.beat_at(seconds)
-    if (sheet.spans, sheet.beats_per_bar, sheet.loops) != (before.spans, before.beats_per_bar, before.loops):
+    if not _same_tune(sheet, before):
         beat = beat % before.beats_per_bar % sheet.beats_per_bar
     return dataclasses.replace(sheet, beat_offset=beat - seconds * sheet.tempo / 60.0)
+
+
+def _same_tune(one: LeadSheet, other: LeadSheet) -> bool:
+    """Whether two sheets have the same chords at the same beats, or the same a number of semitones apart."""
+    if (one.beats_per_bar, one.loops, len(one.spans)) != (other.beats_per_bar, other.loops, len(other.spans)):
+        return False
+    first, second = one.spans[0].chord.root, other.spans[0].chord.root
+    if first is not None and second is not None:
+        other = other.rotated(first - second)
+    return one.spans == other.spans

@@ -19,7 +19,7 @@ from ..audio import FRAME_RATE
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
-from .plan import Plan, changed_plan, continue_in_phase
+from .plan import Plan, aligned_plan, changed_plan, continue_in_phase
 from .stats import LiveMeter, LiveStats
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class LiveBlock:
         tempo: beats per minute.
         latents: float32 `(latent_dim, frames)`, as the codec's decoder took them.
         seconds: time it took to make.
+        lead_sheet: what it follows.
     """
 
     audio: np.ndarray
@@ -48,6 +49,7 @@ class LiveBlock:
     tempo: float
     latents: np.ndarray
     seconds: float
+    lead_sheet: LeadSheet
 
     @property
     def duration(self) -> float:
@@ -215,6 +217,21 @@ class LiveSession:
                 self._plan = plan
                 self._updates.append(called)
 
+    def align(self, tempo: float, beat: float, at: float) -> None:
+        """Follow a clock: from the next block on that has not begun, play at `tempo` beats per minute, with
+        `beat` of the lead sheet (0 is the first downbeat) at `at` seconds of the session.
+
+        Unlike `update(tempo=...)` it may move the beat, the band leader writes nothing anew, and it does not
+        count as a control in the statistics.
+
+        Raises:
+            ValueError: the tempo is out of range, `beat` or `at` is not finite; the music plays on as it was.
+        """
+        with self._update_lock:
+            plan = aligned_plan(self._plan, tempo, beat, at)
+            with self._lock:
+                self._plan = plan
+
     def playback_started(self) -> None:
         """Tell that the listener, who had waited to have some sound in hand, begins to play it now."""
         self._meter.playback_started()
@@ -283,6 +300,7 @@ class LiveSession:
             tempo=take.plan.lead_sheet.tempo,
             latents=latents,
             seconds=seconds,
+            lead_sheet=take.plan.lead_sheet,
         )
 
 
