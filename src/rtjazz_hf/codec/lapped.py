@@ -288,10 +288,16 @@ class LappedDecoder(nn.Module):
         gains = amplitude @ spread
         if config.phase == "free":
             gains = gains * torch.exp(0.5 * self.noise_shape)
-        table = constant("noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=device)
-        spectrum = table[:, frame % config.noise_frames].transpose(0, 1)  # (batch, 2, frames, bins)
         margin = (NOISE_WINDOW - length) // 2
-        return torch.fft.irfft(spectrum * gains, NOISE_WINDOW)[..., margin : margin + length]
+        return torch.fft.irfft(self._noise_spectra(frame) * gains, NOISE_WINDOW)[..., margin : margin + length]
+
+    def _noise_spectra(self, frame: torch.Tensor) -> torch.Tensor:
+        """White noise around frames (batch, frames) of the stream, complex (batch, 2, frames, bins)."""
+        config = self.config
+        table = constant(
+            "noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=frame.device
+        )
+        return table[:, frame % config.noise_frames].transpose(0, 1)
 
     def _overlap_add(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames (batch, 2, frames, hop + overlap) -> (batch, 2, frames, hop), what the next piece starts with."""
