@@ -7,7 +7,7 @@ Four graphs, all state going in and coming out, all shapes fixed (block, window,
 
 | file | from | to |
 |---|---|---|
-| `conditions.onnx` | lead sheet, style, position | what the steps of a block share: embeddings, modulation, style keys, rotary tables |
+| `conditions.onnx` | lead sheet, style, position | what steps share: modulation, style keys, rotary tables ... |
 | `flow_step.onnx` | sample, one step's conditions, cache | velocity, guidance included |
 | `flow_append.onnx` | finished block, conditions, cache | the cache with it, its oldest block gone |
 | `codec_decoder.onnx` | latents, state | audio, state |
@@ -57,21 +57,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the export that is there")
     parser.add_argument("--steps", type=int, help="steps a block (the pipeline's)")
-    parser.add_argument("--guidance", type=float, help="guidance scale; 1 exports half the rows (the pipeline's)")
+    parser.add_argument(
+        "--guidance", type=float, help="guidance scale; 1 exports half the rows (the pipeline's)"
+    )
     parser.add_argument("--block-frames", type=int, help="frames a block (the pipeline's)")
     parser.add_argument("--window-frames", type=int, help="frames of context (the pipeline's)")
     parser.add_argument("--prompt", default="medium swing piano trio", help="style of performance.npz")
     parser.add_argument("--chords", help="chart of performance.npz (the band leader's)")
     parser.add_argument("--tempo", type=float, help="its tempo in beats per minute")
-    parser.add_argument("--seconds", type=float, default=10.0, help="its length, and of the parity check (10)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="its length, and of the parity check (10)"
+    )
     return parser.parse_args(argv)
 
 
 # -- graphs ------------------------------------------------------------------------------------------------------
 class Conditions(nn.Module):
-    """`RealTimeJazzFlowTransformer.prepare_conditions` of one stream at any position, tensors in and out."""
+    """`prepare_conditions` of one stream at any position, with tensors in and out."""
 
-    OUTPUTS = ("lead_sheet_states", "modulation", "clean_modulation", "head", "style_keys", "style_values", "cos", "sin")
+    OUTPUTS = (
+        *("lead_sheet_states", "modulation", "clean_modulation", "head"),
+        *("style_keys", "style_values", "rotary_cos", "rotary_sin"),
+    )
 
     def __init__(self, model: RealTimeJazzFlowTransformer, timesteps: torch.Tensor, guided: bool):
         super().__init__()
@@ -105,8 +112,8 @@ class FlowStep(nn.Module):
         self.model, self.guided = model, guided
 
     def forward(
-        self, sample, guidance_scale, lead_sheet_states, modulation, head, style_keys, style_values, cos, sin,
-        past_keys, past_values, past_heard,
+        self, sample, guidance_scale, lead_sheet_states, modulation, head, style_keys, style_values, rotary_cos,
+        rotary_sin, past_keys, past_values, past_heard,
     ) -> torch.Tensor:  # fmt: skip
         """
         sample (1, channels, frames); past_keys, past_values (layers, 1, heads, slots, head_dim); past_heard (slots,)
@@ -116,7 +123,7 @@ class FlowStep(nn.Module):
         keys, values, mask = with_room(self.model, sample, rows, past_keys, past_values, past_heard)
         velocity, _ = denoise_step(
             self.model, sample.repeat(rows, 1, 1), sample.new_zeros(rows, 1), lead_sheet_states, modulation, head,
-            style_keys, style_values, cos, sin, mask, keys, values,
+            style_keys, style_values, rotary_cos, rotary_sin, mask, keys, values,
         )  # fmt: skip
         return apply_guidance(*velocity.chunk(2), guidance_scale) if self.guided else velocity
 
@@ -130,16 +137,20 @@ class FlowAppend(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, sample, clean_modulation, cos, sin, past_keys, past_values, past_heard) -> tuple:
+    def forward(
+        self, sample, clean_modulation, rotary_cos, rotary_sin, past_keys, past_values, past_heard
+    ) -> tuple:
         keys, values, mask = with_room(self.model, sample, 1, past_keys, past_values, past_heard)
-        hear_step(self.model, sample, clean_modulation, cos, sin, mask, keys, values)
+        hear_step(self.model, sample, clean_modulation, rotary_cos, rotary_sin, mask, keys, values)
         tokens, slots = sample.shape[-1] // self.model.config.patch_size, past_heard.shape[0]
         heard = torch.cat((past_heard, past_heard.new_ones(tokens)))
         keys, values = (torch.stack(states)[:, :, :, -slots:] for states in (keys, values))
         return keys, values, heard[-slots:]
 
 
-def with_room(model, sample, rows: int, past_keys, past_values, past_heard) -> tuple[list, list, torch.Tensor]:
+def with_room(
+    model, sample, rows: int, past_keys, past_values, past_heard
+) -> tuple[list, list, torch.Tensor]:
     """The past with room for the block's own keys and values behind it, as `CacheView` has it, and its mask."""
     tokens = sample.shape[-1] // model.config.patch_size
     room = past_keys.new_zeros(rows, past_keys.shape[2], tokens, past_keys.shape[4])
@@ -150,8 +161,12 @@ def with_room(model, sample, rows: int, past_keys, past_values, past_heard) -> t
     return keys, values, torch.cat((past_heard, past_heard.new_ones(tokens)))[None, None, None]
 
 
-class RealNoiseDecoder(LappedDecoder):
-    """The decoder with its noise table as real numbers, since ONNX has no complex ones to take frames from."""
+class RealDecoder(LappedDecoder):
+    """The decoder with its noise table and its Fourier transforms as real numbers.
+
+    ONNX has no complex numbers to take frames of a table from, and onnxruntime's DFT is neither as exact as torch's
+    nor fast: here a transform is two products with small matrices (Cooley and Tukey, 1965).
+    """
 
     def _noise_spectra(self, frame: torch.Tensor) -> torch.Tensor:
         config = self.config
@@ -159,6 +174,51 @@ class RealNoiseDecoder(LappedDecoder):
         index = frame % config.noise_frames
         real, imaginary = table.real.contiguous(), table.imag.contiguous()
         return torch.complex(real[:, index], imaginary[:, index]).transpose(0, 1)
+
+    def _rfft(self, windows: torch.Tensor) -> torch.Tensor:
+        length = windows.shape[-1]
+        real, imaginary = fourier(windows, None, length)
+        return torch.complex(real[..., : length // 2 + 1], imaginary[..., : length // 2 + 1])
+
+    def _irfft(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
+        real, imaginary = spectrum.real, spectrum.imag
+        # The imaginary parts at zero and at the highest frequency count for nothing, as in torch's.
+        edge = torch.zeros_like(imaginary[..., :1])
+        inner, mirrored = imaginary[..., 1:-1], imaginary[..., 1:-1].flip(-1)
+        real = torch.cat((real, real[..., 1:-1].flip(-1)), dim=-1)
+        # The inverse of z is the conjugate of the transform of z's conjugate, and only its real part is asked for.
+        return fourier(real, torch.cat((edge, -inner, edge, mirrored), dim=-1), length)[0] / length
+
+
+def fourier(
+    real: torch.Tensor, imaginary: torch.Tensor | None, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Discrete Fourier transform of the last axis, `length` a power of two; `None` stands for zeros."""
+    rows = 2 ** ((length.bit_length() - 1) // 2)
+    columns = length // rows
+
+    def turns(first: int, second: int, period: int) -> tuple[torch.Tensor, torch.Tensor]:
+        angle = -2 * np.pi * (np.outer(np.arange(first), np.arange(second)) % period) / period
+        return torch.from_numpy(np.cos(angle).astype(np.float32)), torch.from_numpy(
+            np.sin(angle).astype(np.float32)
+        )
+
+    def times(real, imaginary, factor, product) -> tuple[torch.Tensor, torch.Tensor]:
+        if imaginary is None:
+            return product(real, factor[0]), product(real, factor[1])
+        return (
+            product(real, factor[0]) - product(imaginary, factor[1]),
+            product(real, factor[1]) + product(imaginary, factor[0]),
+        )
+
+    def columns_of(part):  # sample n = columns * n1 + n2 -> (n2, n1)
+        return None if part is None else part.unflatten(-1, (rows, columns)).transpose(-1, -2)
+
+    parts = times(columns_of(real), columns_of(imaginary), turns(rows, rows, rows), torch.matmul)
+    parts = times(*parts, turns(columns, rows, length), torch.mul)  # (n2, k1)
+    parts = (part.transpose(-1, -2) for part in parts)
+    parts = times(*parts, turns(columns, columns, columns), torch.matmul)  # (k1, k2): k = k1 + rows * k2
+    return tuple(part.transpose(-1, -2).flatten(-2) for part in parts)
 
 
 class CodecDecoder(nn.Module):
@@ -183,8 +243,9 @@ def export(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence
         warnings.simplefilter("ignore")  # of the exporter's own calls
         # First, so that tables which are made once are not made of the exporter's stand-in tensors.
         result = module.eval()(*positional)
+        # Without the exporter's optimiser, which takes `power + 1e-9` for `power`; onnxruntime has one of its own.
         torch.onnx.export(
-            module, positional, str(path), dynamo=True, opset_version=OPSET, external_data=False,
+            module, positional, str(path), dynamo=True, opset_version=OPSET, external_data=False, optimize=False,
             input_names=list(inputs), output_names=list(outputs), verbose=False,
         )  # fmt: skip
     print(f"{path.name:20} {path.stat().st_size / 1e6:7.1f} MB")
@@ -202,7 +263,9 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
         "position": torch.zeros(1, dtype=torch.int64),
     }
     timesteps = torch.tensor(settings["times"][:-1])
-    given = export(Conditions(model, timesteps, guided), inputs, Conditions.OUTPUTS, folder / "conditions.onnx")
+    given = export(
+        Conditions(model, timesteps, guided), inputs, Conditions.OUTPUTS, folder / "conditions.onnx"
+    )
     given = dict(zip(Conditions.OUTPUTS, given))
     clean = given.pop("clean_modulation")
     given["modulation"], given["head"] = given["modulation"][:, :, 0], given["head"][:, 0]
@@ -214,11 +277,11 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
     scale = {"guidance_scale": torch.tensor(settings["guidance_scale"])} if guided else {}
     step = FlowStep(model, guided) if guided else UnguidedStep(model)
     export(step, {**sample, **scale, **given, **past}, ["velocity"], folder / "flow_step.onnx")
-    rotary = {name: given[name] for name in ("cos", "sin")}
+    rotary = {name: given[name] for name in ("rotary_cos", "rotary_sin")}
     export(FlowAppend(model), {**sample, "clean_modulation": clean[:, :, 0], **rotary, **past}, FlowAppend.OUTPUTS,
            folder / "flow_append.onnx")  # fmt: skip
 
-    kind, codec.decoder.__class__ = codec.decoder.__class__, RealNoiseDecoder
+    kind, codec.decoder.__class__ = codec.decoder.__class__, RealDecoder
     try:
         decoder = CodecDecoder(codec)
         state = dict(zip(decoder.names, codec.decoder.init_state(1).tensors()))
@@ -247,13 +310,19 @@ def settings_of(pipe: RealTimeJazzPipeline, args: argparse.Namespace) -> dict:
     chosen = {name: pipe.generation_defaults[name] if v is None else v for name, v in given.items()}
     pipe.check_inputs(args.prompt, **chosen)
     config, scheduler = pipe.transformer.config, pipe.scheduler
-    if config.prediction_type != "velocity" or scheduler.config.method != "euler" or not config.lead_sheet_dim:
+    if (
+        config.prediction_type != "velocity"
+        or scheduler.config.method != "euler"
+        or not config.lead_sheet_dim
+    ):
         raise ValueError(
             f"prediction_type {config.prediction_type!r}, method {scheduler.config.method!r} and lead_sheet_dim "
             f"{config.lead_sheet_dim}: only velocity models with a lead sheet and Euler steps are exported"
         )
     if chosen["window_frames"] < chosen["block_frames"]:
-        raise ValueError(f"window_frames {chosen['window_frames']} holds no block of {chosen['block_frames']} frames")
+        raise ValueError(
+            f"window_frames {chosen['window_frames']} holds no block of {chosen['block_frames']} frames"
+        )
     scheduler = type(scheduler).from_config(scheduler.config)
     scheduler.set_timesteps(chosen["num_inference_steps"])
     return {
@@ -270,11 +339,15 @@ def settings_of(pipe: RealTimeJazzPipeline, args: argparse.Namespace) -> dict:
     }
 
 
-def write_performance(pipe: RealTimeJazzPipeline, args: argparse.Namespace, folder: Path, settings: dict) -> None:
+def write_performance(
+    pipe: RealTimeJazzPipeline, args: argparse.Namespace, folder: Path, settings: dict
+) -> None:
     """Style and lead sheet of `--seconds` of music, in whole blocks."""
     block = settings["block_frames"]
     blocks = max(1, round(args.seconds * 75 / block))
-    sheet = pipe.prepare_lead_sheet(args.prompt, chords=args.chords, tempo=args.tempo, duration=blocks * block / 75)
+    sheet = pipe.prepare_lead_sheet(
+        args.prompt, chords=args.chords, tempo=args.tempo, duration=blocks * block / 75
+    )
     features = pipe.prepare_features(sheet, 0, blocks * block)
     style = pipe.encode_prompt(args.prompt)
     np.savez(folder / PERFORMANCE, style=style.numpy(), lead_sheet=features.numpy())

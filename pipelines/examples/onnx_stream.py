@@ -65,7 +65,9 @@ class OnnxStream:
         graph = self.graphs[name]
         return dict(zip([output.name for output in graph.get_outputs()], graph.run(None, inputs)))
 
-    def block(self, noise: np.ndarray, style: np.ndarray, lead_sheet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def block(
+        self, noise: np.ndarray, style: np.ndarray, lead_sheet: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Noise (1, channels, frames) -> audio (2, samples) in [-1, 1], latents (1, latent_dim, frames)."""
         position = np.array([self.frame], np.int64)
         shared = self.run("conditions", lead_sheet=lead_sheet, style=style, position=position)
@@ -76,9 +78,14 @@ class OnnxStream:
         times, state = np.asarray(self.settings["times"], np.float32), noise
         for index, length in enumerate(np.diff(times)):  # Euler, from noise at 0 to music at 1
             step = {"modulation": modulation[:, :, index], "head": head[:, index]}
-            state = state + length * self.run("flow_step", sample=state, **step, **shared, **self.cache)["velocity"]
-        rotary = {name: shared[name] for name in ("cos", "sin")}
-        heard = self.run("flow_append", sample=state, clean_modulation=clean_modulation, **rotary, **self.cache)
+            state = (
+                state
+                + length * self.run("flow_step", sample=state, **step, **shared, **self.cache)["velocity"]
+            )
+        rotary = {name: shared[name] for name in ("rotary_cos", "rotary_sin")}
+        heard = self.run(
+            "flow_append", sample=state, clean_modulation=clean_modulation, **rotary, **self.cache
+        )
         self.cache = {f"past_{name}": value for name, value in heard.items()}
         self.frame += noise.shape[-1]
         latents = state[:, : self.settings["latent_dim"]]
@@ -171,7 +178,9 @@ def write_wav(path: str, audio: np.ndarray, rate: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", help="what conversion/export_onnx.py wrote")
     parser.add_argument("-o", "--output", default="onnx_stream.wav", help="WAV file (onnx_stream.wav)")
     parser.add_argument("--seconds", type=float, default=10.0)

@@ -7,7 +7,7 @@ have gone up are not sent again. So every push is safe to repeat, and an error s
 from __future__ import annotations
 
 import json
-import re
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,9 @@ def push_folder(
         progress.repository = True
         if revision not in (None, "main"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = {
+            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
         if keep_card and api.file_exists(repo_id, "README.md", revision=revision):
             files.pop("README.md", None)
         operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
@@ -114,7 +116,11 @@ class _Progress:
     def state(self) -> str:
         if not self.repository:
             return "nothing was pushed"
-        large = f"uploaded and waiting: {', '.join(self.uploaded)}" if self.uploaded else "no large file is uploaded"
+        large = (
+            f"uploaded and waiting: {', '.join(self.uploaded)}"
+            if self.uploaded
+            else "no large file is uploaded"
+        )
         if self.committing:
             return f"the repository exists; {large}; the commit that shows them was sent and not confirmed"
         return f"the repository exists; {large}; none of the files is in it yet, for the commit was not made"
@@ -171,7 +177,9 @@ def push_adapter(
         base = base_of(pipe, config)
         # PEFT notes where the base lay on this machine, which is nobody's business and means nothing elsewhere.
         config = {**config, "base_model_name_or_path": base}
-        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / ADAPTER_CONFIG).write_text(
+            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
         card = folder / "README.md"
         if model_card is not None or not card.exists():
             text = adapter_card(pipe, folder, repo_id, model_card, **card_values)
@@ -191,7 +199,9 @@ def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise OSError(f"there is no adapter folder {folder}; give one that save_lora_weights or train_lora.py wrote")
+        raise OSError(
+            f"there is no adapter folder {folder}; give one that save_lora_weights or train_lora.py wrote"
+        )
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise ValueError(
@@ -203,7 +213,9 @@ def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
     # the Hub's cache is made of links, which lead to its own blobs
     astray = [name for name in links if inside.parents[1] not in (folder / name).resolve().parents]
     if astray:
-        raise OSError(f"{folder} holds links to elsewhere ({', '.join(astray)}); put the files themselves there")
+        raise OSError(
+            f"{folder} holds links to elsewhere ({', '.join(astray)}); put the files themselves there"
+        )
     config = hub._read_json(folder / ADAPTER_CONFIG, f"is no adapter folder: it has no {ADAPTER_CONFIG}")
     if not isinstance(config.get("peft_type"), str):
         raise ValueError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is not a config of PEFT's")
@@ -276,7 +288,13 @@ def download_adapter(
 
 # -- cards -------------------------------------------------------------------------------------------------------
 def write_sample(
-    pipe: RealTimeJazzPipeline, folder: str | Path, prompt: Any, *, duration: float = 10.0, seed: int = 1, **wishes: Any
+    pipe: RealTimeJazzPipeline,
+    folder: str | Path,
+    prompt: Any,
+    *,
+    duration: float = 10.0,
+    seed: int = 1,
+    **wishes: Any,
 ) -> Path:
     """Play a clip for a model card: `sample.flac`, and its spectrogram `sample.png` (needs `rtjazz-hf[eval]`).
 
@@ -304,30 +322,12 @@ def sample_lines(folder: str | Path | None) -> str:
     return "\n\n".join(lines) or "None was given."
 
 
-def card_metadata(kind: str, base_model: str | None = None, **more: Any) -> Any:
-    """`ModelCardData` of a RealTimeJazz card: library, task, tags and licence as the Hub reads them.
-
-    Args:
-        kind: "base", "fine-tune" or "adapter". base_model: Hub id that the model was made from.
-        more: further fields (`license`, `datasets`, `language`, ...), which win.
-    """
-    from huggingface_hub import ModelCardData
-
-    tags = [hub.PACKAGE, "music", "jazz", "realtime", "flow-matching"]
-    fields: dict[str, Any] = {
-        "library_name": "peft" if kind == "adapter" else "diffusers",
-        "pipeline_tag": "text-to-audio",
-        "license": "apache-2.0",
-        "tags": [*tags, "lora"] if kind == "adapter" else tags,
-    }
-    if base_model:
-        fields["base_model"] = base_model
-        fields["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
-    return ModelCardData(**{**fields, **more})
-
-
 def adapter_card(
-    pipe: RealTimeJazzPipeline | None, folder: str | Path, name: str, template: str | None = None, **values: Any
+    pipe: RealTimeJazzPipeline | None,
+    folder: str | Path,
+    name: str,
+    template: str | None = None,
+    **values: Any,
 ) -> str:
     """The text of a README.md for the adapter in `folder`; `values` fill a template's further places."""
     from safetensors import safe_open
@@ -337,7 +337,7 @@ def adapter_card(
     base = base_of(pipe, config)
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118 (no mapping)
-    count = sum(_product(shape) for shape in shapes)
+    count = sum(math.prod(shape) for shape in shapes)
     targets = config.get("target_modules") or []
     facts = {
         "name": name,
@@ -350,20 +350,8 @@ def adapter_card(
         "trigger": json.dumps(values.pop("prompt", f"in the style of {name.split('/')[-1]}")),
         "sample": sample_lines(folder),
     }
-    data = card_metadata("adapter", base, **values.pop("metadata", {}))
+    data = hub.card_metadata("adapter", base, **values.pop("metadata", {}))
     return hub.fill_model_card(template or _ADAPTER_CARD, data, **{**facts, **values})
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
-
-
-def template_places(template: str) -> set[str]:
-    """Names of a card template's `{{places}}`."""
-    return set(re.findall(r"{{\s*(\w+)\s*}}", template))
 
 
 _ADAPTER_CARD = """\
