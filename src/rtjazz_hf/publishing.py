@@ -210,8 +210,9 @@ def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
         )
     links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
     inside = folder.resolve()
-    # the Hub's cache is made of links, which lead to its own blobs
-    astray = [name for name in links if inside.parents[1] not in (folder / name).resolve().parents]
+    if inside.parent.name == "snapshots":  # the Hub's cache is made of links, which lead to its own blobs
+        inside = inside.parents[1]
+    astray = [name for name in links if inside not in (folder / name).resolve().parents]
     if astray:
         raise OSError(
             f"{folder} holds links to elsewhere ({', '.join(astray)}); put the files themselves there"
