@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -201,6 +203,69 @@ class TestSample:
         lines = publishing.sample_lines(tmp_path)
         assert "sample.flac" in lines and "sample.png" in lines
         assert publishing.sample_lines(None) == "None was given."
+
+
+class TestWithoutThePackage:
+    """`pipelines/hub/`: the code that comes with the model plays as the installed package does."""
+
+    SCRIPT = """
+        import importlib.util, os, sys
+        sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+        sys.path = [place for place in sys.path if not os.path.isdir(os.path.join(place, "rtjazz_hf"))]
+        assert importlib.util.find_spec("rtjazz_hf") is None
+        import torch
+        from diffusers import DiffusionPipeline
+        from huggingface_hub import snapshot_download
+
+        folder = snapshot_download("stub/with-code")
+        try:
+            DiffusionPipeline.from_pretrained(folder, custom_pipeline="pipeline")
+        except ValueError as error:
+            assert "trust_remote_code=True" in str(error)
+        else:
+            raise AssertionError("code ran that was not trusted")
+        pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline="pipeline", trust_remote_code=True)
+        pipe.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(3)
+        audio = pipe("swing", duration=0.6, generator=generator, output_type="pt").audios
+        assert torch.equal(audio, torch.load(sys.argv[1])), "played differently"
+        print(sys.modules["rtjazz_hf"].__file__)
+    """
+
+    def test_from_the_hub(self, tiny_folder, tmp_path):
+        shutil.copytree(tiny_folder, tmp_path / "model")
+        path = Path(__file__).parents[1] / "pipelines" / "hub" / "add_code.py"
+        spec = importlib.util.spec_from_file_location("add_code", path)
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        assert script.main([str(tmp_path / "model")]) == 0
+        push = """
+            torch.save(play(RealTimeJazzPipeline.from_pretrained(sys.argv[1])), sys.argv[2])
+            publishing.push_folder(sys.argv[1], "stub/with-code")
+            torch.save(play(RealTimeJazzPipeline.from_pretrained("stub/with-code")), sys.argv[3])
+        """
+        with HubStub() as stub:
+            audio = [tmp_path / "audio.pt", tmp_path / "again.pt"]
+            run(push, stub, tmp_path / "mine", tmp_path / "model", *audio)
+            assert torch.equal(
+                *map(torch.load, audio)
+            )  # where it is installed, the code beside it is not asked
+            environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+            done = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(self.SCRIPT), str(audio[0])], capture_output=True, text=True,
+                env={**environment, **stub.environment(tmp_path / "theirs"), "PYTHONPATH": ""}, cwd=tmp_path,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert str(tmp_path / "theirs") in done.stdout
+
+    def test_no_pipeline(self, tmp_path, capsys):
+        (tmp_path / "notes.txt").write_text("mine")
+        path = Path(__file__).parents[1] / "pipelines" / "hub" / "add_code.py"
+        spec = importlib.util.spec_from_file_location("add_code", path)
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        assert script.main([str(tmp_path)]) == 1
+        assert "no model_index.json" in capsys.readouterr().err and not (tmp_path / "pipeline.py").exists()
 
 
 class TestTemplates:
