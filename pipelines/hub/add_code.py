@@ -31,9 +31,9 @@ LEFT_OUT = ("checkpoints", "corpus", "evaluation", "benchmark", "server")
 LEFT_OUT_MODULES = ("cli*", "*_training", "*_distillation", "training_*")
 
 CHECK = """
-import sys
+import os, sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-sys.path = [place for place in sys.path if not __import__("os").path.isdir(__import__("os").path.join(place, "rtjazz_hf"))]
+sys.path = [place for place in sys.path if not os.path.isdir(os.path.join(place, "rtjazz_hf"))]
 import importlib.util
 assert importlib.util.find_spec("rtjazz_hf") is None, "the package is still in sight"
 from diffusers import DiffusionPipeline
