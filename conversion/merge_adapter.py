@@ -25,6 +25,7 @@ from assemble_pipeline import (
     check_output,
     largest_difference,
     play,
+    read_values,
     round_weights,
     save_pipeline,
 )
@@ -46,6 +47,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", help="of an adapter on the Hub")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="how weights are stored (float16)")
     parser.add_argument("--card", type=Path, help="model card, or a template with {{places}}, for README.md")
+    parser.add_argument(
+        "--card-values",
+        type=Path,
+        help="JSON object of the template's places (see model_cards/) and of `metadata`",
+    )
     return parser.parse_args(argv)
 
 
@@ -92,6 +98,7 @@ def merge(args: argparse.Namespace) -> None:
     folder = adapter_folder(args.adapter, args.revision)
     pipe = RealTimeJazzPipeline.from_pretrained(args.base)
     template = args.card.read_text(encoding="utf-8") if args.card else None
+    values = read_values(args.card_values)
     adapted = attach(pipe.transformer, folder, args.strength)
     alone = play(pipe)["audio"]
     wanted = play(with_transformer(pipe, adapted.base_model.model))
@@ -110,7 +117,9 @@ def merge(args: argparse.Namespace) -> None:
     rounded = play(merged)
     base = publishing.base_of(pipe, {})
     with atomic_folder(args.output) as partial:
-        save_pipeline(merged, partial, dtype, hub.model_card(merged, name, template, base_model=base))
+        save_pipeline(
+            merged, partial, dtype, hub.model_card(merged, name, template, **{"base_model": base, **values})
+        )
         difference = largest_difference(rounded, play(RealTimeJazzPipeline.from_pretrained(partial)))
         print(f"largest difference after loading: {difference}")
         if difference != 0.0:

@@ -449,6 +449,7 @@ def _check_weights(model: Any, folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------
 # Model cards
 # ----------------------------------------------------------------------------------------------------------
+NO_SAMPLE = "None was given."
 CARD_KINDS = ("base", "fine-tune", "adapter")
 _CARD = """\
 ---
@@ -553,6 +554,7 @@ def model_card(
         "settings": settings,
         "parameters": f"{total / 1e6:.1f} M",
         "base": base_model or "",
+        "sample": NO_SAMPLE,
     }
     data = card_metadata("fine-tune" if base_model else "base", base_model, **(metadata or {}))
     return fill_model_card(template or _CARD, data, **{**facts, **values})

@@ -320,7 +320,7 @@ def sample_lines(folder: str | Path | None) -> str:
         lines.append(f'<audio controls src="{SAMPLE_AUDIO}"></audio>\n\n[{SAMPLE_AUDIO}]({SAMPLE_AUDIO})')
     if folder is not None and (Path(folder) / SAMPLE_PICTURE).is_file():
         lines.append(f"![Spectrogram of the sample]({SAMPLE_PICTURE})")
-    return "\n\n".join(lines) or "None was given."
+    return "\n\n".join(lines) or hub.NO_SAMPLE
 
 
 def adapter_card(
