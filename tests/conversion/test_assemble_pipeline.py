@@ -232,7 +232,9 @@ class TestCardValues:
     TEMPLATE = SCRIPT.parents[1] / "model_cards" / "base.md"
 
     def test_the_template_is_filled(self, script, parts, tmp_path):
-        values = {name: f"the {name}" for name in ("data", "rights", "training", "metrics", "limits", "licence")}
+        values = {
+            name: f"the {name}" for name in ("data", "rights", "training", "metrics", "limits", "licence")
+        }
         (tmp_path / "card.json").write_text(json.dumps({**values, "metadata": {"datasets": ["me/takes"]}}))
         more = ["--card", str(self.TEMPLATE), "--card-values", str(tmp_path / "card.json")]
         assert script.main(typed(parts, tmp_path / "tiny", *more)) == 0
