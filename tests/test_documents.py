@@ -126,6 +126,7 @@ class TestSnippets:
         assert Path(received).stat().st_size == Path(clip).stat().st_size
         assert {file.name for file in (ROOT / "pipelines" / "examples").glob("*.py")} == {
             "whole_clip.py", "live_updates.py", "codec_round_trip.py",
+            "onnx_stream.py",  # tests/conversion/test_export_onnx.py
         }  # fmt: skip
 
 

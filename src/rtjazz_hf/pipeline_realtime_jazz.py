@@ -33,6 +33,7 @@ from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.band_leader import write_lead_sheet
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
+from .publishing import push_adapter, push_folder
 from .quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer, mix_styles
 
@@ -212,30 +213,72 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         token: str | None = None,
         create_pr: bool = False,
         model_card: str | None = None,
+        revision: str | None = None,
         **kwargs: Any,
     ) -> str:
         """Upload the pipeline to the Hub; the address of the commit.
 
         Unlike diffusers' own, it does not put an empty card over what the repository says: `model_card` is
         written if it is given, and a card made from the pipeline if the repository has none.
-        """
-        from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        Args:
+            repo_id: "user/name", or "name" under the token's user; made if it is not there.
+            private: of a repository that is made now. revision: branch to push to, made if it is not there.
+            token: the one of `hf auth login` or `HF_TOKEN` by default.
+            kwargs: for `save_pretrained`.
+
+        Raises:
+            ValueError: an impossible `repo_id` or `revision`, or an adapter that is attached.
+            PermissionError: no token, or one that may not write there.
+            ConnectionError: the Hub is not reachable, or was lost on the way: what had been pushed is told, and
+                pushing again is safe.
+        """
+        hub.check_repo_id(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
-            card = Path(folder) / "README.md"
-            if model_card is None and api.file_exists(repo_id, "README.md"):
-                card.unlink()
-            else:
-                card.write_text(model_card or hub.model_card(self, repo_id), encoding="utf-8")
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message or f"Upload {type(self).__name__}",
-                create_pr=create_pr,
+            (Path(folder) / "README.md").write_text(
+                model_card or hub.model_card(self, repo_id), encoding="utf-8"
             )
+            return push_folder(
+                folder, repo_id, revision=revision, private=private, token=token, create_pr=create_pr,
+                commit_message=commit_message or f"Upload {type(self).__name__}", keep_card=model_card is None,
+            )  # fmt: skip
+
+    def push_adapter_to_hub(
+        self,
+        repo_id: str,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        model_card: str | None = None,
+        **card_values: Any,
+    ) -> str:
+        """Upload an adapter of a few megabytes to the Hub, for `load_lora_weights(repo_id)`; the commit's address.
+
+        Args:
+            adapter: its folder, in PEFT's format, or the name of one that is loaded; the loaded one by default.
+            revision, private, token: as of `push_to_hub`.
+            model_card: the README.md's text, or a template such as `model_cards/adapter.md`, for whose further
+                places `card_values` are.
+
+        Raises:
+            ValueError: an impossible `repo_id`, a pickle among the files, or no such adapter.
+            PermissionError, ConnectionError: as of `push_to_hub`.
+            OSError: a folder without a whole adapter.
+        """
+        hub.check_repo_id(repo_id)
+        settings = {"revision": revision, "private": private, "token": token, "commit_message": commit_message,
+                    "model_card": model_card, **card_values}  # fmt: skip
+        if adapter is not None and (isinstance(adapter, Path) or os.sep in adapter or Path(adapter).is_dir()):
+            return push_adapter(self, repo_id, adapter, **settings)
+        save = getattr(self, "save_lora_weights", None)
+        if save is None:
+            raise ValueError(f"adapter {adapter!r} is no folder; give the one that the adapter was saved in")
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder, **({} if adapter is None else {"adapter_name": adapter}))
+            return push_adapter(self, repo_id, folder, **settings)
 
     # -- steps ---------------------------------------------------------------------------------------------
     def check_inputs(
