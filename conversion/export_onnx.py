@@ -164,8 +164,8 @@ def with_room(
 class RealDecoder(LappedDecoder):
     """The decoder with its noise table and its Fourier transforms as real numbers.
 
-    ONNX has no complex numbers to take frames of a table from, and onnxruntime's DFT is neither as exact as torch's
-    nor fast: here a transform is two products with small matrices (Cooley and Tukey, 1965).
+    ONNX has no complex numbers to take frames of a table from: here a transform is two products with small matrices
+    (Cooley and Tukey, 1965).
     """
 
     def _noise_spectra(self, frame: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from assemble_pipeline import (
     save_pipeline,
 )
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub, publishing
+from rtjazz_hf.adapters.folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
 from rtjazz_hf.training_utils import atomic_folder
 
 LARGEST_DIFFERENCE = 1e-3
@@ -57,10 +58,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def adapter_folder(source: str, revision: str | None) -> Path:
     """A folder's own path, or where an adapter of the Hub was fetched to; whole, and no pickle."""
-    if Path(source).is_dir():
-        publishing.check_adapter_folder(source)
-        return Path(source)
-    return publishing.download_adapter(source, revision=revision)
+    folder = find_adapter(source, revision)
+    check_adapter_folder(folder)
+    return folder
 
 
 def attach(transformer: RealTimeJazzFlowTransformer, folder: Path, strength: float):
@@ -72,7 +72,7 @@ def attach(transformer: RealTimeJazzFlowTransformer, folder: Path, strength: flo
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"the adapter in {folder} was not made for this base: {reason}") from error
-    with safe_open(folder / publishing.ADAPTER_WEIGHTS, framework="pt") as file:
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         saved = set(file.keys())
     placed = set(get_peft_model_state_dict(model))
     if astray := sorted(saved ^ placed):
@@ -125,7 +125,7 @@ def merge(args: argparse.Namespace) -> None:
         if difference != 0.0:
             raise ValueError(f"the saved pipeline plays differently, by {difference}; nothing was written")
         for path in folder.glob("*.safetensors"):  # such as the embedding that calls the style by its name
-            if path.name != publishing.ADAPTER_WEIGHTS:
+            if path.name != ADAPTER_WEIGHTS:
                 shutil.copyfile(path, partial / path.name)
                 print(f"{path.name} was copied as it is: it is not part of the weights")
     print(f"{args.output}: {args.base} with {args.adapter} at {args.strength:g}")

@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from test_adapters import make_adapter
 
 from rtjazz_hf import cli, hub
 from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS, parse_chart
@@ -108,6 +109,8 @@ class TestSnippets:
 
     def test_readme(self, tiny_folder, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        make_adapter(tmp_path / "my-style", 1, style_name="Anna Blue")
+        make_adapter(tmp_path / "your-style", 2)
         names: dict = {}
         for block in code_blocks(README, "python"):
             exec(compile(block.replace('"rtjazz-mini"', repr(str(tiny_folder))), "README.md", "exec"), names)

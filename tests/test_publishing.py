@@ -17,6 +17,7 @@ from hub_stub import HubStub
 from safetensors.torch import save_file
 
 from rtjazz_hf import hub, publishing
+from rtjazz_hf.adapters.folder import check_adapter_folder
 
 ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"],
            "base_model_name_or_path": "/home/me/secret/model"}  # fmt: skip
@@ -44,6 +45,7 @@ def run(script: str, stub: HubStub, cache: Path, *arguments: object, token: str 
         import sys
         import torch
         from rtjazz_hf import RealTimeJazzPipeline, hub, publishing
+        from rtjazz_hf.adapters.folder import check_adapter_folder, download_adapter
 
         def play(pipe):
             pipe.set_progress_bar_config(disable=True)
@@ -73,7 +75,7 @@ PUSH = """
     torch.save(play(pipe), sys.argv[2])
     pipe.push_to_hub("stub/tiny", private=True, revision="v2")
     pipe.push_adapter_to_hub("stub/style", sys.argv[3], private=True, revision="take-2")
-    text = said(OSError, lambda: publishing.download_adapter("stub/style", token=False))
+    text = said(OSError, lambda: download_adapter("stub/style", token=False))
     assert "could not be had" in text, text
 """
 PULL = """
@@ -84,8 +86,8 @@ PULL = """
     assert api.model_info("stub/tiny").private
     pipe = RealTimeJazzPipeline.from_pretrained("stub/tiny", revision="v2", token="hf_reader")
     assert torch.equal(play(pipe), torch.load(sys.argv[1])), "played differently"
-    folder = publishing.download_adapter("stub/style", revision="take-2")
-    assert publishing.check_adapter_folder(folder)["r"] == 4
+    folder = download_adapter("stub/style", revision="take-2")
+    assert check_adapter_folder(folder)["r"] == 4
     for source in (lambda: RealTimeJazzPipeline.from_pretrained("stub/tiny", token=False, force_download=True),
                    lambda: RealTimeJazzPipeline.from_pretrained("stub/tiny", revision="v9")):
         assert "could not be had from the Hub" in said(OSError, source)
@@ -171,23 +173,23 @@ class TestAdapterFolders:
     def test_a_pickle_is_refused(self, adapter):
         (adapter / "adapter_model.bin").write_bytes(b"x")
         with pytest.raises(ValueError, match=r"adapter_model\.bin.*runs code"):
-            publishing.check_adapter_folder(adapter)
+            check_adapter_folder(adapter)
 
     def test_a_link_to_elsewhere_is_refused(self, adapter, tmp_path):
         (adapter / "notes.txt").symlink_to("/etc/hostname")
         with pytest.raises(OSError, match="holds links to elsewhere"):
-            publishing.check_adapter_folder(adapter)
+            check_adapter_folder(adapter)
 
     def test_what_is_missing_is_named(self, adapter, tmp_path):
         with pytest.raises(OSError, match="there is no adapter folder"):
-            publishing.check_adapter_folder(tmp_path / "nowhere")
+            check_adapter_folder(tmp_path / "nowhere")
         weights = adapter / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-5])
         with pytest.raises(OSError, match="cut short"):
-            publishing.check_adapter_folder(adapter)
+            check_adapter_folder(adapter)
         (adapter / "adapter_config.json").write_text("{}")
         with pytest.raises(ValueError, match="peft_type"):
-            publishing.check_adapter_folder(adapter)
+            check_adapter_folder(adapter)
 
     def test_only_what_is_an_adapters_is_pushed(self, adapter):
         (adapter / "optimizer.npz").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Pushing pipelines and adapters to the Hub, and fetching adapters from it.
+"""Pushing pipelines and adapters to the Hub.
 
 A push is large files first, then one commit: the repository changes with the commit or not at all, and files that
 have gone up are not sent again. So every push is safe to repeat, and an error says how far it came.
@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtjazz_hf import hub
+from rtjazz_hf.adapters.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
     from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SAMPLE_AUDIO, SAMPLE_PICTURE = "sample.flac", "sample.png"
 # What is pushed and fetched of an adapter: tensors and text, never anything that runs code when it is read.
 _ADAPTER_FILES = ("*.json", "*.safetensors", "*.md", "*.txt", "*.flac", "*.wav", "*.png")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 # -- pushing -----------------------------------------------------------------------------------------------------
@@ -191,39 +190,6 @@ def push_adapter(
 
 
 # -- adapters ----------------------------------------------------------------------------------------------------
-def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
-    """The config of an adapter folder, after a check that all of it is there and none of it is a pickle.
-
-    Raises:
-        OSError: a file is missing, cut short, or a link. ValueError: a pickle, or a config that is not one of PEFT's.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise OSError(
-            f"there is no adapter folder {folder}; give one that save_lora_weights or train_lora.py wrote"
-        )
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-    if pickles:
-        raise ValueError(
-            f"{folder} holds {', '.join(pickles)}: a pickle runs code when it is read, and is refused. Save the "
-            f"adapter as {ADAPTER_WEIGHTS} and remove it"
-        )
-    links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
-    inside = folder.resolve()
-    if inside.parent.name == "snapshots":  # the Hub's cache is made of links, which lead to its own blobs
-        inside = inside.parents[1]
-    astray = [name for name in links if inside not in (folder / name).resolve().parents]
-    if astray:
-        raise OSError(
-            f"{folder} holds links to elsewhere ({', '.join(astray)}); put the files themselves there"
-        )
-    config = hub._read_json(folder / ADAPTER_CONFIG, f"is no adapter folder: it has no {ADAPTER_CONFIG}")
-    if not isinstance(config.get("peft_type"), str):
-        raise ValueError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is not a config of PEFT's")
-    hub._check_safetensors(folder / ADAPTER_WEIGHTS)
-    return config
-
-
 def adapter_files(folder: Path) -> list[Path]:
     """The files of an adapter folder that are published."""
     return sorted({path for pattern in _ADAPTER_FILES for path in folder.glob(pattern) if path.is_file()})
@@ -240,51 +206,6 @@ def base_of(pipe: RealTimeJazzPipeline | None, config: dict[str, Any]) -> str | 
         except ValueError:
             continue
     return None
-
-
-def download_adapter(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-) -> Path:
-    """The folder of an adapter on the Hub, fetched or from the cache; safetensors and text only.
-
-    Raises:
-        ValueError: an impossible id or revision, or an adapter that is a pickle.
-        OSError: not there, not reachable, private without a token, or not whole.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-
-    hub.check_repo_id(repo_id)
-    hub.check_revision(revision)
-    try:
-        folder = snapshot_download(
-            repo_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
-            force_download=force_download, allow_patterns=[*_ADAPTER_FILES],
-        )  # fmt: skip
-        weights = Path(folder) / ADAPTER_WEIGHTS
-        if not weights.exists() and not local_files_only:
-            names = HfApi(token=token).list_repo_files(repo_id, revision=revision)
-            pickles = [name for name in names if Path(name).suffix in _PICKLES]
-            if pickles:
-                raise ValueError(
-                    f"{repo_id!r} has {', '.join(pickles)} and no {ADAPTER_WEIGHTS}: a pickle runs code when it is "
-                    "read, and is refused. Ask its author for safetensors"
-                )
-    except ValueError:
-        raise
-    except Exception as error:  # the client's and its HTTP library's own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(
-            f"the adapter {repo_id!r} could not be had from the Hub ({reason}); give the id of a repository that this "
-            "token may read, or a folder"
-        ) from error
-    check_adapter_folder(folder)
-    return Path(folder)
 
 
 # -- cards -------------------------------------------------------------------------------------------------------

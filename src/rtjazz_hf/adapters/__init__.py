@@ -4,7 +4,8 @@ To train one: `attach_adapter`, then `save_adapter`. To play with one: `RealTime
 """
 
 from .bank import AdapterBank, Mix, adapted_transformer
-from .files import Adapter, base_fingerprint, check_base, find_adapter, read_adapter
+from .files import Adapter, base_fingerprint, check_base, read_adapter
+from .folder import find_adapter
 from .mixin import AdapterMixin
 from .phrase import call_style, split_style
 from .training import (

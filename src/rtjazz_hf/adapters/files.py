@@ -24,15 +24,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..audio import whole_or_not_at_all
+from .folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PICKLES, STYLE_EMBEDDING, refused_pickle
 
 if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-STYLE_EMBEDDING = "style_embedding.safetensors"
 MAX_RANK = 256
 PREFIX = "base_model.model."  # PEFT's, of every tensor name
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SAMPLED = 64  # values of a weight that the fingerprint looks at
 # Features of PEFT's LoRA that change more than a layer's weight, and what they must be here.
 _PLAIN = {"bias": ("none",), "modules_to_save": (None, []), "layer_replication": (None,), "lora_bias": (False, None),
@@ -181,55 +179,6 @@ def check_base(
 
 
 # -- reading -------------------------------------------------------------------------------------------------
-def find_adapter(
-    source: str | Path,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """The adapter's folder: `source` itself, or fetched from the Hub (or its cache) where it is a repository id.
-
-    Raises:
-        OSError: no such folder; not on the Hub, or not reachable. ValueError: a pickle, or an impossible id.
-    """
-    allowed = "give a folder that save_lora_weights wrote, or a Hub id such as 'user/adapter'"
-    path = Path(source).expanduser()
-    if path.suffix in _PICKLES:
-        raise ValueError(_refused_pickle(path.name))
-    if path.is_file() and path.name == ADAPTER_WEIGHTS:
-        path = path.parent
-    if path.is_dir():
-        return path
-    name = str(source)
-    if path.exists() or isinstance(source, Path) or name.startswith((".", "/", "~", "\\")):
-        raise OSError(f"there is no adapter folder {name!r}; {allowed}")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name) or ".." in name:
-        raise ValueError(f"{name!r} cannot be an adapter; {allowed}")
-    if revision is not None and (".." in revision or revision.startswith(("/", "\\"))):
-        raise ValueError(f"revision {revision!r}: give a branch, a tag or a commit")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
-            allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS, STYLE_EMBEDDING],
-        )  # fmt: skip
-    except Exception as error:  # the client's and its HTTP library's own
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(
-            f"the adapter {name!r} is no folder here, and could not be had from the Hub ({cause}); {allowed}"
-        ) from error
-    return Path(folder)
-
-
-def _refused_pickle(name: str) -> str:
-    return (
-        f"{name} is a pickle, which runs code when it is read: adapters are read from {ADAPTER_WEIGHTS} only; "
-        "ask its author for that, or save it again with save_lora_weights"
-    )
-
-
 def read_adapter(folder: str | Path) -> Adapter:
     """Read an adapter's folder, and refuse what is not one.
 
@@ -238,9 +187,9 @@ def read_adapter(folder: str | Path) -> Adapter:
             here, or tensors whose ranks are not what the config says.
     """
     folder = Path(folder)
-    pickles = [path.name for path in folder.glob("adapter_model*") if path.suffix in _PICKLES]
+    pickles = [path.name for path in folder.glob("adapter_model*") if path.suffix in PICKLES]
     if pickles:
-        raise ValueError(_refused_pickle(str(folder / pickles[0])))
+        raise ValueError(refused_pickle(str(folder / pickles[0])))
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise OSError(f"{folder} is no adapter folder: it has no {name}")
@@ -395,7 +344,6 @@ __all__ = [
     "LowRank",
     "base_fingerprint",
     "check_base",
-    "find_adapter",
     "read_adapter",
     "write_adapter",
 ]

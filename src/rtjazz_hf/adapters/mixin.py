@@ -12,7 +12,8 @@ from torch import nn
 
 from .bank import AdapterBank, Mix, is_quantized
 from .blending import COMBINATIONS, weighted_adapter
-from .files import Adapter, check_base, find_adapter, read_adapter
+from .files import Adapter, check_base, read_adapter
+from .folder import find_adapter
 from .phrase import call_style, split_style
 from .training import is_attached, save_adapter
 
