@@ -22,7 +22,9 @@ def add_adapt(commands: Any) -> None:
     parser = add_command(commands, "adapt", "learn a style from recordings", _HELP, run_adapt,
                          "whole number (default: 0)", dtype=False)  # fmt: skip
     parser.add_argument("recordings", type=Path, help="folder of recordings")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the run; OUTPUT/adapter is it")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for the run; OUTPUT/adapter is it"
+    )
     parser.add_argument("--name", default="me", help='"in the style of NAME" calls it (default: %(default)s)')
     parser.add_argument("--instruments", default="piano,bass,drums", help="who plays (default: %(default)s)")
     parser.add_argument("--max-minutes", type=float, default=50.0, help="of training (default: %(default)g)")

@@ -108,7 +108,9 @@ def training_times(
     return scheduler.grid[:-1][torch.randint(steps, shape)]
 
 
-def lora_losses(model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+def lora_losses(
+    model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """`style` and `prior` of one batch; `model` is a `StyledFlow`, bare or prepared."""
     bare: StyledFlow = getattr(model, "module", model)
     clean, block = flow_state(batch), int(batch["block_frames"])
@@ -152,7 +154,9 @@ def train_lora(config: LoraTrainConfig) -> dict:
     )
     run = TrainingRun(config)
     run.print(report.to_text())
-    fill_takes(codec.to(run.device), encoder.to(run.device), tokenizer, records, config.data, progress=run.is_main)
+    fill_takes(
+        codec.to(run.device), encoder.to(run.device), tokenizer, records, config.data, progress=run.is_main
+    )
     train, test = open_stores(config.data, codec, codes=False, styles=config.styles)
     base = load_part(part_folder(config.base, "transformer"), "transformer")
     model = base
@@ -208,7 +212,9 @@ def train_lora(config: LoraTrainConfig) -> dict:
     for batch in run.batches(batches):
         with run.accelerator.accumulate(prepared):
             losses = lora_losses(prepared, batch, config, weights)
-            run.backward(losses["style"] + config.prior_weight * losses.get("prior", 0.0), prepared, optimizer)
+            run.backward(
+                losses["style"] + config.prior_weight * losses.get("prior", 0.0), prepared, optimizer
+            )
         run.log(**losses)
         if run.due(config.validate_every):
             now = measure()

@@ -132,7 +132,9 @@ def analyse(audio: np.ndarray) -> tuple[np.ndarray, list[Chord], int]:
     if gaps.std() / np.median(gaps) > _STEADY:
         raise ValueError("no steady beat was found")
     chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=_RATE, hop_length=_HOP)
-    heard = librosa.util.sync(chroma, beats, aggregate=np.median)[:, 1 : len(beats) + 1]  # from the first beat on
+    heard = librosa.util.sync(chroma, beats, aggregate=np.median)[
+        :, 1 : len(beats) + 1
+    ]  # from the first beat on
     names = [Chord.parse("C" + quality) for quality in QUALITIES]
     chords = [chord.transpose(step) for chord in names for step in range(12)]
     templates = np.zeros((len(chords), 12))
@@ -248,7 +250,9 @@ def prepare_takes(
         stem = re.sub(r"[^\w-]+", "_", Path(take.file).stem)
         for number, (part, sheet) in enumerate(pieces):
             split = "test" if single and number >= len(pieces) - single else take.split
-            records.append(_write_piece(out_dir, f"{index:03d}_{stem}_{number:03d}", part, sheet, name, split))
+            records.append(
+                _write_piece(out_dir, f"{index:03d}_{stem}_{number:03d}", part, sheet, name, split)
+            )
         if pictures:
             (out_dir / "pictures").mkdir(parents=True, exist_ok=True)
             picture = out_dir / "pictures" / f"{index:03d}_{stem}.png"
