@@ -49,6 +49,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace the pipeline that is there")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="how weights are stored (float16)")
     parser.add_argument("--card", type=Path, help="model card, or a template with {{places}}, for README.md")
+    parser.add_argument(
+        "--card-values",
+        type=Path,
+        help="JSON object of the template's places (see model_cards/) and of `metadata`",
+    )
     defaults = parser.add_argument_group(
         "settings that ship with the model: what it was found to play best with"
     )
@@ -174,6 +179,14 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
 
 
+def read_values(path: Path | None) -> dict[str, object]:
+    """What a card says that is not known here; empty without a file."""
+    values = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or not {"pipe", "name", "template"}.isdisjoint(values):
+        raise ValueError(f"{path} must hold a JSON object of places of the card's template and their texts")
+    return values
+
+
 def check_output(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
@@ -202,6 +215,7 @@ def assemble(args: argparse.Namespace) -> None:
     check_output(args.output, args.overwrite)
     dtype, name = DTYPES[args.dtype], args.output.resolve().name
     template = args.card.read_text(encoding="utf-8") if args.card else None
+    values = read_values(args.card_values)
     pipe = build_pipeline(args)
     trained = play(pipe)
     parameters = 0
@@ -214,7 +228,7 @@ def assemble(args: argparse.Namespace) -> None:
     noise = (rounded["audio"] - trained["audio"]).square().mean() / trained["audio"].square().mean()
     print(f"a clip differs from the trained weights' by {10 * torch.log10(noise.clamp_min(1e-20)):.1f} dB")
     with atomic_folder(args.output) as partial:
-        save_pipeline(pipe, partial, dtype, hub.model_card(pipe, name, template))
+        save_pipeline(pipe, partial, dtype, hub.model_card(pipe, name, template, **values))
         difference = largest_difference(rounded, play(RealTimeJazzPipeline.from_pretrained(partial)))
         print(f"largest difference after loading: {difference}")
         if difference != 0.0:

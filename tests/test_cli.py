@@ -166,7 +166,7 @@ class TestFailures:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", [[], ["generate"], ["evaluate"], ["codec"]])
+    @pytest.mark.parametrize("command", [[], ["generate"], ["play"], ["evaluate"], ["codec"]])
     def test_has_an_example(self, capsys, command):
         assert cli.main([*command, "--help"]) == 0
         out = capsys.readouterr().out

@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from test_adapters import make_adapter
 
 from rtjazz_hf import cli, hub
 from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS, parse_chart
@@ -108,6 +109,8 @@ class TestSnippets:
 
     def test_readme(self, tiny_folder, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        make_adapter(tmp_path / "my-style", 1, style_name="Anna Blue")
+        make_adapter(tmp_path / "your-style", 2)
         names: dict = {}
         for block in code_blocks(README, "python"):
             exec(compile(block.replace('"rtjazz-mini"', repr(str(tiny_folder))), "README.md", "exec"), names)
@@ -126,6 +129,7 @@ class TestSnippets:
         assert Path(received).stat().st_size == Path(clip).stat().st_size
         assert {file.name for file in (ROOT / "pipelines" / "examples").glob("*.py")} == {
             "whole_clip.py", "live_updates.py", "codec_round_trip.py",
+            "onnx_stream.py",  # tests/conversion/test_export_onnx.py
         }  # fmt: skip
 
 
@@ -146,7 +150,9 @@ class TestVersions:
     def test_every_import_is_required(self):
         wanted = requirements()
         named = {
-            name_of(line) for extra in ("", "corpus", "eval", "train", "quant") for line in wanted[extra]
+            name_of(line)
+            for extra in ("", "corpus", "eval", "train", "live", "link", "quant")
+            for line in wanted[extra]
         }
         provides = packages_distributions()
         for file in (ROOT / "src").rglob("*.py"):

@@ -22,6 +22,7 @@ from .cli_benchmark import add_benchmark
 from .cli_codec import add_codec
 from .cli_common import Parser, Refused, add_command, check_sampling, load_pipeline
 from .cli_evaluate import add_evaluate
+from .cli_play import add_play
 
 if TYPE_CHECKING:
     from .music import LeadSheet
@@ -35,7 +36,10 @@ example:
   rtjazz generate "Bill Evans modal jazz" -o evans.wav
   rtjazz generate "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --duration 20 \\
       --instruments=-piano --seed 7 --plot quartet.png -o quartet.flac
+  rtjazz generate "bossa nova" --bars 8 --loop -o loop.wav
 """
+
+_DEFAULT_DURATION = 10.0  # seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rtjazz {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     _add_generate(commands)
+    add_play(commands)
     add_evaluate(commands)
     add_codec(commands)
     add_benchmark(commands)
@@ -98,7 +103,9 @@ def _add_generate(commands: Any) -> None:
     )
     parser.add_argument("prompt", help="the music in words")
     parser.add_argument("-o", "--output", type=Path, required=True, help="out.wav, out.flac or out.ogg")
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds (default: %(default)s)")
+    parser.add_argument("--duration", type=float, help=f"seconds (default: {_DEFAULT_DURATION:g})")
+    parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
+    parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
     parser.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
     parser.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
     parser.add_argument("--key", help="such as Bb or Am")
@@ -125,18 +132,24 @@ def run_generate(args: argparse.Namespace) -> int:
     import torch
 
     started = time.perf_counter()
-    output = pipe(
-        args.prompt,
-        duration=args.duration,
-        chords=args.chords,
-        tempo=args.tempo,
-        key=args.key,
-        mood=args.mood,
-        instruments=args.instruments,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    wishes = {name: getattr(args, name) for name in ("chords", "tempo", "key", "mood", "instruments")}
+    options = {
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    if args.bars is None:
+        output = pipe(args.prompt, duration=args.duration or _DEFAULT_DURATION, **wishes, **options)
+    else:
+        from .loops import loop_samples, play_loop
+
+        sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, seeds=[seed])[0]
+        if args.loop:
+            output = play_loop(pipe, args.prompt, sheet, args.bars, **options)
+        else:
+            seconds = loop_samples(sheet, args.bars) / pipe.sampling_rate
+            sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, duration=seconds, seeds=[seed])[0]
+            output = pipe(args.prompt, duration=seconds, lead_sheet=sheet, **options)
     seconds = time.perf_counter() - started
     audio, lead_sheet = output.audios[0], output.lead_sheets[0]
 
@@ -159,6 +172,8 @@ def run_generate(args: argparse.Namespace) -> int:
         "prompt": args.prompt,
         "seed": seed,
         "duration": duration,
+        "bars": args.bars,
+        "loop": args.loop,
         "sampling_rate": pipe.sampling_rate,
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / duration, 4),
@@ -206,15 +221,21 @@ def _check_generate(args: argparse.Namespace) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    if not (math.isfinite(args.duration) and 0 < args.duration <= 600):
+    if args.duration is not None and not (math.isfinite(args.duration) and 0 < args.duration <= 600):
         raise Refused(f"--duration {args.duration:g}: choose more than 0 and at most 600 seconds")
+    if args.bars is not None and args.duration is not None:
+        raise Refused(f"--bars {args.bars} and --duration {args.duration:g}: give one of them")
+    if args.loop and args.bars is None:
+        raise Refused("--loop needs --bars: how many bars the loop has")
+    if args.loop and args.codes is not None:
+        raise Refused("--loop and --codes: the crossing at a loop's end is made in sound and has no codes")
     check_sampling(args)
 
 
 def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
     from .music.band_leader import write_lead_sheet
 
-    return write_lead_sheet(
+    sheet = write_lead_sheet(
         args.prompt,
         chords=args.chords,
         tempo=args.tempo,
@@ -223,6 +244,11 @@ def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
         instruments=args.instruments,
         duration=args.duration,
     )
+    if args.bars is not None:
+        from .loops import loop_sheet
+
+        loop_sheet(sheet, args.bars)
+    return sheet
 
 
 # ----------------------------------------------------------------------------------------------------------

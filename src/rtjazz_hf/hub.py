@@ -19,6 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
     from rtjazz_hf.codec import RealTimeJazzCodec
     from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 
@@ -191,9 +193,38 @@ def resolve_pretrained(name_or_path: str | Path) -> tuple[str, bool]:
         raise OSError(f"{name} is a file, not a pipeline folder; {_allowed_sources()}")
     if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1:
         raise OSError(f"there is no folder {name}; {_allowed_sources()}")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise ValueError(f"{name!r} cannot be a model; {_allowed_sources()}")
+    try:
+        check_repo_id(name)
+    except ValueError:
+        raise ValueError(f"{name!r} cannot be a model; {_allowed_sources()}") from None
     return name, False
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what cannot be a repository of the Hub, a path such as "../x" above all.
+
+    Raises:
+        ValueError: naming it, and what is allowed.
+    """
+    part = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+    allowed = isinstance(repo_id, str) and re.fullmatch(rf"(?:{part}/)?{part}", repo_id, re.ASCII)
+    if not allowed or ".." in repo_id or "--" in repo_id or repo_id.endswith(".git"):
+        raise ValueError(
+            f"{repo_id!r} cannot be a repository; give 'name' or 'user/name' of letters, digits, '-', '_' and '.', "
+            "which begin and end with a letter or digit and are not doubled"
+        )
+
+
+def check_revision(revision: str | None) -> None:
+    """Refuse what cannot be a branch, a tag or a commit.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if revision is None:
+        return
+    if not re.fullmatch(r"\w[\w.-]*(?:/[\w.-]+)*", str(revision), re.ASCII) or ".." in revision:
+        raise ValueError(f"revision {revision!r} cannot be a branch, tag or commit, such as 'main' or 'v1.0'")
 
 
 def download_pipeline(cls: type[RealTimeJazzPipeline], repo_id: str, kwargs: dict[str, Any]) -> str:
@@ -201,8 +232,10 @@ def download_pipeline(cls: type[RealTimeJazzPipeline], repo_id: str, kwargs: dic
     of `kwargs`.
 
     Raises:
+        ValueError: an impossible revision.
         OSError: not there, or not reachable; both causes are told.
     """
+    check_revision(kwargs.get("revision"))
     names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "variant")
     options = {name: kwargs[name] for name in (*names, "use_safetensors") if name in kwargs}
     for name in names[:-1]:
@@ -416,16 +449,11 @@ def _check_weights(model: Any, folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------
 # Model cards
 # ----------------------------------------------------------------------------------------------------------
+NO_SAMPLE = "None was given."
+CARD_KINDS = ("base", "fine-tune", "adapter")
 _CARD = """\
 ---
-library_name: diffusers
-pipeline_tag: text-to-audio
-license: apache-2.0
-tags:
-- rtjazz_hf
-- music
-- jazz
-- realtime
+{{ card_data }}
 ---
 # {{name}}
 
@@ -450,20 +478,68 @@ to add here.
 """
 
 
-def fill_model_card(template: str, **values: object) -> str:
-    """Put values into a card template's `{{name}}` places.
+def fill_model_card(template: str, card_data: ModelCardData | None = None, **values: object) -> str:
+    """Put values into a card template's `{{name}}` places, and `card_data` into its `{{card_data}}`.
 
     Raises:
         ValueError: a place has no value.
     """
-    missing = sorted(set(re.findall(r"{{\s*(\w+)\s*}}", template)) - set(values))
+    places = set(re.findall(r"{{\s*(\w+)\s*}}", template))
+    missing = sorted(places - set(values) - ({"card_data"} if card_data is not None else set()))
     if missing:
         raise ValueError(f"the model card template needs values for {', '.join(missing)}")
-    return re.sub(r"{{\s*(\w+)\s*}}", lambda place: str(values[place.group(1)]), template)
+    if "card_data" not in places:
+        return re.sub(r"{{\s*(\w+)\s*}}", lambda place: str(values[place.group(1)]), template)
+    from huggingface_hub import ModelCard
+
+    return f"{ModelCard.from_template(card_data, template_str=template, **values)}".rstrip("\n") + "\n"
 
 
-def model_card(pipe: RealTimeJazzPipeline, name: str, template: str | None = None, **values: object) -> str:
-    """The text of a README.md for a pipeline; `values` fill further places of a template of your own."""
+def card_metadata(kind: str, base_model: str | None = None, **more: Any) -> ModelCardData:
+    """`ModelCardData` of a RealTimeJazz card: library, task, tags and licence as the Hub reads them.
+
+    Args:
+        kind: "base", "fine-tune" or "adapter". base_model: Hub id that the model was made from.
+        more: further fields (`license`, `datasets`, `language`, ...), which win.
+
+    Raises:
+        ValueError: another kind, or a fine-tune or adapter of nothing.
+    """
+    from huggingface_hub import ModelCardData
+
+    if kind not in CARD_KINDS:
+        raise ValueError(f"kind {kind!r} of a model card: choose from {', '.join(CARD_KINDS)}")
+    tags = [PACKAGE, "music", "jazz", "realtime", "flow-matching"]
+    fields: dict[str, Any] = {
+        "library_name": "peft" if kind == "adapter" else "diffusers",
+        "pipeline_tag": "text-to-audio",
+        "license": "apache-2.0",
+        "tags": [*tags, "lora"] if kind == "adapter" else tags,
+    }
+    if base_model and kind != "base":
+        fields["base_model"] = base_model
+        fields["base_model_relation"] = {"adapter": "adapter", "fine-tune": "finetune"}[kind]
+    return ModelCardData(**{**fields, **more})
+
+
+def model_card(
+    pipe: RealTimeJazzPipeline,
+    name: str,
+    template: str | None = None,
+    *,
+    base_model: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    **values: object,
+) -> str:
+    """The text of a README.md for a pipeline; `values` fill further places of a template of your own.
+
+    Args:
+        base_model: Hub id of the pipeline that it is a fine-tune of.
+        metadata: fields of `card_metadata`, such as `datasets`, `language` or another `license`.
+
+    Raises:
+        ValueError: a place of the template has no value.
+    """
     rows, total = [], 0
     for part, class_name in COMPONENTS.items():
         module = getattr(pipe, part)
@@ -477,5 +553,8 @@ def model_card(pipe: RealTimeJazzPipeline, name: str, template: str | None = Non
         "parts": "\n".join(rows),
         "settings": settings,
         "parameters": f"{total / 1e6:.1f} M",
+        "base": base_model or "",
+        "sample": NO_SAMPLE,
     }
-    return fill_model_card(template or _CARD, **{**facts, **values})
+    data = card_metadata("fine-tune" if base_model else "base", base_model, **(metadata or {}))
+    return fill_model_card(template or _CARD, data, **{**facts, **values})

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from . import hub
+from .adapters import AdapterBank, AdapterMixin
 from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .codec import RealTimeJazzCodec
@@ -32,6 +33,7 @@ from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.band_leader import write_lead_sheet
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
+from .publishing import push_adapter, push_folder
 from .quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer, mix_styles
 
@@ -58,7 +60,7 @@ class RealTimeJazzPipelineOutput(BaseOutput):
     codes: torch.Tensor | None = None
 
 
-class RealTimeJazzPipeline(DiffusionPipeline):
+class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
     """Jazz from words, a clip or a chord chart, at 48 kHz in stereo.
 
     Args:
@@ -83,6 +85,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         window_frames: int = 300,
     ):
         super().__init__()
+        self._adapters = AdapterBank()
         if codec.config.latent_dim != transformer.config.latent_dim:
             raise ValueError(
                 f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
@@ -169,17 +172,23 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         without the whole weights ever being in memory.
 
         Raises:
-            ValueError: another precision, an adapter that is attached, or quantised already.
+            ValueError: another precision, an adapter that is attached or fused, or quantised already.
             ImportError: bitsandbytes is not installed.
         """
+        if self._adapters.fused:
+            raise ValueError(
+                "adapters are fused: unload_lora_weights, which leaves them in the weights for good, or unfuse_lora "
+                "before the pipeline is quantised"
+            )
         self.transformer = quantize(self.transformer, precision)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write a folder that `from_pretrained` reads, with a model card if it has none.
 
         Raises:
-            ValueError: an adapter is attached; a folder saved so would not load again.
+            ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
         """
+        self._check_saveable()
         for name, component in self.components.items():
             if getattr(component, "_hf_peft_config_loaded", False) or hasattr(component, "peft_config"):
                 raise ValueError(
@@ -204,30 +213,72 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         token: str | None = None,
         create_pr: bool = False,
         model_card: str | None = None,
+        revision: str | None = None,
         **kwargs: Any,
     ) -> str:
         """Upload the pipeline to the Hub; the address of the commit.
 
         Unlike diffusers' own, it does not put an empty card over what the repository says: `model_card` is
         written if it is given, and a card made from the pipeline if the repository has none.
-        """
-        from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        Args:
+            repo_id: "user/name", or "name" under the token's user; made if it is not there.
+            private: of a repository that is made now. revision: branch to push to, made if it is not there.
+            token: the one of `hf auth login` or `HF_TOKEN` by default.
+            kwargs: for `save_pretrained`.
+
+        Raises:
+            ValueError: an impossible `repo_id` or `revision`, or an adapter that is attached.
+            PermissionError: no token, or one that may not write there.
+            ConnectionError: the Hub is not reachable, or was lost on the way: what had been pushed is told, and
+                pushing again is safe.
+        """
+        hub.check_repo_id(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
-            card = Path(folder) / "README.md"
-            if model_card is None and api.file_exists(repo_id, "README.md"):
-                card.unlink()
-            else:
-                card.write_text(model_card or hub.model_card(self, repo_id), encoding="utf-8")
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message or f"Upload {type(self).__name__}",
-                create_pr=create_pr,
+            (Path(folder) / "README.md").write_text(
+                model_card or hub.model_card(self, repo_id), encoding="utf-8"
             )
+            return push_folder(
+                folder, repo_id, revision=revision, private=private, token=token, create_pr=create_pr,
+                commit_message=commit_message or f"Upload {type(self).__name__}", keep_card=model_card is None,
+            )  # fmt: skip
+
+    def push_adapter_to_hub(
+        self,
+        repo_id: str,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        model_card: str | None = None,
+        **card_values: Any,
+    ) -> str:
+        """Upload an adapter of a few megabytes to the Hub, for `load_lora_weights(repo_id)`; the commit's address.
+
+        Args:
+            adapter: its folder, in PEFT's format, or the name of one that is loaded; the loaded one by default.
+            revision, private, token: as of `push_to_hub`.
+            model_card: the README.md's text, or a template such as `model_cards/adapter.md`, for whose further
+                places `card_values` are.
+
+        Raises:
+            ValueError: an impossible `repo_id`, a pickle among the files, or no such adapter.
+            PermissionError, ConnectionError: as of `push_to_hub`.
+            OSError: a folder without a whole adapter.
+        """
+        hub.check_repo_id(repo_id)
+        settings = {"revision": revision, "private": private, "token": token, "commit_message": commit_message,
+                    "model_card": model_card, **card_values}  # fmt: skip
+        if adapter is not None and (isinstance(adapter, Path) or os.sep in adapter or Path(adapter).is_dir()):
+            return push_adapter(self, repo_id, adapter, **settings)
+        save = getattr(self, "save_lora_weights", None)
+        if save is None:
+            raise ValueError(f"adapter {adapter!r} is no folder; give the one that the adapter was saved in")
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder, **({} if adapter is None else {"adapter_name": adapter}))
+            return push_adapter(self, repo_id, folder, **settings)
 
     # -- steps ---------------------------------------------------------------------------------------------
     def check_inputs(
@@ -271,7 +322,10 @@ class RealTimeJazzPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_prompt(self, prompt: Prompt | list[Prompt]) -> torch.Tensor:
-        """Words, clips and mixes of them to style embeddings `(batch, style_dim)` of unit length, float32."""
+        """Words, clips and mixes of them to style embeddings `(batch, style_dim)` of unit length, float32.
+
+        "in the style of <name>" in the words calls the learnt style of a loaded adapter, where there is one.
+        """
         rows = []
         for item in prompt if isinstance(prompt, list) else [prompt]:
             parts, weights = zip(*mix_of(item))
@@ -280,13 +334,16 @@ class RealTimeJazzPipeline(DiffusionPipeline):
 
     def _encode_one(self, part: str | torch.Tensor) -> torch.Tensor:
         # one at a time, so that a prompt's embedding does not depend on how long its neighbours are
-        device = self._execution_device
         if isinstance(part, str):
-            limit = self.style_encoder.config.max_position_embeddings
-            tokens = self.tokenizer(part, truncation=True, max_length=limit, return_tensors="pt").to(device)
-            return self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
-        clip = part[None].to(device, self.style_encoder.dtype)  # (1, 2, samples)
+            return self._encode_words(part, self._encode_text)
+        clip = part[None].to(self._execution_device, self.style_encoder.dtype)  # (1, 2, samples)
         return self.style_encoder.encode_audio(clip).float()
+
+    def _encode_text(self, words: str) -> torch.Tensor:
+        limit = self.style_encoder.config.max_position_embeddings
+        tokens = self.tokenizer(words, truncation=True, max_length=limit, return_tensors="pt")
+        tokens = tokens.to(self._execution_device)
+        return self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
 
     def prepare_lead_sheet(
         self,
@@ -363,10 +420,11 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         generators: Sequence[torch.Generator],
         block_frames: int | None = None,
         window_frames: int | None = None,
+        transformer: RealTimeJazzFlowTransformer | None = None,
     ) -> BlockStream:
-        """An empty performance, one row a generator."""
+        """An empty performance, one row a generator, by the active adapters' transformer unless another is given."""
         return BlockStream(
-            self.transformer,
+            transformer or self.transformer_for(self.active_mix),
             self.codec,
             self.scheduler,
             generators=generators,
@@ -400,6 +458,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         window_frames: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
         return_dict: bool = True,
+        adapter: str | Mapping[str, float] | None = None,
+        adapter_scale: float = 1.0,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
 
@@ -420,6 +480,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             steps counted
                 over all blocks; a dict with "latents" that it returns replaces them.
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
+            adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
+                By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -435,6 +497,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
             lead_sheet=lead_sheet,
             output_type=output_type,
         )
+        mix = self.adapter_mix(dict(self.active_mix) if adapter is None else adapter, adapter_scale)
         if num_inference_steps is None:
             num_inference_steps = self.config.num_inference_steps
         if guidance_scale is None:
@@ -456,7 +519,7 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         style = self.encode_prompt(prompt)  # (batch, style_dim)
 
         # 3. Play block after block: noise -> latents, against what was played
-        stream = self.prepare_stream(generators, block_frames, window_frames)
+        stream = self.prepare_stream(generators, block_frames, window_frames, self.transformer_for(mix))
         num_samples = max(1, round(duration * SAMPLE_RATE))
         num_frames = math.ceil(num_samples / HOP_LENGTH)
         num_blocks = math.ceil(num_frames / stream.block_frames)
@@ -513,6 +576,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
+        adapter: str | Mapping[str, float] | None = None,
+        adapter_scale: float = 1.0,
         *,
         first_block_frames: int | None = None,
         target_latency: float | None = None,
@@ -527,6 +592,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
 
         Args:
+            adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
+                active now: which are later is nothing to a session that has begun.
             first_block_frames: a first block smaller than `block_frames` (6 is the smallest) starts the music
                 sooner; the blocks after it double up to `block_frames`.
             target_latency: instead of `block_frames`, seconds within which a control is to be heard: the
@@ -563,7 +630,8 @@ class RealTimeJazzPipeline(DiffusionPipeline):
         if context is not None:
             context = prepare_context(context, context_sampling_rate)
         asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
-                 "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, **settings}  # fmt: skip
+                 "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
+                 "adapter_scale": adapter_scale, **settings}  # fmt: skip
         plan = first_plan(self, asked, start_beat)
 
         begun = time.perf_counter()  # what is done once for all sessions

@@ -226,3 +226,25 @@ class TestBadInput:
         assert "num_inference_steps" in capsys.readouterr().err
         assert script.main(typed(parts, tmp_path / "x", "--block-frames", "7")) == 1
         assert "block_frames" in capsys.readouterr().err
+
+
+class TestCardValues:
+    TEMPLATE = SCRIPT.parents[1] / "model_cards" / "base.md"
+
+    def test_the_template_is_filled(self, script, parts, tmp_path):
+        values = {
+            name: f"the {name}" for name in ("data", "rights", "training", "metrics", "limits", "licence")
+        }
+        (tmp_path / "card.json").write_text(json.dumps({**values, "metadata": {"datasets": ["me/takes"]}}))
+        more = ["--card", str(self.TEMPLATE), "--card-values", str(tmp_path / "card.json")]
+        assert script.main(typed(parts, tmp_path / "tiny", *more)) == 0
+        card = (tmp_path / "tiny" / "README.md").read_text()
+        assert "me/takes" in card and "{{" not in card and all(text in card for text in values.values())
+
+    def test_what_is_missing_is_named(self, script, parts, tmp_path, capsys):
+        for text, words in (("{}", "data, licence"), ("[]", "JSON object"), ('{"pipe": 1}', "JSON object")):
+            (tmp_path / "card.json").write_text(text)
+            more = ["--card", str(self.TEMPLATE), "--card-values", str(tmp_path / "card.json")]
+            assert script.main(typed(parts, tmp_path / "tiny", *more)) == 1
+            assert words in capsys.readouterr().err
+        assert not (tmp_path / "tiny").exists()

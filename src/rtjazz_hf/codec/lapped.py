@@ -288,10 +288,23 @@ class LappedDecoder(nn.Module):
         gains = amplitude @ spread
         if config.phase == "free":
             gains = gains * torch.exp(0.5 * self.noise_shape)
-        table = constant("noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=device)
-        spectrum = table[:, frame % config.noise_frames].transpose(0, 1)  # (batch, 2, frames, bins)
         margin = (NOISE_WINDOW - length) // 2
-        return torch.fft.irfft(spectrum * gains, NOISE_WINDOW)[..., margin : margin + length]
+        return self._irfft(self._noise_spectra(frame) * gains, NOISE_WINDOW)[..., margin : margin + length]
+
+    # The three that `conversion/export_onnx.py` puts into real arithmetic.
+    def _rfft(self, windows: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(windows)
+
+    def _irfft(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
+        return torch.fft.irfft(spectrum, length)
+
+    def _noise_spectra(self, frame: torch.Tensor) -> torch.Tensor:
+        """White noise around frames (batch, frames) of the stream, complex (batch, 2, frames, bins)."""
+        config = self.config
+        table = constant(
+            "noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=frame.device
+        )
+        return table[:, frame % config.noise_frames].transpose(0, 1)
 
     def _overlap_add(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames (batch, 2, frames, hop + overlap) -> (batch, 2, frames, hop), what the next piece starts with."""
@@ -315,7 +328,7 @@ class LappedDecoder(nn.Module):
         heard = heard.unfold(-1, past.shape[-1] + hop, hop)
         windows = torch.cat([heard, frames[..., hop:]], dim=-1)
         window = constant("level_window", LEVEL_WINDOW, hop, overlap, True, device=device)
-        spectrum = torch.fft.rfft(windows * window)
+        spectrum = self._rfft(windows * window)
         power = spectrum.real.square() + spectrum.imag.square()
         missing = (asked - torch.cat(fine_bands(config, power), dim=-1)) * self.level_share[index]
         missing = missing.clamp(-MOST_LOWERED, MOST_RAISED).split(config.num_fine_bands, dim=-1)
@@ -323,7 +336,7 @@ class LappedDecoder(nn.Module):
         for part in missing:
             spread = constant("mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate, device=device)
             gains.append(torch.exp(0.5 * (part @ spread)))
-        played = torch.fft.irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)
+        played = self._irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)
         return played[..., -(hop + overlap) :] / window.max()
 
     def _play(self, tones, pan, noise, envelope, frame) -> torch.Tensor:

@@ -99,8 +99,9 @@ class CudaGraphs:
             return self.function(model, keys=keys, values=values, **inputs)
         tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         others = {name: value for name, value in inputs.items() if name not in tensors}
-        # The graph keeps the buffers alive, so their address says which they are.
+        # The graph keeps the buffers and the model alive, so their address says which they are.
         key = (
+            id(model),  # models with adapters share most weights
             model.input_proj.weight.data_ptr(),
             None if keys is None else (keys[0].data_ptr(), keys[0].shape),
             *((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()),
@@ -112,7 +113,7 @@ class CudaGraphs:
                     self.graphs.popitem(last=False)
                 self.graphs[key] = self._capture(model, keys, values, tensors, others)
             self.graphs.move_to_end(key)
-            graph, placed, outputs, _ = self.graphs[key]
+            graph, placed, outputs, *_ = self.graphs[key]
             for name, tensor in tensors.items():
                 placed[name].copy_(tensor)
             graph.replay()
@@ -130,7 +131,7 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             outputs = self.function(model, **arguments)
-        return graph, placed, outputs, (keys, values)
+        return graph, placed, outputs, (keys, values), model
 
     def __deepcopy__(self, memo: dict) -> CudaGraphs:
         return CudaGraphs(self.function)

@@ -180,6 +180,12 @@ class BlockStream:
                 self.append(self._pending)
             self._pending = None
 
+    def play_on(self, transformer: RealTimeJazzFlowTransformer) -> None:
+        """Make the next blocks with another transformer of the same shape; what was played stays in the cache."""
+        if transformer is not self.transformer:
+            self.settle()  # the finished block joins with the model that made it
+            self.transformer = transformer
+
     def without_cues(self, latents: torch.Tensor) -> torch.Tensor:
         """The codec's latents `(batch, latent_dim, frames)` of the flow's state."""
         return latents[:, : self.transformer.config.latent_dim]

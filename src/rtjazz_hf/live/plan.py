@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 from ..music import LeadSheet
 
 if TYPE_CHECKING:
+    from ..flow import RealTimeJazzFlowTransformer
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
 # What the band leader writes a lead sheet from, beside the prompt.
@@ -24,6 +26,8 @@ UPDATE_FIELDS = (
     "num_inference_steps",
     "block_frames",
     "seed",
+    "adapter",
+    "adapter_scale",
 )
 
 
@@ -34,12 +38,14 @@ class Plan:
     Attributes:
         asked: what the listener fixed, by field name; the rest is the band leader's.
         style: `(1, style_dim)`.
+        transformer: the one with the adapters that were asked for.
         seeds: how many seeds were given so far; the noise starts anew with each.
     """
 
     asked: dict[str, Any]
     style: torch.Tensor
     lead_sheet: LeadSheet
+    transformer: RealTimeJazzFlowTransformer
     seeds: int = 1
 
     @property
@@ -66,6 +72,9 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
         ValueError: naming the argument, its value and what is allowed.
     """
     asked = {name: value for name, value in asked.items() if value is not None}
+    asked.setdefault(
+        "adapter", dict(pipe.active_mix)
+    )  # others may become the active ones: the session's stay
     if (
         isinstance(start_beat, bool)
         or not isinstance(start_beat, (int, float))
@@ -75,7 +84,7 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
     check_asked(pipe, asked)
     sheet = _write_lead_sheet(pipe, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
-    return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet)
+    return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet, _transformer(pipe, asked))
 
 
 def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, Any]) -> Plan:
@@ -86,6 +95,8 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     """
     if unknown := sorted(set(changes) - set(UPDATE_FIELDS)):
         raise ValueError(f"cannot update {', '.join(unknown)}; choose from {', '.join(UPDATE_FIELDS)}")
+    if changes.get("adapter", {}) is None:
+        changes = {**changes, "adapter": {}}  # none
     if missing := sorted(name for name, value in changes.items() if value is None):
         raise ValueError(
             f"{', '.join(missing)} is None; give a value, or leave it out to keep what is played"
@@ -104,7 +115,10 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     lead_sheet = before.lead_sheet
     if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
         lead_sheet = _write_lead_sheet(pipe, asked, changes, before)
-    return Plan(asked, style, lead_sheet, before.seeds + ("seed" in changes))
+    transformer = before.transformer
+    if changes.keys() & {"adapter", "adapter_scale"}:
+        transformer = _transformer(pipe, asked)
+    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes))
 
 
 def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
@@ -116,13 +130,24 @@ def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
     seed = asked["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")
-    pipe.check_inputs(**{name: value for name, value in asked.items() if name != "seed"})
+    own = ("seed", "adapter", "adapter_scale")
+    pipe.check_inputs(**{name: value for name, value in asked.items() if name not in own})
     if not isinstance(asked.get("lead_sheet"), (LeadSheet, type(None))):
         raise ValueError(f"lead_sheet {asked['lead_sheet']!r}: a live session follows one LeadSheet")
     if isinstance(asked["prompt"], list):
         raise ValueError(
             "a live session has one prompt, not a list; for a mix give {'bebop': 0.7, 'bossa': 0.3}"
         )
+
+
+def _transformer(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> RealTimeJazzFlowTransformer:
+    """The one that plays the adapters asked for, whose strengths become plain numbers, which a file can hold."""
+    mix = pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0))
+    if isinstance(asked.get("adapter"), Mapping):
+        asked["adapter"] = {name: float(weight) for name, weight in asked["adapter"].items()}
+    if "adapter_scale" in asked:
+        asked["adapter_scale"] = float(asked["adapter_scale"])
+    return pipe.transformer_for(mix)
 
 
 def _write_lead_sheet(
@@ -135,13 +160,35 @@ def _write_lead_sheet(
     return pipe.prepare_lead_sheet(**wishes, seeds=[asked["seed"]])[0]
 
 
+def aligned_plan(plan: Plan, tempo: float, beat: float, at: float) -> Plan:
+    """`plan` at another tempo, with `beat` of its lead sheet at `at` seconds of the session.
+
+    Raises:
+        ValueError: a tempo out of range, a beat or a time that is not finite.
+    """
+    sheet = plan.lead_sheet.with_tempo(tempo)
+    sheet = dataclasses.replace(sheet, beat_offset=beat - at * sheet.tempo / 60.0)
+    asked = plan.asked if "lead_sheet" in plan.asked else {**plan.asked, "tempo": sheet.tempo}
+    return dataclasses.replace(plan, asked=asked, lead_sheet=sheet)
+
+
 def continue_in_phase(sheet: LeadSheet, before: LeadSheet, seconds: float) -> LeadSheet:
     """`sheet`, taking over from `before` at `seconds` without a jump of the beat.
 
-    The same chart goes on where it was; another one starts from its top, at the place in the bar that was
-    reached.
+    The same chart, in another key too, goes on where it was; another one starts from its top, at the place in
+    the bar that was reached.
     """
     beat = before.beat_at(seconds)
-    if (sheet.spans, sheet.beats_per_bar, sheet.loops) != (before.spans, before.beats_per_bar, before.loops):
+    if not _same_tune(sheet, before):
         beat = beat % before.beats_per_bar % sheet.beats_per_bar
     return dataclasses.replace(sheet, beat_offset=beat - seconds * sheet.tempo / 60.0)
+
+
+def _same_tune(one: LeadSheet, other: LeadSheet) -> bool:
+    """Whether two sheets have the same chords at the same beats, or the same a number of semitones apart."""
+    if (one.beats_per_bar, one.loops, len(one.spans)) != (other.beats_per_bar, other.loops, len(other.spans)):
+        return False
+    first, second = one.spans[0].chord.root, other.spans[0].chord.root
+    if first is not None and second is not None:
+        other = other.rotated(first - second)
+    return one.spans == other.spans

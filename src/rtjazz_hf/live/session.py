@@ -19,7 +19,7 @@ from ..audio import FRAME_RATE
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
-from .plan import Plan, changed_plan, continue_in_phase
+from .plan import Plan, aligned_plan, changed_plan, continue_in_phase
 from .stats import LiveMeter, LiveStats
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class LiveBlock:
         tempo: beats per minute.
         latents: float32 `(latent_dim, frames)`, as the codec's decoder took them.
         seconds: time it took to make.
+        lead_sheet: what it follows.
     """
 
     audio: np.ndarray
@@ -48,6 +49,7 @@ class LiveBlock:
     tempo: float
     latents: np.ndarray
     seconds: float
+    lead_sheet: LeadSheet
 
     @property
     def duration(self) -> float:
@@ -98,7 +100,7 @@ class LiveSession:
         self._frame = 0  # where the next block starts
         self._largest: int | None = first_block_frames  # block that may be made yet; None: any
         self._seeds, self._generator = plan.seeds, torch.Generator().manual_seed(plan.seed)
-        stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames)
+        stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames, plan.transformer)
         self._rows = (stream, 0)  # the stream that the session's state is in, and its row there
         self.context_audio = None if context is None else play_context(stream, context)
 
@@ -191,7 +193,9 @@ class LiveSession:
         """Change what is played, from the next block on that has not begun.
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
-        block_frames and seed, as `RealTimeJazzPipeline.live` does. What the listener never fixed follows the
+        block_frames, seed, adapter and adapter_scale, as `RealTimeJazzPipeline.live` does; None as the adapter
+        is none. The model of another mix of adapters is made here, in the caller's thread, unless it is at hand;
+        the block that is being made, or played, does not wait for it. What the listener never fixed follows the
         prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
         at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
         cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
@@ -212,6 +216,21 @@ class LiveSession:
                     plan = dataclasses.replace(plan, lead_sheet=sheet)
                 self._plan = plan
                 self._updates.append(called)
+
+    def align(self, tempo: float, beat: float, at: float) -> None:
+        """Follow a clock: from the next block on that has not begun, play at `tempo` beats per minute, with
+        `beat` of the lead sheet (0 is the first downbeat) at `at` seconds of the session.
+
+        Unlike `update(tempo=...)` it may move the beat, the band leader writes nothing anew, and it does not
+        count as a control in the statistics.
+
+        Raises:
+            ValueError: the tempo is out of range, `beat` or `at` is not finite; the music plays on as it was.
+        """
+        with self._update_lock:
+            plan = aligned_plan(self._plan, tempo, beat, at)
+            with self._lock:
+                self._plan = plan
 
     def playback_started(self) -> None:
         """Tell that the listener, who had waited to have some sound in hand, begins to play it now."""
@@ -281,6 +300,7 @@ class LiveSession:
             tempo=take.plan.lead_sheet.tempo,
             latents=latents,
             seconds=seconds,
+            lead_sheet=take.plan.lead_sheet,
         )
 
 
@@ -307,6 +327,7 @@ class Take:
             self.plan.guidance_scale != 1.0,
             self.session.window_frames,
             stream.decoder_state is None,
+            id(self.plan.transformer),
         )
 
 
@@ -321,6 +342,7 @@ def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
     worker, joining = sessions[0]._worker, False
     try:
         stream = _joined(sessions)
+        stream.play_on(plans[0].transformer)
         features = [
             pipe.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames) for take in takes
         ]

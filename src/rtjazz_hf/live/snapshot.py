@@ -57,6 +57,7 @@ def save_session(session: LiveSession, path: str | os.PathLike, overwrite: bool 
         with session._lock:
             plan, largest = session._plan, session._largest
         cache = stream.cache.state_dict()
+        adapters = _adapter_fingerprints(session.pipe, plan.asked)
         tensors.update({f"cache.{name}": value for name, value in cache.items() if torch.is_tensor(value)})
         for name, tensor in _flattened(stream.decoder_state):
             tensors[f"decoder.{name}"] = tensor
@@ -74,6 +75,7 @@ def save_session(session: LiveSession, path: str | os.PathLike, overwrite: bool 
         }
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     settings["model"] = model_fingerprint(session.pipe)
+    settings["adapters"] = adapters
     header = {"format": FORMAT, "version": str(VERSION), "session": json.dumps(settings)}
     with whole_or_not_at_all(path) as partial:
         save_file(tensors, partial, metadata=header)
@@ -95,6 +97,12 @@ def load_session(pipe: RealTimeJazzPipeline, path: str | os.PathLike, **options:
             f"the session in '{path}' was played by other models than those of this pipeline: load the "
             "pipeline that it was saved with"
         )
+    for name, fingerprint in settings.get("adapters", {}).items():
+        if _adapter_fingerprints(pipe, {"adapter": name}).get(name) != fingerprint:
+            raise ValueError(
+                f"the session in '{path}' plays the adapter {name!r}, and it, as it was, is not loaded: load it under "
+                "that name with load_lora_weights first"
+            )
     try:
         return _restored(pipe, tensors, settings, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -126,10 +134,13 @@ def _restored(
     pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], settings: dict[str, Any], options: dict
 ) -> LiveSession:
     device, dtype = pipe._execution_device, pipe.transformer.dtype
+    asked = _asked_from_json(settings["asked"], tensors)
+    mix = pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0))
     plan = Plan(
-        asked=_asked_from_json(settings["asked"], tensors),
+        asked=asked,
         style=tensors["style"].to(device),
         lead_sheet=LeadSheet.from_dict(settings["lead_sheet"]),
+        transformer=pipe.transformer_for(mix),
         seeds=settings["plan_seeds"],
     )
     check_asked(pipe, plan.asked)
@@ -147,6 +158,13 @@ def _restored(
     session._frame = session._effect_frame = int(settings["frame"])
     session._largest = settings["largest_block"]
     return session
+
+
+def _adapter_fingerprints(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> dict[str, str]:
+    adapter = asked.get("adapter") or {}
+    names = [adapter] if isinstance(adapter, str) else adapter
+    loaded = pipe._adapters.adapters  # one that was deleted since cannot be told from another of its name
+    return {name: loaded[name].fingerprint if name in loaded else "" for name in names}
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -192,7 +210,7 @@ def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor]) -> d
             value = value.to_dict()
         elif isinstance(value, np.generic):
             value = value.item()
-        elif not isinstance(value, (str, int, float)):
+        elif name != "adapter" and not isinstance(value, (str, int, float)):
             value = list(value)
         written[name] = value
     return written

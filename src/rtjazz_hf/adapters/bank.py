@@ -1,0 +1,200 @@
+"""Adapters at play: loaded beside the pipeline, blended at any strength, and heard in whole blocks.
+
+A mix of adapters becomes a transformer of its own: it shares every weight with the base but those of the layers
+that the adapters change, which hold base + sum of strength * change. So a block with adapters costs what a block
+costs, packed weights included; the base is never written to, and unloading has nothing to undo; every live session
+plays its own mix; and a swap is another model for the next block, made before that block begins. Layers in 8 or 4
+bits, where a sum would be rounded, keep the change beside them instead, at some cost in time.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..flow.sharing import shared_copy
+from .files import Adapter, LowRank
+from .training import is_attached
+
+if TYPE_CHECKING:
+    from ..flow import RealTimeJazzFlowTransformer
+
+Mix: TypeAlias = "tuple[tuple[str, float], ...]"  # names and strengths, those of strength 0 left out
+MAX_MODELS = 4  # mixes that are kept at hand; each holds a second copy of the adapted layers
+
+
+# -- one mix, one model ------------------------------------------------------------------------------------------
+class AdaptedLinear(nn.Module):
+    """A quantised layer and the low-rank changes of a mix beside it."""
+
+    def __init__(self, layer: nn.Module, changes: Sequence[tuple[LowRank, float]], dtype: torch.dtype):
+        super().__init__()
+        device = layer.weight.device
+        self.layer = layer
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.down = torch.cat([change.down for change, _ in changes]).to(device, dtype)  # (ranks, in)
+        ups = [strength * change.scale * change.up.float() for change, strength in changes]
+        self.up = torch.cat(ups, dim=1).to(device, dtype)  # (out, ranks)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        low = F.linear(hidden.to(self.down.dtype), self.down)
+        return self.layer(hidden) + F.linear(low, self.up).to(hidden.dtype)
+
+
+def is_quantized(layer: nn.Module) -> bool:
+    return not layer.weight.is_floating_point()
+
+
+def adapted_transformer(
+    transformer: RealTimeJazzFlowTransformer, mix: Sequence[tuple[Adapter, float]]
+) -> RealTimeJazzFlowTransformer:
+    """A transformer that plays as `transformer` with these adapters at these strengths; it is left as it is.
+
+    Raises:
+        ValueError: DoRA on quantised layers.
+    """
+    changes: dict[str, list[tuple[LowRank, float]]] = {}
+    for adapter, strength in mix:
+        for name, change in adapter.layers.items():
+            changes.setdefault(name, []).append((change, strength))
+    with torch.inference_mode(False), torch.no_grad():  # weights made in inference mode cannot be packed
+        model, layers = shared_copy(transformer, changes)
+        for name, layer in layers.items():
+            if is_quantized(layer):
+                if any(change.magnitude is not None for change, _ in changes[name]):
+                    raise ValueError(
+                        "a DoRA adapter rescales whole weights and cannot be played on quantised layers: load the "
+                        "base whole, or use a LoRA adapter"
+                    )
+                parent, _, leaf = name.rpartition(".")
+                model.get_submodule(parent)._modules[leaf] = AdaptedLinear(
+                    layer, changes[name], transformer.dtype
+                )
+                continue
+            weight = layer.weight.detach()
+            merged = weight.float()
+            merged = merged + sum(strength * change.change(weight) for change, strength in changes[name])
+            layer._parameters["weight"] = nn.Parameter(
+                merged.to(weight.dtype), requires_grad=layer.weight.requires_grad
+            )
+        model.pack_weights()
+    return model
+
+
+class _Model(NamedTuple):
+    base: RealTimeJazzFlowTransformer
+    stamp: tuple  # of the base's weights when it was made
+    model: RealTimeJazzFlowTransformer
+
+
+class AdapterBank:
+    """The adapters that a pipeline has loaded, and the models that were made with them.
+
+    Attributes:
+        adapters: by name. active: the mix that calls and new sessions play unless told otherwise.
+        fused: the mix in the pipeline's own transformer, and the transformer as it was before.
+    """
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, Adapter] = {}
+        self.active: Mix = ()
+        self.enabled = True
+        self.fused: tuple[Mix, RealTimeJazzFlowTransformer] | None = None
+        self._models: OrderedDict[Mix, _Model] = OrderedDict()
+        self._lock = threading.Lock()  # a session may be updated while another starts
+
+    def __deepcopy__(self, memo: dict) -> AdapterBank:
+        copied = AdapterBank()  # which makes models of its own, of the copied pipeline's transformer
+        copied.adapters, copied.active, copied.enabled = dict(self.adapters), self.active, self.enabled
+        copied.fused = copy.deepcopy(self.fused, memo)
+        return copied
+
+    def check_names(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self.adapters]
+        if unknown:
+            raise ValueError(
+                f"adapter {', '.join(map(repr, unknown))} is not loaded; loaded: "
+                f"{', '.join(map(repr, self.adapters)) or 'none'}; load it with load_lora_weights first"
+            )
+
+    def mix(self, adapter: str | Mapping[str, float] | None, scale: float = 1.0) -> Mix:
+        """What the listener asks for as a mix: a name, names and strengths, or None for none.
+
+        Raises:
+            ValueError: an adapter that is not loaded or is fused, or a strength that is not from 0 to 1.
+        """
+        if isinstance(adapter, str):
+            adapter = {adapter: 1.0}
+        elif adapter is None:
+            adapter = {}
+        if not isinstance(adapter, Mapping) or not all(isinstance(name, str) for name in adapter):
+            raise ValueError(
+                f"adapter {adapter!r}: give a name, names and strengths such as {{'a': 0.7, 'b': 0.3}}, or None"
+            )
+        self.check_names(list(adapter))
+        scale = _strength(scale, "adapter_scale")
+        weights = {
+            name: scale * _strength(weight, f"the strength of {name!r}") for name, weight in adapter.items()
+        }
+        mix = tuple(sorted((name, weight) for name, weight in weights.items() if weight > 0))
+        fused = dict(self.fused[0]) if self.fused else {}
+        if twice := [name for name, _ in mix if name in fused]:
+            raise ValueError(f"adapter {', '.join(map(repr, twice))} is fused already: unfuse_lora first")
+        return mix
+
+    def model(self, base: RealTimeJazzFlowTransformer, mix: Mix) -> RealTimeJazzFlowTransformer:
+        """`base` with a mix: made once, and anew when the base's weights are not what they were."""
+        if not mix:
+            return base
+        if is_attached(base):
+            raise ValueError(
+                "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) "
+                "before others are played"
+            )
+        with self._lock:
+            stamp = self._stamp(base, mix)
+            known = self._models.get(mix)
+            if known is None or known.base is not base or known.stamp != stamp:
+                model = adapted_transformer(base, [(self.adapters[name], weight) for name, weight in mix])
+                self._models[mix] = known = _Model(base, stamp, model)
+            self._models.move_to_end(mix)
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)  # those who play it still hold it
+            return known.model
+
+    def _stamp(self, base: RealTimeJazzFlowTransformer, mix: Mix) -> tuple:
+        """Changes with every weight of the base: when it is moved, trained, or compiled anew."""
+        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in base.parameters()]
+        return tuple(id(self.adapters[name]) for name, _ in mix), id(base._denoise_step), tuple(weights)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Let go of the models that were made with these adapters."""
+        with self._lock:
+            for mix in [mix for mix in self._models if any(name in names for name, _ in mix)]:
+                del self._models[mix]
+
+    def styles(self) -> dict[str, torch.Tensor]:
+        """Learnt style embeddings, by the names they are called by."""
+        styles = {}
+        for name, adapter in self.adapters.items():
+            if adapter.style is not None:
+                styles[name] = adapter.style
+                styles.setdefault(adapter.style_name or name, adapter.style)
+        return styles
+
+
+def _strength(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
+        raise ValueError(f"{what} is {value!r}: choose a number from 0 (not heard) to 1 (as trained)")
+    return float(value)
+
+
+__all__ = ["AdaptedLinear", "AdapterBank", "Mix", "adapted_transformer", "is_quantized"]

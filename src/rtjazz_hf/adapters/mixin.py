@@ -1,0 +1,294 @@
+"""The pipeline's adapter methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .bank import AdapterBank, Mix, is_quantized
+from .blending import COMBINATIONS, weighted_adapter
+from .files import Adapter, check_base, read_adapter
+from .folder import find_adapter
+from .phrase import call_style, split_style
+from .training import is_attached, save_adapter
+
+if TYPE_CHECKING:
+    from ..flow import RealTimeJazzFlowTransformer
+
+
+class AdapterMixin:
+    """The adapter methods of `RealTimeJazzPipeline`; named and called as diffusers' are.
+
+    Live sessions hold the mix that they were started or last updated with: what follows changes what calls and
+    new sessions play. Strengths are from 0, not heard, to 1, as trained.
+    """
+
+    transformer: RealTimeJazzFlowTransformer
+    _adapters: AdapterBank
+
+    @property
+    def _base_name(self) -> str:
+        return str(self.config.get("_name_or_path") or "this pipeline")
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path: str | Path,
+        adapter_name: str | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        check_base: bool = True,
+    ) -> str:
+        """Load an adapter from a folder or the Hub and make it the active one, at strength 1; its name.
+
+        Args:
+            adapter_name: "default_0", "default_1", ... unless given.
+            check_base: False takes an adapter of another base (such as a fine-tune of it) whose shapes fit.
+
+        Raises:
+            OSError: not found or not reachable. ValueError: a pickle, a damaged or unusable adapter, one of another
+                base, rank or shape, or a name that is taken.
+        """
+        if adapter_name is None:
+            adapter_name = next(
+                name for n in range(10**6) if (name := f"default_{n}") not in self._adapters.adapters
+            )
+        self._check_new_name(adapter_name)
+        folder = find_adapter(pretrained_model_name_or_path, revision, token, cache_dir, local_files_only)
+        self._add_adapter(adapter_name, read_adapter(folder), check_base)
+        return adapter_name
+
+    def _check_new_name(self, name: str) -> None:
+        if not isinstance(name, str) or not name.strip() or "." in name:
+            raise ValueError(f"adapter_name {name!r}: give a name without dots")
+        if name in self._adapters.adapters:
+            raise ValueError(
+                f"an adapter {name!r} is loaded already: give another adapter_name, or delete_adapters({name!r}) first"
+            )
+
+    def _add_adapter(self, name: str, adapter: Adapter, strict: bool) -> None:
+        bank = self._adapters
+        base = bank.fused[1] if bank.fused else self.transformer
+        if is_attached(base):
+            raise ValueError(
+                "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) "
+                "before others are loaded"
+            )
+        check_base(adapter, base, self._base_name, strict)
+        bank.adapters[name] = adapter
+        try:
+            bank.model(self.transformer, ((name, 1.0),))  # so that a session swaps to it at once
+        except BaseException:
+            del bank.adapters[name]
+            raise
+        bank.active = ((name, 1.0),)
+
+    def lora_state_dict(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
+        """The tensors of a loaded adapter, under PEFT's names."""
+        return self._adapters.adapters[self._one_adapter(adapter_name)].state_dict()
+
+    def save_lora_weights(self, save_directory: str | Path, adapter_name: str | None = None) -> None:
+        """Write an adapter as a folder that `load_lora_weights` and PEFT read: a loaded one, or one in training.
+
+        Raises:
+            ValueError: no such adapter, or no name where there are several.
+        """
+        name = self._base_name if self.config.get("_name_or_path") else None
+        attached = list(getattr(self.transformer, "peft_config", {})) if is_attached(self.transformer) else []
+        if attached and (adapter_name in attached or (adapter_name is None and len(attached) == 1)):
+            save_adapter(self.transformer, save_directory, adapter_name or attached[0], base_name=name)
+            return
+        adapter = self._adapters.adapters[self._one_adapter(adapter_name)]
+        known = adapter.config.get("base_model_name_or_path")
+        adapter.save(save_directory, None if known else name)
+
+    def _one_adapter(self, name: str | None) -> str:
+        names = list(self._adapters.adapters)
+        if name is None:
+            if len(names) != 1:
+                raise ValueError(
+                    f"adapter_name: choose from {', '.join(names) or 'none, as no adapter is loaded'}"
+                )
+            return names[0]
+        self._adapters.check_names([name])
+        return name
+
+    def set_adapters(
+        self, adapter_names: str | Sequence[str], adapter_weights: float | Sequence[float] | None = None
+    ) -> None:
+        """Make these adapters the active ones, at these strengths (1 by default; one for all, or one each).
+
+        Raises:
+            ValueError: an adapter that is not loaded, or a strength that is not from 0 to 1.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        weights = 1.0 if adapter_weights is None else adapter_weights
+        weights = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(names)
+        if len(weights) != len(names) or len(set(names)) != len(names):
+            raise ValueError(
+                f"{len(weights)} strengths for the adapters {', '.join(names)}: give each adapter once, and one "
+                "strength, or one for each"
+            )
+        mix = self._adapters.mix(dict(zip(names, weights)))
+        self._adapters.model(self.transformer, mix)
+        self._adapters.active, self._adapters.enabled = mix, True
+
+    def get_active_adapters(self) -> list[str]:
+        """Names of the adapters that calls and new sessions play."""
+        return [name for name, _ in self.active_mix]
+
+    @property
+    def active_mix(self) -> Mix:
+        """The active adapters and their strengths; one that is fused is heard without being active."""
+        bank = self._adapters
+        fused = dict(bank.fused[0]) if bank.fused else {}
+        return tuple(pair for pair in bank.active if pair[0] not in fused) if bank.enabled else ()
+
+    def list_adapters(self) -> list[str]:
+        """Names of all that are loaded."""
+        return list(self._adapters.adapters)
+
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """As diffusers gives it: by component."""
+        return {"transformer": self.list_adapters()}
+
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        svd_rank: int | None = None,
+    ) -> None:
+        """Make one adapter, which can be saved, of several: the sum of their changes by weight.
+
+        Args:
+            weights: any numbers. combination_type: "cat", exact, whose rank is the sum of theirs; or "svd", the
+                nearest of rank `svd_rank` (by default the largest of theirs).
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed. DoRA adapters have no such sum.
+        """
+        self._check_new_name(adapter_name)
+        self._adapters.check_names(adapters)
+        good = all(isinstance(w, (int, float)) and math.isfinite(w) for w in weights)
+        if not adapters or len(adapters) != len(weights) or not good:
+            raise ValueError(f"weights {weights!r} for adapters {adapters!r}: give one number for each")
+        if combination_type not in COMBINATIONS:
+            raise ValueError(f"combination_type {combination_type!r}: choose from {', '.join(COMBINATIONS)}")
+        parts = [self._adapters.adapters[name] for name in adapters]
+        if any(part.uses_dora for part in parts):
+            raise ValueError("a DoRA adapter cannot be summed into another: blend it with set_adapters")
+        before = self._adapters.active
+        self._add_adapter(
+            adapter_name, weighted_adapter(parts, weights, combination_type, svd_rank), strict=False
+        )
+        self._adapters.active = before
+
+    def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
+        """Unload adapters; a session that plays one goes on with it until it is updated.
+
+        Raises:
+            ValueError: one that is not loaded, or is fused.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        bank = self._adapters
+        bank.check_names(names)
+        if fused := [name for name, _ in (bank.fused[0] if bank.fused else ()) if name in names]:
+            raise ValueError(f"adapter {', '.join(map(repr, fused))} is fused: unfuse_lora first")
+        for name in names:
+            bank.adapters.pop(name, None)
+        bank.active = tuple(pair for pair in bank.active if pair[0] not in names)
+        bank.forget(names)
+
+    def unload_lora_weights(self) -> None:
+        """Unload all adapters. What was fused stays in the weights for good, as in diffusers: unfuse first if it
+        is not to."""
+        bank = self._adapters
+        names, bank.adapters, bank.active, bank.fused = list(bank.adapters), {}, (), None
+        bank.forget(names)
+
+    def enable_lora(self) -> None:
+        """Play the active adapters again."""
+        self._adapters.enabled = True
+
+    def disable_lora(self) -> None:
+        """Play without adapters; which ones are active is kept."""
+        self._adapters.enabled = False
+
+    def fuse_lora(self, adapter_names: Sequence[str] | None = None, lora_scale: float = 1.0) -> None:
+        """Put the active adapters (or these, at strength 1) into the transformer's own weights.
+
+        The pipeline gets another transformer, which can be saved; `unfuse_lora` gives it back the one it had, to
+        the bit. Sessions go on with what they play.
+
+        Raises:
+            ValueError: nothing to fuse, fused already, or quantised weights, which cannot take it.
+        """
+        bank = self._adapters
+        if bank.fused:
+            raise ValueError("adapters are fused already: unfuse_lora first")
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        mix = bank.mix(dict(self.active_mix) if names is None else dict.fromkeys(names, 1.0), lora_scale)
+        if not mix:
+            raise ValueError("no adapter is active: load_lora_weights or set_adapters first")
+        if any(isinstance(m, nn.Linear) and is_quantized(m) for m in self.transformer.modules()):
+            raise ValueError(
+                "quantised weights cannot take an adapter: fuse it into the whole ones, then quantise"
+            )
+        before = self.transformer
+        self.transformer = bank.model(before, mix)
+        bank.fused = (mix, before)
+        bank.forget(self.list_adapters())
+
+    def unfuse_lora(self) -> None:
+        """Undo `fuse_lora`: the weights are those from before, to the bit.
+
+        Raises:
+            ValueError: nothing is fused.
+        """
+        bank = self._adapters
+        if not bank.fused:
+            raise ValueError("no adapter is fused")
+        (_, before), bank.fused = bank.fused, None
+        self.transformer = before.to(self.transformer.device, self.transformer.dtype)
+        bank.forget(self.list_adapters())
+
+    # -- for calls and sessions ------------------------------------------------------------------------------
+    def adapter_mix(self, adapter: str | Mapping[str, float] | None, scale: float = 1.0) -> Mix:
+        """What a listener asks for, checked; see `AdapterBank.mix`."""
+        return self._adapters.mix(adapter, scale)
+
+    def transformer_for(self, mix: Mix) -> RealTimeJazzFlowTransformer:
+        """The transformer that plays a mix of adapters; the pipeline's own for an empty one."""
+        return self._adapters.model(self.transformer, mix)
+
+    def _check_saveable(self) -> None:
+        fused = dict(self._adapters.fused[0]) if self._adapters.fused else {}
+        left = [name for name in self._adapters.adapters if name not in fused]
+        if left:
+            raise ValueError(
+                f"adapter {', '.join(map(repr, left))} is loaded and would not be in the folder: fuse_lora or "
+                "unload_lora_weights before the pipeline is saved, and save the adapter on its own with "
+                "save_lora_weights"
+            )
+
+    def _encode_words(self, words: str, encode: Any) -> torch.Tensor:
+        """Words to a style embedding `(1, style_dim)`, with the learnt styles that they call."""
+        styles = self._adapters.styles()
+        rest, called = split_style(words, styles)
+        if not called:
+            return encode(words)
+        embedding = encode(rest)[0] if rest else None
+        device = self._execution_device
+        return call_style(embedding, [styles[name].to(device) for name in called])[None]
+
+
+__all__ = ["AdapterMixin"]

@@ -1,0 +1,123 @@
+"""A recording that is readable at any time: whatever ends the program, what was recorded is there."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from ..audio import (
+    _FORMATS,
+    _WRITE_CHUNK,
+    AUDIO_CHANNELS,
+    AUDIO_SUFFIXES,
+    SAMPLE_RATE,
+    as_channels,
+    check_output_path,
+)
+
+_WAV_LIMIT = 2**32 - 2**16  # bytes of samples that a wav's header can tell of
+_STREAMINFO_TOTAL = 8 + 13  # of a FLAC file: the byte whose low half begins the 36 bits of its length
+
+
+class Recorder:
+    """Writes 48 kHz stereo as it comes, as wav, flac or ogg by the suffix.
+
+    After each `write` the file is a whole one: the sound has left this process, and the header tells how much
+    there is. So an exception, Ctrl-C or even SIGKILL costs at most the last 0.1 s (an encoder's block; 0.5 s
+    of an ogg). The file appears, and takes the place of one that is to be overwritten, with the first sound.
+
+    Args:
+        path: out.wav, out.flac or out.ogg.
+
+    Raises:
+        as `audio.check_output_path`; OSError where nothing can be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, overwrite: bool = False):
+        self.path: Path = check_output_path(path, AUDIO_SUFFIXES, overwrite)
+        self.samples = 0  # written, of a channel
+        self._overwrite = overwrite
+        self._file: Any = None
+        self._header: int | None = None  # a file descriptor of our own, for the header
+
+    @property
+    def duration(self) -> float:
+        """Seconds recorded."""
+        return self.samples / SAMPLE_RATE
+
+    def write(self, audio: np.ndarray) -> None:
+        """Add `(2, samples)`; what lies beyond [-1, 1] is clipped.
+
+        Raises:
+            OSError: the disk is full, or a wav has reached the 4 GiB that its header can tell of (6 hours).
+        """
+        audio = as_channels(audio).clip(-1.0, 1.0)
+        if self._file is None:
+            self._open()
+        bytes_a_sample = 2 * AUDIO_CHANNELS
+        if self.path.suffix.lower() == ".wav" and (
+            (self.samples + audio.shape[1]) * bytes_a_sample > _WAV_LIMIT
+        ):
+            raise OSError(f"'{self.path}' is as long as a wav can be; record a flac to go on longer.")
+        audio = np.broadcast_to(audio, (AUDIO_CHANNELS, audio.shape[1]))
+        try:
+            for start in range(0, audio.shape[1], _WRITE_CHUNK):
+                self._file.write(np.ascontiguousarray(audio[:, start : start + _WRITE_CHUNK].T))
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"the recording '{self.path}' cannot be written ({error}).") from error
+        self.samples += audio.shape[1]
+        self._tell_length()
+
+    def close(self) -> None:
+        """Finish the file. Closing twice is closing once."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+            os.close(self._header)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        check_output_path(self.path, AUDIO_SUFFIXES, self._overwrite)  # as it is by now
+        file_format, subtype = _FORMATS[self.path.suffix.lower()]
+        partial = self.path.with_name(f".{self.path.stem[:80]}.{os.getpid()}.partial{self.path.suffix}")
+        try:
+            self._file = soundfile.SoundFile(
+                partial, "w", SAMPLE_RATE, AUDIO_CHANNELS, subtype, format=file_format
+            )
+            self._header = os.open(partial, os.O_RDWR)
+            os.replace(partial, self.path)
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"the recording '{self.path}' cannot be written ({error}).") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _tell_length(self) -> None:
+        """Put into the header what libsndfile puts there when the file is closed."""
+        suffix = self.path.suffix.lower()
+        if (
+            suffix == ".wav"
+        ):  # RIFF and data sizes; libsndfile's header for 16 bits is the plain one of 44 bytes
+            size = 2 * AUDIO_CHANNELS * self.samples
+            os.pwrite(self._header, struct.pack("<I", size + 36), 4)
+            os.pwrite(self._header, struct.pack("<I", size), 40)
+        elif suffix == ".flac":
+            # FLAC format (RFC 9639, 8.2): 36 bits of STREAMINFO. Samples that wait in the encoder are not told of.
+            at_disk = max(0, self.samples - self.samples % _flac_block(self._header))
+            first = os.pread(self._header, 1, _STREAMINFO_TOTAL)[0] & 0xF0
+            total = struct.pack(">Q", at_disk)[3:]  # 5 bytes; the upper half of the first is others'
+            os.pwrite(self._header, bytes([first | total[0]]) + total[1:], _STREAMINFO_TOTAL)
+
+
+def _flac_block(descriptor: int) -> int:
+    """Samples in a block of the encoder: the largest block size of STREAMINFO."""
+    return struct.unpack(">H", os.pread(descriptor, 2, 10))[0]
