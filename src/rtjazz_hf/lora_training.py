@@ -37,7 +37,7 @@ from .flow_training import (
     validate,
 )
 from .hub import load_codec, load_part, part_folder
-from .music import rotated_chords
+from .music import LeadSheet, rotated_chords
 from .quantization import quantize
 from .training_utils import TrainingRun
 
@@ -90,6 +90,46 @@ class StyledFlow(nn.Module):
     def embedding(self) -> torch.Tensor:
         """`(style_dim,)` of unit length, as all style embeddings are."""
         return F.normalize(self.style, dim=0)
+
+
+class BestSoFar:
+    """What is kept of validations, in checkpoints too: the measures before training, the best since and its weights.
+
+    The weights before training are no candidate: an adapter that does nothing is nothing to save.
+
+    Attributes: `before`, `best`: losses by name, empty until measured. `weights`: trainable parameters of the best by
+    name. `waited`: validations since.
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.weights: dict[str, torch.Tensor] = {}
+        self.waited = 0
+
+    def take(self, losses: dict[str, float], model: nn.Module) -> bool:
+        """Note one validation of `model`; whether it is the best so far."""
+        self.waited += 1
+        if self.best and losses["val_true"] >= self.best["val_true"]:
+            return False
+        self.best, self.waited = losses, 0
+        self.weights = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+        return True
+
+    @property
+    def improved(self) -> bool:
+        """Whether a validation was better than before training."""
+        return bool(self.best) and self.best["val_true"] < self.before["val_true"]
+
+    def put_back(self, model: nn.Module) -> None:
+        """Give `model` the best weights, if there are any."""
+        model.load_state_dict(self.weights, strict=False)
+
+    def state_dict(self) -> dict:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update(state)
 
 
 def mean_style(store: LatentStore) -> torch.Tensor:
@@ -163,7 +203,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
     if config.teacher:
         model = load_part(part_folder(config.teacher, "transformer"), "transformer")
     if config.qlora:
-        model = quantize(model, "nf4")
+        model = quantize(model, "nf4")  # a copy: the base stays whole, and the adapter is saved for it
     attach_adapter(model, rank=config.rank, alpha=config.alpha, targets=config.targets, use_dora=config.dora)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -176,6 +216,8 @@ def train_lora(config: LoraTrainConfig) -> dict:
     parameters = [parameter for parameter in styled.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     prepared, optimizer = run.prepare(styled, optimizer)
+    kept = BestSoFar()
+    run.accelerator.register_for_checkpointing(kept)
     run.resume()
 
     def measure() -> dict[str, float]:
@@ -186,27 +228,30 @@ def train_lora(config: LoraTrainConfig) -> dict:
         return losses
 
     def listen(name: str) -> None:
-        takes = (test if len(test) else train).takes[:2]
+        """The charts of two held-out takes, in the learnt style, with the same seeds before and after."""
         bare = run.weights(prepared).eval()
+        style = bare.embedding().detach().cpu()[None]
+        takes = [_InStyle(take.lead_sheet, style) for take in (test if len(test) else train).takes[:2]]
         for index, (take, audio) in enumerate(zip(takes, play_takes(bare.transformer, codec, takes))):
             run.save_sample(f"{name}_{index}", audio, take.lead_sheet)
         bare.train()
 
-    before = best = measure()
-    if config.sample_every:
-        listen("before")
-    folder, waited = Path(config.output_dir) / "adapter", 0
+    if not kept.before:
+        kept.before = measure()
+        if config.sample_every:
+            listen("before")
+    folder = Path(config.output_dir) / "adapter"
 
     def save() -> None:
         bare = run.weights(prepared)
-        if config.teacher:  # the same layers: what was learnt on the teacher is given to the student
-            learnt = {k: v for k, v in bare.transformer.state_dict().items() if "lora_" in k}
+        learnt = bare.transformer
+        if learnt is not base:  # learnt on the teacher or in 4 bits: given to the whole base, whose layers are the same
+            weights = {name: value for name, value in learnt.state_dict().items() if "lora_" in name}
             if not hasattr(base, "peft_config"):
                 attach_adapter(base, rank=config.rank, alpha=config.alpha, targets=config.targets,
                                use_dora=config.dora)  # fmt: skip
-            base.load_state_dict(learnt, strict=False)
-        save_adapter(base if config.teacher or not config.qlora else bare.transformer, folder,
-                     base_name=config.base, style_embedding=bare.embedding().detach().cpu(),
+            base.load_state_dict(weights, strict=False)
+        save_adapter(base, folder, base_name=config.base, style_embedding=bare.embedding().detach().cpu(),
                      style_name=config.name)  # fmt: skip
 
     for batch in run.batches(batches):
@@ -220,20 +265,35 @@ def train_lora(config: LoraTrainConfig) -> dict:
             now = measure()
             run.log_now(**now)
             run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in now.items()))
-            waited += 1
-            if now["val_true"] < best["val_true"]:
-                best, waited = now, 0
-                if run.is_main:
-                    save()
-            if config.patience and waited >= config.patience:
-                run.print(f"no gain in {waited} validations: stopped")
-                break
-    if not folder.exists() and run.is_main:
+            if kept.take(now, run.weights(prepared)) and run.is_main:
+                save()
+            if config.patience and kept.waited >= config.patience:
+                run.print(f"no gain in {kept.waited} validations: stopped")
+                run.stop()
+    if not kept.best:  # too short a run for a validation
+        kept.take(measure(), run.weights(prepared))
+    kept.put_back(run.weights(prepared))
+    if run.is_main:
         save()
+    if not kept.improved:
+        run.print(
+            f"no validation was better than before training (held-out loss {kept.before['val_true']:.4f} before, "
+            f"{kept.best['val_true']:.4f} at best): the best of them was saved, but listen before you use it; "
+            "more recordings or a lower learning_rate may help"
+        )
     if config.sample_every:
         listen("after")
     run.finish()
-    return {"before": before, "after": best, "minutes": report.minutes, "adapter": str(folder)}
+    return {"before": kept.before, "after": kept.best, "improved": kept.improved, "steps": run.step,
+            "minutes": report.minutes, "adapter": str(folder)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _InStyle:
+    """What `play_takes` asks of a take: a lead sheet, and a style `(1, style_dim)`."""
+
+    lead_sheet: LeadSheet
+    text: torch.Tensor
 
 
 class _Styled:
@@ -248,4 +308,4 @@ class _Styled:
         return {**batch, "style": style.expand(len(batch["style"]), -1)}
 
 
-__all__ = ["LoraTrainConfig", "StyledFlow", "lora_losses", "mean_style", "train_lora", "training_times"]
+__all__ = ["BestSoFar", "LoraTrainConfig", "StyledFlow", "lora_losses", "mean_style", "train_lora", "training_times"]
