@@ -245,7 +245,9 @@ def train_lora(config: LoraTrainConfig) -> dict:
     def save() -> None:
         bare = run.weights(prepared)
         learnt = bare.transformer
-        if learnt is not base:  # learnt on the teacher or in 4 bits: given to the whole base, whose layers are the same
+        if (
+            learnt is not base
+        ):  # learnt on the teacher or in 4 bits: given to the whole base, whose layers are the same
             weights = {name: value for name, value in learnt.state_dict().items() if "lora_" in name}
             if not hasattr(base, "peft_config"):
                 attach_adapter(base, rank=config.rank, alpha=config.alpha, targets=config.targets,
@@ -308,4 +310,12 @@ class _Styled:
         return {**batch, "style": style.expand(len(batch["style"]), -1)}
 
 
-__all__ = ["BestSoFar", "LoraTrainConfig", "StyledFlow", "lora_losses", "mean_style", "train_lora", "training_times"]
+__all__ = [
+    "BestSoFar",
+    "LoraTrainConfig",
+    "StyledFlow",
+    "lora_losses",
+    "mean_style",
+    "train_lora",
+    "training_times",
+]

@@ -1,7 +1,7 @@
 """Personal takes: a folder of one's own recordings made ready to train on, with a report of what was not used and why.
 
-Beats are librosa's (dynamic programming, Ellis 2007); chords are templates matched with beat-synchronous chroma and
-smoothed by Viterbi; the key is that of the chords (`music.key_finding`). A lead sheet has one tempo, and a player has
+Beats are librosa's (dynamic programming, Ellis 2007) at a tempo found with swing in mind (`corpus.tempo`); chords
+are templates matched with beat-synchronous chroma and smoothed by Viterbi; the key is that of the chords (`music.key_finding`). A lead sheet has one tempo, and a player has
 not: takes are cut at bar lines into pieces of a few bars, each with the tempo of its own beats.
 """
 
@@ -10,21 +10,32 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
+import shutil
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..audio import SAMPLE_RATE, plot_spectrogram, read_audio, whole_or_not_at_all, write_audio
-from ..music.chart import ChordSpan
+from ..music.chart import ChordSpan, check_beats_per_bar
 from ..music.chords import Chord
 from ..music.key_finding import estimate_key
 from ..music.lead_sheet import LeadSheet, Section
-from ..music.vocabulary import MAX_TEMPO, MIN_TEMPO, canonical_instruments, choose_lead, default_swing
-from .dataset import TakeRecord
+from ..music.vocabulary import (
+    MAX_TEMPO,
+    MIN_TEMPO,
+    canonical_instruments,
+    canonical_key,
+    check_tempo,
+    choose_lead,
+    default_swing,
+)
+from .dataset import TakeRecord, load_takes
+from .tempo import estimate_tempo
 
 MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a recording and not a player
+LABELS = "labels.json"
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 QUALITIES = ("maj7", "m7", "7", "m7b5", "dim7")
 _RATE = 22_050  # Hz, of the analysis
@@ -35,6 +46,53 @@ _SILENCE_DB = -50.0  # mean level
 _CLIPPED_SHARE = 0.005  # of samples at full scale
 _STEADY = 0.25  # of beat intervals' deviation over their median: above it nobody keeps time
 _TONAL = 0.12  # see `_tonal_share`: sustained partials, which speech has not
+
+
+@dataclass(frozen=True)
+class TakeLabel:
+    """What a player says of a recording: the rest is heard. `tempo`: beats per minute. `chords`: a chart, repeated."""
+
+    tempo: float | None = None
+    key: str | None = None
+    chords: str | None = None
+    beats_per_bar: int = 4
+
+    def __post_init__(self) -> None:
+        if self.tempo is not None:
+            check_tempo(self.tempo)
+        if self.key is not None:
+            object.__setattr__(self, "key", canonical_key(self.key))
+        check_beats_per_bar(self.beats_per_bar)
+        if self.chords is not None:
+            LeadSheet.from_chart(self.chords, beats_per_bar=self.beats_per_bar)
+
+
+def read_labels(folder: str | os.PathLike) -> dict[str, TakeLabel]:
+    """Labels by file from labels.json in a folder of recordings, if it is there.
+
+    It looks so: `{"blues.wav": {"tempo": 126, "key": "Bb", "chords": "Bb7 | Eb7 | ...", "beats_per_bar": 4}}`; every
+    value may be left out.
+
+    Raises:
+        ValueError: not such a file, or a file or value in it that is not known, by name.
+    """
+    path = Path(folder) / LABELS
+    if not path.is_file():
+        return {}
+    try:
+        labels = {
+            str(Path(file)): TakeLabel(**values) for file, values in json.loads(path.read_text()).items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        known = ", ".join(item.name for item in fields(TakeLabel))
+        raise ValueError(
+            f"'{path}' cannot be used: {error}. It maps each file to any of {known}, for example "
+            '{"blues.wav": {"tempo": 126}}.'
+        ) from error
+    missing = sorted(file for file in labels if not (Path(folder) / file).is_file())
+    if missing:
+        raise ValueError(f"'{path}' names files that are not there: {', '.join(missing)}.")
+    return labels
 
 
 @dataclass
@@ -110,8 +168,11 @@ def why_unusable(audio: np.ndarray) -> str | None:
     return None
 
 
-def analyse(audio: np.ndarray) -> tuple[np.ndarray, list[Chord], int]:
+def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarray, list[Chord], int]:
     """Beat times in seconds, the chord of every beat, and which beat is the first bar line.
+
+    Args:
+        audio: `(2, samples)` at 48 kHz. label: what is known of it, and need not be guessed.
 
     Raises:
         ValueError: it is no music that can be followed: no steady beat, or no sustained pitch, as in speech.
@@ -120,9 +181,13 @@ def analyse(audio: np.ndarray) -> tuple[np.ndarray, list[Chord], int]:
         import librosa
     except ImportError as error:
         raise ImportError("librosa is not installed; run: pip install 'rtjazz-hf[eval]'") from error
+    label = label or TakeLabel()
     mono = librosa.resample(audio.mean(0), orig_sr=SAMPLE_RATE, target_sr=_RATE, res_type="soxr_hq")
     onsets = librosa.onset.onset_strength(y=mono, sr=_RATE, hop_length=_HOP)
-    _, beats = librosa.beat.beat_track(onset_envelope=onsets, sr=_RATE, hop_length=_HOP, trim=False)
+    tempo = label.tempo or estimate_tempo(onsets, _RATE / _HOP)
+    _, beats = librosa.beat.beat_track(
+        onset_envelope=onsets, sr=_RATE, hop_length=_HOP, trim=False, bpm=tempo
+    )
     if len(beats) < 8:
         raise ValueError("no steady beat was found")
     spectrum = np.abs(librosa.stft(mono, n_fft=4096, hop_length=_HOP))
@@ -132,25 +197,51 @@ def analyse(audio: np.ndarray) -> tuple[np.ndarray, list[Chord], int]:
     if gaps.std() / np.median(gaps) > _STEADY:
         raise ValueError("no steady beat was found")
     chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=_RATE, hop_length=_HOP)
-    heard = librosa.util.sync(chroma, beats, aggregate=np.median)[
-        :, 1 : len(beats) + 1
-    ]  # from the first beat on
+    heard = librosa.util.sync(chroma, beats, aggregate=np.median)
+    heard = heard[
+        :, -len(beats) :
+    ]  # from the first beat on; what lies before it is a column only if it is not empty
+    times = librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP)
+    if label.chords:
+        return times, *_place_chart(heard, label)
+    chords = match_chords(heard)
+    changes = np.array([i for i in range(1, len(chords)) if chords[i] != chords[i - 1]], dtype=int)
+    # A bar line is where chords change most often; of all places in the bar the best.
+    bar = label.beats_per_bar
+    downbeat = int(np.argmax(np.bincount(changes % bar, minlength=bar))) if len(changes) else 0
+    return times, chords, downbeat
+
+
+def match_chords(chroma: np.ndarray) -> list[Chord]:
+    """The likeliest chord of each beat, of `QUALITIES` on twelve roots: `chroma` `(12, beats)`, C first."""
+    import librosa
+
     names = [Chord.parse("C" + quality) for quality in QUALITIES]
     chords = [chord.transpose(step) for chord in names for step in range(12)]
+    match = np.exp(12 * _fit(chroma, chords))
+    stay = librosa.sequence.transition_loop(len(chords), 0.75)
+    path = librosa.sequence.viterbi_discriminative(match / match.sum(0), stay)
+    return [chords[index] for index in path]
+
+
+def _fit(chroma: np.ndarray, chords: list[Chord]) -> np.ndarray:
+    """Cosine of every chord's template and every beat's chroma `(12, beats)`: `(chords, beats)`."""
     templates = np.zeros((len(chords), 12))
     for row, chord in zip(templates, chords):
-        row[list(chord.pitch_classes)] = 1.0
-        row[chord.root] += 0.3
-    templates /= np.linalg.norm(templates, axis=1, keepdims=True)
-    match = np.exp(12 * templates @ (heard / (np.linalg.norm(heard, axis=0) + 1e-9)))
-    match /= match.sum(0)
-    stay = librosa.sequence.transition_loop(len(chords), 0.75)
-    path = librosa.sequence.viterbi_discriminative(match, stay)
-    changes = np.flatnonzero(np.diff(path)) + 1
-    # A bar line is where chords change most often; of four places the best.
-    downbeat = int(np.argmax(np.bincount(changes % 4, minlength=4))) if len(changes) else 0
-    times = librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP)
-    return times, [chords[index] for index in path], downbeat
+        if chord.root is not None:
+            row[list(chord.pitch_classes)] = 1.0
+            row[chord.root] += 0.3
+    templates /= np.linalg.norm(templates, axis=1, keepdims=True) + 1e-9
+    return templates @ (chroma / (np.linalg.norm(chroma, axis=0) + 1e-9))
+
+
+def _place_chart(chroma: np.ndarray, label: TakeLabel) -> tuple[list[Chord], int]:
+    """A given chart laid over the beats where it fits best, which may begin anywhere in it; and its first bar line."""
+    sheet = LeadSheet.from_chart(label.chords, beats_per_bar=label.beats_per_bar)
+    form = [chord for span in sheet.spans for chord in [span.chord] * max(1, round(span.beats))]
+    fit, beats = _fit(chroma, form), np.arange(chroma.shape[1])
+    start = int(np.argmax([fit[(beats + first) % len(form), beats].sum() for first in range(len(form))]))
+    return [form[(beat + start) % len(form)] for beat in beats], -start % label.beats_per_bar
 
 
 def _tonal_share(spectrum: np.ndarray) -> float:
@@ -165,18 +256,25 @@ def _tonal_share(spectrum: np.ndarray) -> float:
     return float((energy * held).sum() / (energy.sum() + 1e-9))
 
 
-def make_pieces(audio: np.ndarray, instruments, genre: str = "swing", mood: str = "relaxed"):
+def make_pieces(
+    audio: np.ndarray,
+    instruments,
+    genre: str = "swing",
+    mood: str = "relaxed",
+    label: TakeLabel | None = None,
+) -> list[tuple[np.ndarray, LeadSheet]]:
     """Cut a recording at bar lines: pairs of a piece `(2, samples)` and its lead sheet, silent stretches left out.
 
     Raises as `analyse` does.
     """
-    times, chords, downbeat = analyse(audio)
-    band = canonical_instruments(instruments)
+    label = label or TakeLabel()
+    times, chords, downbeat = analyse(audio, label)
+    band, bar = canonical_instruments(instruments), label.beats_per_bar
     median = float(np.median(np.diff(times)))
-    bars = max(1, round(_PIECE_SECONDS / (4 * median)))
+    bars = max(1, round(_PIECE_SECONDS / (bar * median)))
     pieces = []
-    for first in range(downbeat, len(times) - 1, 4 * bars):
-        last = min(first + 4 * bars, first + (len(times) - 1 - first) // 4 * 4)
+    for first in range(downbeat, len(times) - 1, bar * bars):
+        last = min(first + bar * bars, first + (len(times) - 1 - first) // bar * bar)
         if times[last] - times[first] < _SHORTEST:
             continue
         part = audio[:, round(times[first] * SAMPLE_RATE) : round(times[last] * SAMPLE_RATE)]
@@ -192,8 +290,8 @@ def make_pieces(audio: np.ndarray, instruments, genre: str = "swing", mood: str 
             else:
                 spans.append(ChordSpan(chord, 1.0))
         section = Section("solo", 0.0, float(last - first), band, choose_lead(band))
-        sheet = LeadSheet(tuple(spans), tempo, 4, default_swing(genre, tempo), (section,), estimate_key(spans),
-                          genre, mood, loops=False)  # fmt: skip
+        sheet = LeadSheet(tuple(spans), tempo, bar, default_swing(genre, tempo), (section,),
+                          label.key or estimate_key(spans), genre, mood, loops=False)  # fmt: skip
         pieces.append((part, sheet))
     if not pieces:
         raise ValueError("no stretch of it has a steady beat and sound for long enough")
@@ -212,7 +310,9 @@ def prepare_takes(
     """Make records of a folder of recordings, which `latent_store.fill_takes` encodes, and a report of them.
 
     Args:
-        out_dir: gets takes/{piece}/mix.flac, pictures, report.txt and report.json.
+        folder: of recordings; labels.json in it says what need not be guessed (`read_labels`).
+        out_dir: gets takes/{piece}/mix.flac and label.json (a corpus, see `corpus.dataset`), pictures, report.txt and
+            report.json. What it holds of the same recordings and settings is not done again.
         name: of the style: captions say "in the style of {name}".
         held_out: share of the recordings, whole ones, for the test split; the last pieces of a single one.
 
@@ -221,7 +321,12 @@ def prepare_takes(
         ValueError: less than `minimum_seconds` is usable; says how much is needed, and why takes were skipped.
     """
     out_dir, report, found = Path(out_dir), PersonalReport(), []
-    for path in find_recordings(folder):
+    files, labels = find_recordings(folder), read_labels(folder)
+    inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds)
+    if (known := _read_prepared(out_dir, inputs)) is not None:
+        return known
+    shutil.rmtree(out_dir / "takes", ignore_errors=True)  # of other recordings, or not finished
+    for path in files:
         take = TakeReport(str(path.relative_to(folder)))
         report.takes.append(take)
         try:
@@ -229,7 +334,7 @@ def prepare_takes(
             take.seconds = audio.shape[-1] / SAMPLE_RATE
             take.skipped = why_unusable(audio)
             if take.skipped is None:
-                pieces = make_pieces(audio, instruments)
+                pieces = make_pieces(audio, instruments, label=labels.get(take.file))
                 take.pieces = len(pieces)
                 take.used_seconds = sum(part.shape[-1] for part, _ in pieces) / SAMPLE_RATE
                 take.tempo = float(np.median([sheet.tempo for _, sheet in pieces]))
@@ -261,8 +366,30 @@ def prepare_takes(
     with whole_or_not_at_all(out_dir / "report.txt") as partial:
         partial.write_text(report.to_text() + "\n")
     with whole_or_not_at_all(out_dir / "report.json") as partial:
-        partial.write_text(json.dumps([asdict(take) for take in report.takes], indent=2))
+        partial.write_text(
+            json.dumps({"inputs": inputs, "takes": [asdict(take) for take in report.takes]}, indent=2)
+        )
     return records, report
+
+
+def _inputs(folder, files: list[Path], labels: dict[str, TakeLabel], name, instruments, *numbers) -> dict:
+    """All that a preparation depends on: where it is the same, the work need not be done again."""
+    return {
+        "files": [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+        "labels": {file: asdict(label) for file, label in sorted(labels.items())},
+        "name": name, "instruments": list(instruments), "numbers": list(numbers),
+    }  # fmt: skip
+
+
+def _read_prepared(out_dir: Path, inputs: dict) -> tuple[list[TakeRecord], PersonalReport] | None:
+    """What an earlier call left for the same inputs; report.json is written last, so it was finished."""
+    try:
+        before = json.loads((out_dir / "report.json").read_text())
+        if before["inputs"] != inputs:
+            return None
+        return load_takes(out_dir), PersonalReport([TakeReport(**take) for take in before["takes"]])
+    except (OSError, TypeError, KeyError, ValueError):
+        return None
 
 
 def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, split: str) -> TakeRecord:
@@ -271,9 +398,13 @@ def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, 
     write_audio(folder / "mix.flac", audio, overwrite=True)
     caption = f"in the style of {name}"
     tags: dict[str, Any] = {"key": sheet.key, "tempo": sheet.tempo, "instruments": list(sheet.instruments)}
-    return TakeRecord(folder / "mix.flac", sheet, caption, (caption,), tags, "", split,
-                      audio.shape[-1] / SAMPLE_RATE)  # fmt: skip
+    duration = audio.shape[-1] / SAMPLE_RATE
+    label = {"lead_sheet": sheet.to_dict(), "caption": caption, "captions": [caption], "tags": tags, "soundfont": "",
+             "split": split, "duration": duration}  # fmt: skip
+    with whole_or_not_at_all(folder / "label.json") as partial:
+        partial.write_text(json.dumps(label, indent=1))
+    return TakeRecord(folder / "mix.flac", sheet, caption, (caption,), tags, "", split, duration)
 
 
-__all__ = ["MINIMUM_SECONDS", "PersonalReport", "TakeReport", "analyse", "find_recordings", "make_pieces",
-           "prepare_takes", "why_unusable"]  # fmt: skip
+__all__ = ["LABELS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse", "find_recordings",
+           "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable"]  # fmt: skip
