@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rtjazz_hf.lora_training import BestSoFar, LoraTrainConfig, train_lora
 for needed in ("peft", "librosa", "accelerate", "tensorboard"):
     pytest.importorskip(needed, reason="the train and eval extras")
 
-PLAY = {"block_frames": 12, "seed": 1, "tempo": 120, "chords": "Dm7 | G7", "duration": 1.0, "prompt": "swing"}
+PLAY = {"block_frames": 12, "tempo": 120, "chords": "Dm7 | G7", "duration": 1.0, "prompt": "swing"}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,29 @@ def recordings(tmp_path_factory):
     for index, suffix in enumerate(("wav", "flac")):
         write_audio(folder / f"{index}.{suffix}", played(seed=index))
     return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(base, recordings, tmp_path_factory):
+    """Takes and latents as a run leaves them, which other runs need not make again."""
+    folder = tmp_path_factory.mktemp("prepared")
+    train(base, recordings, folder, max_steps=1)
+    return folder
+
+
+@pytest.fixture
+def out(prepared, tmp_path):
+    return ready(prepared, tmp_path / "run")
+
+
+def ready(prepared, folder):
+    for name in ("takes", "latents"):
+        shutil.copytree(prepared / name, folder / name)
+    return folder
+
+
+def play(pipe):
+    return pipe(**PLAY, generator=torch.Generator().manual_seed(1)).audios
 
 
 def train(base, recordings, out, **options):
@@ -59,39 +83,53 @@ def weights_of(out):
 
 
 @pytest.mark.parametrize("options", [{}, {"dora": True}, {"gradient_checkpointing": True}, {"qlora": True}])
-def test_learnt_adapter_loads_and_is_heard(base, recordings, tmp_path, options):
+def test_learnt_adapter_loads_and_is_heard(base, recordings, out, options):
     if options.get("qlora") and importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
-    result = train(base, recordings, tmp_path, **options)
+    result = train(base, recordings, out, **options)
     assert result["steps"] == 3 and result["minutes"] > 1
     pipe = type(build_tiny_pipeline()).from_pretrained(base)
-    bare = pipe(**PLAY).audios
+    bare = play(pipe)
     pipe.load_lora_weights(result["adapter"])
-    assert not np.array_equal(pipe(**PLAY).audios, bare)
+    assert not np.array_equal(play(pipe), bare)
     pipe.unload_lora_weights()
-    np.testing.assert_array_equal(pipe(**PLAY).audios, bare)
+    np.testing.assert_array_equal(play(pipe), bare)
 
 
-def test_gradient_checkpointing_learns_the_same(base, recordings, tmp_path):
-    train(base, recordings, tmp_path / "a")
-    train(base, recordings, tmp_path / "b", gradient_checkpointing=True)
+def test_gradient_checkpointing_learns_the_same(base, recordings, prepared, tmp_path):
+    train(base, recordings, ready(prepared, tmp_path / "a"))
+    train(base, recordings, ready(prepared, tmp_path / "b"), gradient_checkpointing=True)
     one, other = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
-def test_resumed_run_ends_as_one_that_was_not_stopped(base, recordings, tmp_path):
-    whole = train(base, recordings, tmp_path / "whole", max_steps=4, validate_every=2, schedule="constant")
-    train(base, recordings, tmp_path / "parts", max_steps=2, validate_every=2, schedule="constant")
+def test_resumed_run_ends_as_one_that_was_not_stopped(base, recordings, prepared, tmp_path):
+    whole = train(
+        base,
+        recordings,
+        ready(prepared, tmp_path / "whole"),
+        max_steps=4,
+        validate_every=2,
+        schedule="constant",
+    )
+    train(
+        base,
+        recordings,
+        ready(prepared, tmp_path / "parts"),
+        max_steps=2,
+        validate_every=2,
+        schedule="constant",
+    )
     parts = train(base, recordings, tmp_path / "parts", max_steps=4, validate_every=2, schedule="constant")
     assert parts["before"] == whole["before"] and parts["after"] == whole["after"]
     one, other = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_stops_when_nothing_is_gained(base, recordings, tmp_path, capsys):
-    result = train(base, recordings, tmp_path, max_steps=20, validate_every=1, patience=2, learning_rate=1.0)
+def test_stops_when_nothing_is_gained(base, recordings, out, capsys):
+    result = train(base, recordings, out, max_steps=20, validate_every=1, patience=2, learning_rate=1.0)
     assert result["steps"] < 20
-    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     best = min(line["val_true"] for line in logged if "val_true" in line)
     assert result["after"]["val_true"] == pytest.approx(best)
     assert result["improved"] or "listen before you use it" in capsys.readouterr().out

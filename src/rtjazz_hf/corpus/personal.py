@@ -1,8 +1,9 @@
 """Personal takes: a folder of one's own recordings made ready to train on, with a report of what was not used and why.
 
-Beats are librosa's (dynamic programming, Ellis 2007) at a tempo found with swing in mind (`corpus.tempo`); chords
-are templates matched with beat-synchronous chroma and smoothed by Viterbi; the key is that of the chords (`music.key_finding`). A lead sheet has one tempo, and a player has
-not: takes are cut at bar lines into pieces of a few bars, each with the tempo of its own beats.
+Beats are librosa's (dynamic programming, Ellis 2007) at a tempo found with swing in mind (`corpus.tempo`); chords are
+templates matched with beat-synchronous chroma and smoothed by Viterbi; the key is that of the chords
+(`music.key_finding`). A lead sheet has one tempo, and a player has not: takes are cut at bar lines into pieces of a few
+bars, each with the tempo of its own beats.
 """
 
 from __future__ import annotations
