@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .corpus.latent_store import LatentStore, fill_takes
-from .corpus.personal import prepare_takes
+from .corpus.personal import LATENTS, prepare_takes
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .flow.losses import corrupt_context, drop_rows, flow_matching_loss, sample_timesteps, velocity_target
 from .flow_training import (
@@ -65,7 +65,7 @@ class LoraTrainConfig(FlowTrainConfig):
     validate_every: int = 50
 
     def __post_init__(self) -> None:
-        self.data = self.data or str(Path(self.output_dir) / "latents")
+        self.data = self.data or str(Path(self.output_dir) / "takes" / LATENTS)
         self.codec, self.style_encoder = self.codec or self.base, self.style_encoder or self.base
         super().__post_init__()
         if not self.recordings:

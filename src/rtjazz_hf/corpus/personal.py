@@ -37,6 +37,7 @@ from .tempo import estimate_tempo
 
 MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a recording and not a player
 LABELS = "labels.json"
+LATENTS = "latents"  # folder beside the prepared takes, for a store of them; goes when they are made anew
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 QUALITIES = ("maj7", "m7", "7", "m7b5", "dim7")
 _RATE = 22_050  # Hz, of the analysis
@@ -326,7 +327,8 @@ def prepare_takes(
     inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds)
     if (known := _read_prepared(out_dir, inputs)) is not None:
         return known
-    shutil.rmtree(out_dir / "takes", ignore_errors=True)  # of other recordings, or not finished
+    for name_of in ("takes", LATENTS):  # of other recordings, or not finished
+        shutil.rmtree(out_dir / name_of, ignore_errors=True)
     for path in files:
         take = TakeReport(str(path.relative_to(folder)))
         report.takes.append(take)
@@ -407,5 +409,5 @@ def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, 
     return TakeRecord(folder / "mix.flac", sheet, caption, (caption,), tags, "", split, duration)
 
 
-__all__ = ["LABELS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse", "find_recordings",
-           "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable"]  # fmt: skip
+__all__ = ["LABELS", "LATENTS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse",
+           "find_recordings", "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable"]  # fmt: skip

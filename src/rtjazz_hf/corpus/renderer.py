@@ -148,6 +148,7 @@ class Renderer:
 
     Args:
         soundfont: "musescore", "fluid" or a path.
+        presets: (bank, program) of instruments that are to sound like others than `VOICES` has.
 
     Raises:
         RendererUnavailable: where FluidSynth or the font is missing.
