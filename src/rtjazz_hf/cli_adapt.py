@@ -12,6 +12,9 @@ from .cli_common import Refused, add_command, quiet_libraries
 
 _HELP = """\
 Learn a style from your own recordings (wav, flac, ogg, mp3, aiff; ten minutes are good, one is the least).
+Tempo, key and chords are found by ear; labels.json in the folder may give them instead:
+  {"blues.wav": {"tempo": 126, "key": "Bb", "chords": "Bb7 | Eb7 | Bb7 | %", "beats_per_bar": 4}}
+The same command goes on where it was stopped.
 
 example:
   rtjazz adapt my_takes/ -o my-style/ --name me --max-minutes 50

@@ -409,5 +409,7 @@ def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, 
     return TakeRecord(folder / "mix.flac", sheet, caption, (caption,), tags, "", split, duration)
 
 
-__all__ = ["LABELS", "LATENTS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse",
-           "find_recordings", "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable"]  # fmt: skip
+__all__ = [
+    "LABELS", "LATENTS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse", "find_recordings",
+    "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable",
+]  # fmt: skip
