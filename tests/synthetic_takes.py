@@ -27,6 +27,16 @@ def chord_tones(lead_sheet: LeadSheet, seconds: float, rng: np.random.Generator)
     return audio.astype(np.float32)
 
 
+def played(tempo=120, seconds=40.0, chart="Dm7 | G7 | Cmaj7 | A7", seed=0):
+    """A take with a click on every beat: `(2, samples)`."""
+    rng = np.random.default_rng(seed)
+    audio = chord_tones(LeadSheet.from_chart(chart, tempo), seconds, rng)
+    for beat in np.arange(0, seconds - 0.1, 60 / tempo):
+        start = round(beat * SAMPLE_RATE)
+        audio[:, start : start + 1000] += 0.3 * rng.standard_normal(1000) * np.exp(-np.arange(1000) / 150)
+    return audio.astype(np.float32)
+
+
 def write_takes(root: Path, count: int = 3, seconds: float = 3.0, held_out: int = 1, seed: int = 0) -> Path:
     """`count` takes in `root`, the last `held_out` of which are the test part."""
     rng = np.random.default_rng(seed)

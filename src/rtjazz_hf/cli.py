@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .cli_adapt import add_adapt
 from .cli_benchmark import add_benchmark
 from .cli_codec import add_codec
 from .cli_common import Parser, Refused, add_command, check_sampling, load_pipeline
@@ -88,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_codec(commands)
     add_benchmark(commands)
+    add_adapt(commands)
     return parser
 
 

@@ -407,6 +407,10 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         return folder
 
+    def stop(self) -> None:
+        """End the run after the step in hand, saved, as an interrupt does."""
+        self._stop = True
+
     def finish(self) -> None:
         """Close the logs."""
         self.accelerator.end_training()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -147,13 +148,15 @@ class Renderer:
 
     Args:
         soundfont: "musescore", "fluid" or a path.
+        presets: (bank, program) of instruments that are to sound like others than `VOICES` has.
 
     Raises:
         RendererUnavailable: where FluidSynth or the font is missing.
     """
 
-    def __init__(self, soundfont: str = "musescore"):
+    def __init__(self, soundfont: str = "musescore", presets: Mapping[str, tuple[int, int]] | None = None):
         self.path = find_soundfont(soundfont)
+        self.presets = dict(presets or {})
         self.module = _fluidsynth()
         self.soundfont = soundfont
         self.channels = {name: index if index < 9 else index + 1 for index, name in enumerate(VOICES)}
@@ -214,6 +217,7 @@ class Renderer:
             preset = voice.presets[int(rng.integers(len(voice.presets)))]
             if name == "guitar" and take.lead_sheet.genre == "bossa":
                 preset = _NYLON_GUITAR
+            preset = self.presets.get(name, preset)
             setup[name] = (preset, level, pan, wet)
         target = float(rng.uniform(*LOUDNESS_RANGE))
         low_share = float(rng.uniform(*LOW_SHARE_RANGE))

@@ -1,0 +1,415 @@
+"""Personal takes: a folder of one's own recordings made ready to train on, with a report of what was not used and why.
+
+Beats are librosa's (dynamic programming, Ellis 2007) at a tempo found with swing in mind (`corpus.tempo`); chords are
+templates matched with beat-synchronous chroma and smoothed by Viterbi; the key is that of the chords
+(`music.key_finding`). A lead sheet has one tempo, and a player has not: takes are cut at bar lines into pieces of a few
+bars, each with the tempo of its own beats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import SAMPLE_RATE, plot_spectrogram, read_audio, whole_or_not_at_all, write_audio
+from ..music.chart import ChordSpan, check_beats_per_bar
+from ..music.chords import Chord
+from ..music.key_finding import estimate_key
+from ..music.lead_sheet import LeadSheet, Section
+from ..music.vocabulary import (
+    MAX_TEMPO,
+    MIN_TEMPO,
+    canonical_instruments,
+    canonical_key,
+    check_tempo,
+    choose_lead,
+    default_swing,
+)
+from .dataset import TakeRecord, load_takes
+from .tempo import estimate_tempo
+
+MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a recording and not a player
+LABELS = "labels.json"
+LATENTS = "latents"  # folder beside the prepared takes, for a store of them; goes when they are made anew
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
+QUALITIES = ("maj7", "m7", "7", "m7b5", "dim7")
+_RATE = 22_050  # Hz, of the analysis
+_HOP = 512
+_PIECE_SECONDS = 16.0
+_SHORTEST = 6.0  # seconds of a piece or file: longer than a training crop
+_SILENCE_DB = -50.0  # mean level
+_CLIPPED_SHARE = 0.005  # of samples at full scale
+_STEADY = 0.25  # of beat intervals' deviation over their median: above it nobody keeps time
+_TONAL = 0.12  # see `_tonal_share`: sustained partials, which speech has not
+
+
+@dataclass(frozen=True)
+class TakeLabel:
+    """What a player says of a recording: the rest is heard. `tempo`: beats per minute. `chords`: a chart, repeated."""
+
+    tempo: float | None = None
+    key: str | None = None
+    chords: str | None = None
+    beats_per_bar: int = 4
+
+    def __post_init__(self) -> None:
+        if self.tempo is not None:
+            check_tempo(self.tempo)
+        if self.key is not None:
+            object.__setattr__(self, "key", canonical_key(self.key))
+        check_beats_per_bar(self.beats_per_bar)
+        if self.chords is not None:
+            LeadSheet.from_chart(self.chords, beats_per_bar=self.beats_per_bar)
+
+
+def read_labels(folder: str | os.PathLike) -> dict[str, TakeLabel]:
+    """Labels by file from labels.json in a folder of recordings, if it is there.
+
+    It looks so: `{"blues.wav": {"tempo": 126, "key": "Bb", "chords": "Bb7 | Eb7 | ...", "beats_per_bar": 4}}`; every
+    value may be left out.
+
+    Raises:
+        ValueError: not such a file, or a file or value in it that is not known, by name.
+    """
+    path = Path(folder) / LABELS
+    if not path.is_file():
+        return {}
+    try:
+        labels = {
+            str(Path(file)): TakeLabel(**values) for file, values in json.loads(path.read_text()).items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        known = ", ".join(item.name for item in fields(TakeLabel))
+        raise ValueError(
+            f"'{path}' cannot be used: {error}. It maps each file to any of {known}, for example "
+            '{"blues.wav": {"tempo": 126}}.'
+        ) from error
+    missing = sorted(file for file in labels if not (Path(folder) / file).is_file())
+    if missing:
+        raise ValueError(f"'{path}' names files that are not there: {', '.join(missing)}.")
+    return labels
+
+
+@dataclass
+class TakeReport:
+    """What became of one recording: seconds in all and used, pieces, tempo, key, and why it was skipped."""
+
+    file: str
+    seconds: float = 0.0
+    used_seconds: float = 0.0
+    pieces: int = 0
+    tempo: float | None = None
+    key: str | None = None
+    split: str | None = None
+    skipped: str | None = None
+    picture: str | None = None
+
+
+@dataclass
+class PersonalReport:
+    """All recordings of a folder. `minutes`: of usable sound, held-out takes included."""
+
+    takes: list[TakeReport] = field(default_factory=list)
+
+    @property
+    def minutes(self) -> float:
+        return sum(take.used_seconds for take in self.takes) / 60
+
+    def to_text(self) -> str:
+        lines = []
+        for take in self.takes:
+            if take.skipped:
+                lines.append(f"skipped  {take.file}: {take.skipped}")
+            else:
+                lines.append(
+                    f"{take.split:8} {take.file}: {take.used_seconds:.0f} of {take.seconds:.0f} s in {take.pieces} "
+                    f"pieces, {take.tempo:.0f} BPM, {take.key}"
+                )
+        used = sum(not take.skipped for take in self.takes)
+        lines.append(f"{used} of {len(self.takes)} recordings used, {self.minutes:.1f} minutes in all")
+        return "\n".join(lines)
+
+
+def find_recordings(folder: str | os.PathLike) -> list[Path]:
+    """The sound files below a folder, by their suffix, sorted.
+
+    Raises:
+        FileNotFoundError: no such folder, or no sound file in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder '{folder}'; give one of recordings.")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(
+            f"'{folder}' holds no recording; put files of {', '.join(s[1:] for s in SUFFIXES)} there, at least "
+            f"{MINIMUM_SECONDS:.0f} s in all."
+        )
+    return files
+
+
+def why_unusable(audio: np.ndarray) -> str | None:
+    """What is wrong with a recording `(2, samples)` at 48 kHz before it is analysed; None if nothing."""
+    seconds = audio.shape[-1] / SAMPLE_RATE
+    if seconds < _SHORTEST:
+        return f"too short ({seconds:.1f} s; at least {_SHORTEST:g} s)"
+    level = 10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-12)
+    if level < _SILENCE_DB:
+        return f"silent ({level:.0f} dB; at least {_SILENCE_DB:g} dB)"
+    peak = np.abs(audio).max()
+    clipped = float(np.mean(np.abs(audio) >= 0.999 * peak)) if peak > 0.9 else 0.0
+    if clipped > _CLIPPED_SHARE:
+        return f"clipped ({clipped:.1%} of its samples are at full scale; record it more quietly)"
+    return None
+
+
+def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarray, list[Chord], int]:
+    """Beat times in seconds, the chord of every beat, and which beat is the first bar line.
+
+    Args:
+        audio: `(2, samples)` at 48 kHz. label: what is known of it, and need not be guessed.
+
+    Raises:
+        ValueError: it is no music that can be followed: no steady beat, or no sustained pitch, as in speech.
+    """
+    try:
+        import librosa
+    except ImportError as error:
+        raise ImportError("librosa is not installed; run: pip install 'rtjazz-hf[eval]'") from error
+    label = label or TakeLabel()
+    mono = librosa.resample(audio.mean(0), orig_sr=SAMPLE_RATE, target_sr=_RATE, res_type="soxr_hq")
+    onsets = librosa.onset.onset_strength(y=mono, sr=_RATE, hop_length=_HOP)
+    tempo = label.tempo or estimate_tempo(onsets, _RATE / _HOP)
+    _, beats = librosa.beat.beat_track(
+        onset_envelope=onsets, sr=_RATE, hop_length=_HOP, trim=False, bpm=tempo
+    )
+    if len(beats) < 8:
+        raise ValueError("no steady beat was found")
+    spectrum = np.abs(librosa.stft(mono, n_fft=4096, hop_length=_HOP))
+    if (share := _tonal_share(spectrum)) < _TONAL:
+        raise ValueError(f"no sustained pitch, as in speech or noise ({share:.2f}; at least {_TONAL:g})")
+    gaps = np.diff(beats)
+    if gaps.std() / np.median(gaps) > _STEADY:
+        raise ValueError("no steady beat was found")
+    chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=_RATE, hop_length=_HOP)
+    heard = librosa.util.sync(chroma, beats, aggregate=np.median)
+    heard = heard[
+        :, -len(beats) :
+    ]  # from the first beat on; what lies before it is a column only if it is not empty
+    times = librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP)
+    if label.chords:
+        return times, *_place_chart(heard, label)
+    chords = match_chords(heard)
+    changes = np.array([i for i in range(1, len(chords)) if chords[i] != chords[i - 1]], dtype=int)
+    # A bar line is where chords change most often; of all places in the bar the best.
+    bar = label.beats_per_bar
+    downbeat = int(np.argmax(np.bincount(changes % bar, minlength=bar))) if len(changes) else 0
+    return times, chords, downbeat
+
+
+def match_chords(chroma: np.ndarray) -> list[Chord]:
+    """The likeliest chord of each beat, of `QUALITIES` on twelve roots: `chroma` `(12, beats)`, C first."""
+    import librosa
+
+    names = [Chord.parse("C" + quality) for quality in QUALITIES]
+    chords = [chord.transpose(step) for chord in names for step in range(12)]
+    match = np.exp(12 * _fit(chroma, chords))
+    stay = librosa.sequence.transition_loop(len(chords), 0.75)
+    path = librosa.sequence.viterbi_discriminative(match / match.sum(0), stay)
+    return [chords[index] for index in path]
+
+
+def _fit(chroma: np.ndarray, chords: list[Chord]) -> np.ndarray:
+    """Cosine of every chord's template and every beat's chroma `(12, beats)`: `(chords, beats)`."""
+    templates = np.zeros((len(chords), 12))
+    for row, chord in zip(templates, chords):
+        if chord.root is not None:
+            row[list(chord.pitch_classes)] = 1.0
+            row[chord.root] += 0.3
+    templates /= np.linalg.norm(templates, axis=1, keepdims=True) + 1e-9
+    return templates @ (chroma / (np.linalg.norm(chroma, axis=0) + 1e-9))
+
+
+def _place_chart(chroma: np.ndarray, label: TakeLabel) -> tuple[list[Chord], int]:
+    """A given chart laid over the beats where it fits best, which may begin anywhere in it; and its first bar line."""
+    sheet = LeadSheet.from_chart(label.chords, beats_per_bar=label.beats_per_bar)
+    form = [chord for span in sheet.spans for chord in [span.chord] * max(1, round(span.beats))]
+    fit, beats = _fit(chroma, form), np.arange(chroma.shape[1])
+    start = int(np.argmax([fit[(beats + first) % len(form), beats].sum() for first in range(len(form))]))
+    return [form[(beat + start) % len(form)] for beat in beats], -start % label.beats_per_bar
+
+
+def _tonal_share(spectrum: np.ndarray) -> float:
+    """Share of energy in spectral peaks that stay in their bin for 0.2 s: `spectrum` (bins, frames) magnitudes."""
+    band = spectrum[10:600]  # 54 Hz to 3.2 kHz
+    peaks = (band[1:-1] > band[:-2]) & (band[1:-1] >= band[2:])
+    span = 9  # frames
+    if peaks.shape[1] <= span:
+        return 0.0
+    held = np.lib.stride_tricks.sliding_window_view(peaks, span, axis=1).mean(-1) > 0.99
+    energy = np.square(band[1:-1, span // 2 : span // 2 + held.shape[1]])
+    return float((energy * held).sum() / (energy.sum() + 1e-9))
+
+
+def make_pieces(
+    audio: np.ndarray,
+    instruments,
+    genre: str = "swing",
+    mood: str = "relaxed",
+    label: TakeLabel | None = None,
+) -> list[tuple[np.ndarray, LeadSheet]]:
+    """Cut a recording at bar lines: pairs of a piece `(2, samples)` and its lead sheet, silent stretches left out.
+
+    Raises as `analyse` does.
+    """
+    label = label or TakeLabel()
+    times, chords, downbeat = analyse(audio, label)
+    band, bar = canonical_instruments(instruments), label.beats_per_bar
+    median = float(np.median(np.diff(times)))
+    bars = max(1, round(_PIECE_SECONDS / (bar * median)))
+    pieces = []
+    for first in range(downbeat, len(times) - 1, bar * bars):
+        last = min(first + bar * bars, first + (len(times) - 1 - first) // bar * bar)
+        if times[last] - times[first] < _SHORTEST:
+            continue
+        part = audio[:, round(times[first] * SAMPLE_RATE) : round(times[last] * SAMPLE_RATE)]
+        if 10 * np.log10(np.mean(np.square(part, dtype=np.float64)) + 1e-12) < _SILENCE_DB:
+            continue
+        tempo = 60 * (last - first) / (times[last] - times[first])
+        if not MIN_TEMPO <= tempo <= MAX_TEMPO:
+            continue
+        spans: list[ChordSpan] = []
+        for chord in chords[first:last]:
+            if spans and spans[-1].chord == chord:
+                spans[-1] = ChordSpan(chord, spans[-1].beats + 1)
+            else:
+                spans.append(ChordSpan(chord, 1.0))
+        section = Section("solo", 0.0, float(last - first), band, choose_lead(band))
+        sheet = LeadSheet(tuple(spans), tempo, bar, default_swing(genre, tempo), (section,),
+                          label.key or estimate_key(spans), genre, mood, loops=False)  # fmt: skip
+        pieces.append((part, sheet))
+    if not pieces:
+        raise ValueError("no stretch of it has a steady beat and sound for long enough")
+    return pieces
+
+
+def prepare_takes(
+    folder: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    name: str,
+    instruments=("piano",),
+    held_out: float = 0.15,
+    minimum_seconds: float = MINIMUM_SECONDS,
+    pictures: bool = True,
+) -> tuple[list[TakeRecord], PersonalReport]:
+    """Make records of a folder of recordings, which `latent_store.fill_takes` encodes, and a report of them.
+
+    Args:
+        folder: of recordings; labels.json in it says what need not be guessed (`read_labels`).
+        out_dir: gets takes/{piece}/mix.flac and label.json (a corpus, see `corpus.dataset`), pictures, report.txt and
+            report.json. What it holds of the same recordings and settings is not done again.
+        name: of the style: captions say "in the style of {name}".
+        held_out: share of the recordings, whole ones, for the test split; the last pieces of a single one.
+
+    Raises:
+        FileNotFoundError: no folder, or no recording in it.
+        ValueError: less than `minimum_seconds` is usable; says how much is needed, and why takes were skipped.
+    """
+    out_dir, report, found = Path(out_dir), PersonalReport(), []
+    files, labels = find_recordings(folder), read_labels(folder)
+    inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds)
+    if (known := _read_prepared(out_dir, inputs)) is not None:
+        return known
+    for name_of in ("takes", LATENTS):  # of other recordings, or not finished
+        shutil.rmtree(out_dir / name_of, ignore_errors=True)
+    for path in files:
+        take = TakeReport(str(path.relative_to(folder)))
+        report.takes.append(take)
+        try:
+            audio = read_audio(path)
+            take.seconds = audio.shape[-1] / SAMPLE_RATE
+            take.skipped = why_unusable(audio)
+            if take.skipped is None:
+                pieces = make_pieces(audio, instruments, label=labels.get(take.file))
+                take.pieces = len(pieces)
+                take.used_seconds = sum(part.shape[-1] for part, _ in pieces) / SAMPLE_RATE
+                take.tempo = float(np.median([sheet.tempo for _, sheet in pieces]))
+                take.key = estimate_key([span for _, sheet in pieces for span in sheet.spans])
+                found.append((take, pieces))
+        except (OSError, ValueError) as error:
+            take.skipped = str(error)
+    if (usable := 60 * report.minutes) < minimum_seconds:
+        raise ValueError(
+            f"'{folder}' holds {usable:.0f} s of usable playing; at least {minimum_seconds:.0f} s are needed, and ten "
+            f"minutes are better.\n{report.to_text()}"
+        )
+    records: list[TakeRecord] = []
+    tests = max(1, round(held_out * len(found))) if len(found) > 1 else 0
+    for index, (take, pieces) in enumerate(found):
+        take.split = "test" if index >= len(found) - tests else "train"
+        single = max(1, round(held_out * len(pieces))) if len(found) == 1 and len(pieces) > 1 else 0
+        stem = re.sub(r"[^\w-]+", "_", Path(take.file).stem)
+        for number, (part, sheet) in enumerate(pieces):
+            split = "test" if single and number >= len(pieces) - single else take.split
+            records.append(
+                _write_piece(out_dir, f"{index:03d}_{stem}_{number:03d}", part, sheet, name, split)
+            )
+        if pictures:
+            (out_dir / "pictures").mkdir(parents=True, exist_ok=True)
+            picture = out_dir / "pictures" / f"{index:03d}_{stem}.png"
+            plot_spectrogram(pieces[0][0], picture, pieces[0][1], f"{take.file}, first piece")
+            take.picture = str(picture.relative_to(out_dir))
+    with whole_or_not_at_all(out_dir / "report.txt") as partial:
+        partial.write_text(report.to_text() + "\n")
+    with whole_or_not_at_all(out_dir / "report.json") as partial:
+        partial.write_text(
+            json.dumps({"inputs": inputs, "takes": [asdict(take) for take in report.takes]}, indent=2)
+        )
+    return records, report
+
+
+def _inputs(folder, files: list[Path], labels: dict[str, TakeLabel], name, instruments, *numbers) -> dict:
+    """All that a preparation depends on: where it is the same, the work need not be done again."""
+    return {
+        "files": [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+        "labels": {file: asdict(label) for file, label in sorted(labels.items())},
+        "name": name, "instruments": list(instruments), "numbers": list(numbers),
+    }  # fmt: skip
+
+
+def _read_prepared(out_dir: Path, inputs: dict) -> tuple[list[TakeRecord], PersonalReport] | None:
+    """What an earlier call left for the same inputs; report.json is written last, so it was finished."""
+    try:
+        before = json.loads((out_dir / "report.json").read_text())
+        if before["inputs"] != inputs:
+            return None
+        return load_takes(out_dir), PersonalReport([TakeReport(**take) for take in before["takes"]])
+    except (OSError, TypeError, KeyError, ValueError):
+        return None
+
+
+def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, split: str) -> TakeRecord:
+    folder = out_dir / "takes" / piece
+    folder.mkdir(parents=True, exist_ok=True)
+    write_audio(folder / "mix.flac", audio, overwrite=True)
+    caption = f"in the style of {name}"
+    tags: dict[str, Any] = {"key": sheet.key, "tempo": sheet.tempo, "instruments": list(sheet.instruments)}
+    duration = audio.shape[-1] / SAMPLE_RATE
+    label = {"lead_sheet": sheet.to_dict(), "caption": caption, "captions": [caption], "tags": tags, "soundfont": "",
+             "split": split, "duration": duration}  # fmt: skip
+    with whole_or_not_at_all(folder / "label.json") as partial:
+        partial.write_text(json.dumps(label, indent=1))
+    return TakeRecord(folder / "mix.flac", sheet, caption, (caption,), tags, "", split, duration)
+
+
+__all__ = [
+    "LABELS", "LATENTS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse", "find_recordings",
+    "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable",
+]  # fmt: skip

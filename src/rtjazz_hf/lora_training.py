@@ -1,0 +1,321 @@
+"""
+Personal styles: a LoRA adapter and a style embedding learnt from a folder of recordings. One loop, two doors:
+`training/train_lora.py` and `rtjazz adapt`.
+
+Two terms are learnt together. The style term is flow matching on the player's takes. The prior term holds the
+adapted velocity to that of the bare base under transposed charts and without the new style, on the same states: it
+needs no data beside the takes, and keeps what the base knows of chords and beats (prior preservation,
+arXiv:2208.12242, as distillation to the base itself).
+
+A distilled student knows its own few times only, so both terms are drawn at them; or the adapter is learnt on the
+teacher that it was distilled from (`teacher`), which has the same layers, and given to the student at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .corpus.latent_store import LatentStore, fill_takes
+from .corpus.personal import LATENTS, prepare_takes
+from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from .flow.losses import corrupt_context, drop_rows, flow_matching_loss, sample_timesteps, velocity_target
+from .flow_training import (
+    FlowBatches,
+    FlowTrainConfig,
+    channel_weights,
+    flow_state,
+    load_style_encoder,
+    noisy_blocks,
+    open_stores,
+    play_takes,
+    validate,
+)
+from .hub import load_codec, load_part, part_folder
+from .music import LeadSheet, rotated_chords
+from .quantization import quantize
+from .training_utils import TrainingRun
+
+
+@dataclass
+class LoraTrainConfig(FlowTrainConfig):
+    """Settings of an adapter's training beside those of a flow's. Parts not named are those of `base`."""
+
+    recordings: str = ""  # folder of recordings
+    base: str = "rtjazz-mini"  # pipeline that is adapted
+    teacher: str | None = None  # flow that a distilled base comes from: what the adapter is learnt on
+    name: str = "me"  # "in the style of <name>"
+    instruments: list = field(default_factory=lambda: ["piano", "bass", "drums"])  # who plays in the takes
+    rank: int = 8
+    alpha: float = 16.0
+    targets: list = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    dora: bool = False
+    qlora: bool = False  # the base in 4 bits (nf4, double quantisation; arXiv:2305.14314)
+    gradient_checkpointing: bool = False
+    prior_weight: float = 0.5
+    patience: int = 6  # validations without a gain before it stops; 0: never
+    batch_size: int = 4
+    crop_frames: int = 288  # 3.84 s
+    ema_decay: float = 0.0
+    validate_every: int = 50
+
+    def __post_init__(self) -> None:
+        self.data = self.data or str(Path(self.output_dir) / "takes" / LATENTS)
+        self.codec, self.style_encoder = self.codec or self.base, self.style_encoder or self.base
+        super().__post_init__()
+        if not self.recordings:
+            raise ValueError("recordings is missing: give --recordings, a folder of your own takes.")
+        if self.ema_decay:
+            raise ValueError("ema_decay must be 0: an adapter is saved where it validated best instead.")
+        if not self.prior_weight >= 0:
+            raise ValueError(f"prior_weight must not be negative, got {self.prior_weight}.")
+
+
+class StyledFlow(nn.Module):
+    """A flow with an adapter, and the style embedding `(style_dim,)` that is learnt beside it."""
+
+    def __init__(self, transformer: RealTimeJazzFlowTransformer, style: torch.Tensor):
+        super().__init__()
+        self.transformer = transformer
+        self.style = nn.Parameter(style.detach().clone().float())
+
+    def forward(self, *inputs, **named):
+        return self.transformer(*inputs, **named)
+
+    def embedding(self) -> torch.Tensor:
+        """`(style_dim,)` of unit length, as all style embeddings are."""
+        return F.normalize(self.style, dim=0)
+
+
+class BestSoFar:
+    """What is kept of validations, in checkpoints too: the measures before training, the best since and its weights.
+
+    The weights before training are no candidate: an adapter that does nothing is nothing to save.
+
+    Attributes: `before`, `best`: losses by name, empty until measured. `weights`: trainable parameters of the best by
+    name. `waited`: validations since.
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.weights: dict[str, torch.Tensor] = {}
+        self.waited = 0
+
+    def take(self, losses: dict[str, float], model: nn.Module) -> bool:
+        """Note one validation of `model`; whether it is the best so far."""
+        self.waited += 1
+        if self.best and losses["val_true"] >= self.best["val_true"]:
+            return False
+        self.best, self.waited = losses, 0
+        self.weights = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+        return True
+
+    @property
+    def improved(self) -> bool:
+        """Whether a validation was better than before training."""
+        return bool(self.best) and self.best["val_true"] < self.before["val_true"]
+
+    def put_back(self, model: nn.Module) -> None:
+        """Give `model` the best weights, if there are any."""
+        model.load_state_dict(self.weights, strict=False)
+
+    def state_dict(self) -> dict:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update(state)
+
+
+def mean_style(store: LatentStore) -> torch.Tensor:
+    """Mean audio-tower embedding of a store's takes, unit length: where a learnt style begins."""
+    return F.normalize(torch.cat([take.audio for take in store]).mean(0), dim=0)
+
+
+def training_times(
+    shape: tuple[int, int], model: RealTimeJazzFlowTransformer, config: FlowTrainConfig
+) -> torch.Tensor:
+    """Times to learn at: a distilled student's own steps, else those of flow training."""
+    if (steps := model.config.distilled_steps) is None:
+        return sample_timesteps(shape, config.time_distribution, mean=config.time_mean)
+    scheduler = FlowMatchScheduler(shift=float(model.config.distilled_shift))
+    scheduler.set_timesteps(steps)
+    return scheduler.grid[:-1][torch.randint(steps, shape)]
+
+
+def lora_losses(
+    model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """`style` and `prior` of one batch; `model` is a `StyledFlow`, bare or prepared."""
+    bare: StyledFlow = getattr(model, "module", model)
+    clean, block = flow_state(batch), int(batch["block_frames"])
+    rows, _, frames = clean.shape
+    times = training_times((rows, frames // block if block else 1), bare.transformer, config).to(clean)
+    noise = torch.randn(clean.shape).to(clean)
+    sample = noisy_blocks(clean, noise, times)
+    how = {"timestep": times if block else times[:, 0]}
+    if block:
+        how |= {"context": corrupt_context(clean, config.context_noise), "block_frames": block,
+                "window_frames": batch["window_frames"]}  # fmt: skip
+    losses = {}
+    if config.prior_weight:
+        other = {"lead_sheet": rotated_chords(batch["lead_sheet"], int(torch.randint(12, ()))),
+                 "style": drop_rows(batch["style"], 0.5)}  # fmt: skip
+        bare.transformer.disable_adapters()
+        try:
+            with torch.no_grad():
+                target = model(sample, **how, **other).sample
+        finally:
+            bare.transformer.enable_adapters()
+        losses["prior"] = flow_matching_loss(model(sample, **how, **other).sample, target, weights)
+    style = drop_rows(bare.embedding().expand(rows, -1), config.style_dropout)
+    velocity = model(sample, **how, lead_sheet=batch["lead_sheet"], style=style).sample
+    losses["style"] = flow_matching_loss(velocity, velocity_target(clean, noise), weights)
+    return losses
+
+
+def train_lora(config: LoraTrainConfig) -> dict:
+    """Prepare the recordings, learn the adapter, and write `output_dir/adapter`; measures before and after.
+
+    Raises:
+        FileNotFoundError, ValueError: no or too few usable recordings, or parts that do not fit together.
+    """
+    from .adapters import adapter_parameters, attach_adapter, save_adapter
+
+    codec = load_codec(config.codec)
+    encoder, tokenizer = load_style_encoder(config.style_encoder)
+    records, report = prepare_takes(
+        config.recordings, Path(config.output_dir) / "takes", config.name, config.instruments
+    )
+    run = TrainingRun(config)
+    run.print(report.to_text())
+    fill_takes(
+        codec.to(run.device), encoder.to(run.device), tokenizer, records, config.data, progress=run.is_main
+    )
+    train, test = open_stores(config.data, codec, codes=False, styles=config.styles)
+    base = load_part(part_folder(config.base, "transformer"), "transformer")
+    model = base
+    if config.teacher:
+        model = load_part(part_folder(config.teacher, "transformer"), "transformer")
+    if config.qlora:
+        model = quantize(model, "nf4")  # a copy: the base stays whole, and the adapter is saved for it
+    attach_adapter(model, rank=config.rank, alpha=config.alpha, targets=config.targets, use_dora=config.dora)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    adapter_parameters(model, run.print)
+    styled = StyledFlow(model, mean_style(train)).to(run.device)
+    sizes = model.config.block_sizes, model.config.window_frames
+    batches = FlowBatches(train, config, *sizes)
+    held_out = FlowBatches(test if len(test) else train, config, *sizes)
+    weights = channel_weights(model)
+    parameters = [parameter for parameter in styled.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    prepared, optimizer = run.prepare(styled, optimizer)
+    kept = BestSoFar()
+    run.accelerator.register_for_checkpointing(kept)
+    run.resume()
+
+    def measure() -> dict[str, float]:
+        bare = run.weights(prepared)
+        bare.eval()
+        losses = validate(bare.transformer, _Styled(held_out, bare), config, weights, run.device, count=3)
+        bare.train()
+        return losses
+
+    def listen(name: str) -> None:
+        """The charts of two held-out takes, in the learnt style, with the same seeds before and after."""
+        bare = run.weights(prepared).eval()
+        style = bare.embedding().detach().cpu()[None]
+        takes = [_InStyle(take.lead_sheet, style) for take in (test if len(test) else train).takes[:2]]
+        for index, (take, audio) in enumerate(zip(takes, play_takes(bare.transformer, codec, takes))):
+            run.save_sample(f"{name}_{index}", audio, take.lead_sheet)
+        bare.train()
+
+    if not kept.before:
+        kept.before = measure()
+        if config.sample_every:
+            listen("before")
+    folder = Path(config.output_dir) / "adapter"
+
+    def save() -> None:
+        bare = run.weights(prepared)
+        learnt = bare.transformer
+        if (
+            learnt is not base
+        ):  # learnt on the teacher or in 4 bits: given to the whole base, whose layers are the same
+            weights = {name: value for name, value in learnt.state_dict().items() if "lora_" in name}
+            if not hasattr(base, "peft_config"):
+                attach_adapter(base, rank=config.rank, alpha=config.alpha, targets=config.targets,
+                               use_dora=config.dora)  # fmt: skip
+            base.load_state_dict(weights, strict=False)
+        save_adapter(base, folder, base_name=config.base, style_embedding=bare.embedding().detach().cpu(),
+                     style_name=config.name)  # fmt: skip
+
+    for batch in run.batches(batches):
+        with run.accelerator.accumulate(prepared):
+            losses = lora_losses(prepared, batch, config, weights)
+            run.backward(
+                losses["style"] + config.prior_weight * losses.get("prior", 0.0), prepared, optimizer
+            )
+        run.log(**losses)
+        if run.due(config.validate_every):
+            now = measure()
+            run.log_now(**now)
+            run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in now.items()))
+            if kept.take(now, run.weights(prepared)) and run.is_main:
+                save()
+            if config.patience and kept.waited >= config.patience:
+                run.print(f"no gain in {kept.waited} validations: stopped")
+                run.stop()
+    if not kept.best:  # too short a run for a validation
+        kept.take(measure(), run.weights(prepared))
+    kept.put_back(run.weights(prepared))
+    if run.is_main:
+        save()
+    if not kept.improved:
+        run.print(
+            f"no validation was better than before training (held-out loss {kept.before['val_true']:.4f} before, "
+            f"{kept.best['val_true']:.4f} at best): the best of them was saved, but listen before you use it; "
+            "more recordings or a lower learning_rate may help"
+        )
+    if config.sample_every:
+        listen("after")
+    run.finish()
+    return {"before": kept.before, "after": kept.best, "improved": kept.improved, "steps": run.step,
+            "minutes": report.minutes, "adapter": str(folder)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _InStyle:
+    """What `play_takes` asks of a take: a lead sheet, and a style `(1, style_dim)`."""
+
+    lead_sheet: LeadSheet
+    text: torch.Tensor
+
+
+class _Styled:
+    """Batches whose style is the one that is learnt."""
+
+    def __init__(self, batches: FlowBatches, model: StyledFlow):
+        self.batches, self.model, self.block_sizes = batches, model, batches.block_sizes
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        batch = self.batches(rng)
+        style = self.model.embedding().detach().cpu()
+        return {**batch, "style": style.expand(len(batch["style"]), -1)}
+
+
+__all__ = [
+    "BestSoFar",
+    "LoraTrainConfig",
+    "StyledFlow",
+    "lora_losses",
+    "mean_style",
+    "train_lora",
+    "training_times",
+]

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from synthetic_takes import played
+
+from rtjazz_hf.audio import SAMPLE_RATE, write_audio
+from rtjazz_hf.corpus.personal import (
+    TakeLabel,
+    analyse,
+    find_recordings,
+    prepare_takes,
+    read_labels,
+    why_unusable,
+)
+from rtjazz_hf.corpus.tempo import estimate_tempo
+from rtjazz_hf.music import LeadSheet
+
+
+def tone(seconds, level=0.1):
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return np.stack([level * np.sin(2 * np.pi * 220 * time)] * 2).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("audio", "reason"),
+    [(tone(2), "too short"), (tone(8) * 0, "silent"), (np.clip(tone(8, 5.0), -1, 1), "clipped")],
+)
+def test_unusable_recordings_are_told_why(audio, reason):
+    assert reason in why_unusable(audio)
+
+
+def test_quiet_sound_is_usable():
+    assert why_unusable(tone(8)) is None
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no recording"):
+        find_recordings(tmp_path)
+
+
+def test_too_little_says_how_much_is_needed_and_names_every_file(tmp_path):
+    pytest.importorskip("librosa")
+    (tmp_path / "in").mkdir()
+    write_audio(tmp_path / "in" / "short.wav", tone(2))
+    (tmp_path / "in" / "bad.flac").write_bytes(b"fLaC nothing")
+    with pytest.raises(ValueError, match="60 s are needed") as error:
+        prepare_takes(tmp_path / "in", tmp_path / "out", "me")
+    assert "short.wav" in str(error.value) and "bad.flac" in str(error.value)
+
+
+def test_tempo_of_clicks_swung_or_not():
+    rate = 43.07
+    for tempo in (80.0, 126.0, 147.0, 220.0):
+        for offbeat in (None, 2 / 3):
+            beats = np.arange(0, 30, 60 / tempo)
+            places = (
+                [(beats, 1.0)]
+                if offbeat is None
+                else [(beats, 1.0), (beats[1::2] + offbeat * 60 / tempo, 0.6)]
+            )
+            onsets = np.zeros(round(31 * rate))
+            for times, strength in places:
+                np.maximum.at(onsets, np.round(times * rate).astype(int), strength)
+            smooth = np.convolve(onsets, [0.5, 1.0, 0.5], "same")
+            assert abs(estimate_tempo(smooth, rate) / tempo - 1) < 0.03, (tempo, offbeat)
+
+
+def test_analysis_of_a_take_with_clicks_and_chords():
+    pytest.importorskip("librosa")
+    audio = played(120, 24.0, "Dm7 | G7 | Cmaj7 | Cmaj7")
+    times, chords, _ = analyse(audio)
+    assert 60 / np.diff(times).mean() == pytest.approx(120, rel=0.02)
+    asked = LeadSheet.from_chart("Dm7 | G7 | Cmaj7 | Cmaj7", 120)
+    true = [asked.chord_segments(time + 0.1, 0.1)[0][2].root for time in times[:-2]]
+    assert np.mean([one.root == root for one, root in zip(chords, true)]) > 0.8
+    given, first = analyse(audio, TakeLabel(tempo=120, chords="Dm7 | G7 | Cmaj7 | Cmaj7"))[1:]
+    assert np.mean([one.root == root for one, root in zip(given, true)]) > 0.9
+    assert 0 <= first < 4
+
+
+def test_labels_are_checked(tmp_path):
+    assert read_labels(tmp_path) == {}
+    (tmp_path / "labels.json").write_text('{"a.wav": {"tempo": 126, "key": "Bb"}}')
+    with pytest.raises(ValueError, match=r"not there: a\.wav"):
+        read_labels(tmp_path)
+    write_audio(tmp_path / "a.wav", tone(1))
+    assert read_labels(tmp_path)["a.wav"].tempo == 126
+    (tmp_path / "labels.json").write_text('{"a.wav": {"speed": 126}}')
+    with pytest.raises(ValueError, match="tempo, key, chords, beats_per_bar"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_formats_and_what_is_prepared_is_kept(tmp_path, suffix):
+    soundfile = pytest.importorskip("soundfile")
+    pytest.importorskip("librosa")
+    if suffix.upper() not in soundfile.available_formats():
+        pytest.skip(f"libsndfile writes no {suffix} here")
+    (tmp_path / "in").mkdir()
+    soundfile.write(
+        tmp_path / "in" / f"take.{suffix}", played(120, 24.0)[0, ::2], 24_000
+    )  # mono, another rate
+    how = {"name": "me", "minimum_seconds": 10, "pictures": False}
+    records, report = prepare_takes(tmp_path / "in", tmp_path / "out", **how)
+    assert records[0].lead_sheet.tempo == pytest.approx(120, rel=0.02) and report.takes[0].pieces == len(
+        records
+    )
+    written = records[0].path.stat().st_mtime_ns
+    again, same = prepare_takes(tmp_path / "in", tmp_path / "out", **how)
+    assert [r.lead_sheet for r in again] == [
+        r.lead_sheet for r in records
+    ] and same.to_text() == report.to_text()
+    assert again[0].path.stat().st_mtime_ns == written
