@@ -70,6 +70,7 @@ def train(base, recordings, out, **options):
         "validate_every": 0,
         "save_every": 100,
         "log_every": 1,
+        "mixed_precision": "no",  # Accelerate keeps the first one of a process, and other tests train in it too
     }
     return train_lora(LoraTrainConfig(output_dir=str(out), recordings=str(recordings), base=str(base),
                                       name="tester", **{**settings, **options}))  # fmt: skip
