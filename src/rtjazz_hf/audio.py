@@ -29,9 +29,9 @@ LOUDEST = 100.0  # full scale is 1: what is 40 dB above it was never scaled
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 PICTURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 
-_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+AUDIO_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 # libsndfile's Vorbis encoder puts the whole of one write on the stack and crashes on minutes of sound.
-_WRITE_CHUNK = 1 << 14  # samples
+WRITE_CHUNK = 1 << 14  # samples
 _MOST_SAMPLES = 1 << 48  # beyond it, a length is libsndfile's word for "unknown"
 _PICTURE_LOW_HZ, _PICTURE_TOP_HZ = 20.0, 16_000.0
 PICTURE_RANGE_DB = 75.0
@@ -246,7 +246,7 @@ def write_audio_blocks(
     """Write what comes in blocks `(channels, samples)`, one after the other, as `write_audio` does; the path
     written. An error in the making of a block leaves no file either."""
     path = check_output_path(path, AUDIO_SUFFIXES, overwrite)
-    file_format, default_subtype = _FORMATS[path.suffix.lower()]
+    file_format, default_subtype = AUDIO_FORMATS[path.suffix.lower()]
     subtype = subtype or default_subtype
     if not soundfile.check_format(file_format, subtype):
         allowed = [
@@ -269,8 +269,8 @@ def write_audio_blocks(
                 for block in itertools.chain([first], blocks):
                     if subtype not in ("FLOAT", "DOUBLE"):
                         block = block.clip(-1.0, 1.0)
-                    for start in range(0, block.shape[1], _WRITE_CHUNK):
-                        file.write(np.ascontiguousarray(block[:, start : start + _WRITE_CHUNK].T))
+                    for start in range(0, block.shape[1], WRITE_CHUNK):
+                        file.write(np.ascontiguousarray(block[:, start : start + WRITE_CHUNK].T))
         except soundfile.LibsndfileError as error:
             raise OSError(f"the output '{path}' cannot be written ({error}).") from error
     return path

@@ -20,14 +20,13 @@ from . import __version__
 from .cli_adapt import add_adapt
 from .cli_benchmark import add_benchmark
 from .cli_codec import add_codec
-from .cli_common import Parser, Refused, add_command, check_sampling, load_pipeline
+from .cli_common import MAX_SEED, Parser, Refused, add_command, add_music, check_sampling, load_pipeline
 from .cli_evaluate import add_evaluate
 from .cli_play import add_play
 
 if TYPE_CHECKING:
     from .music import LeadSheet
 
-_MAX_SEED = 2**31 - 1
 
 _GENERATE_HELP = """\
 Play a clip and write it as wav, flac or ogg.
@@ -106,15 +105,7 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--duration", type=float, help=f"seconds (default: {_DEFAULT_DURATION:g})")
     parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
     parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
-    parser.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
-    parser.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
-    parser.add_argument("--key", help="such as Bb or Am")
-    parser.add_argument("--mood", help="such as relaxed or energetic")
-    parser.add_argument(
-        "--instruments",
-        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
-        help='the band, such as "piano,bass,brushes"; "--instruments=-piano" leaves the piano out',
-    )
+    add_music(parser)
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
     parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
@@ -126,7 +117,7 @@ def _add_generate(commands: Any) -> None:
 
 def run_generate(args: argparse.Namespace) -> int:
     _check_generate(args)
-    seed = secrets.randbelow(_MAX_SEED + 1) if args.seed is None else args.seed
+    seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)
 
     import torch

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL",
     "DTYPES",
+    "MAX_SEED",
     "Parser",
     "Refused",
     "add_command",
+    "add_music",
     "check_sampling",
     "choose_device",
     "load_pipeline",
@@ -26,6 +28,7 @@ __all__ = [
 
 DEFAULT_MODEL = "rtjazz-mini"
 DTYPES = ("float32", "bfloat16", "float16")
+MAX_SEED = 2**31 - 1  # of those that are drawn
 
 
 class Refused(ValueError):
@@ -61,6 +64,19 @@ def add_command(
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def add_music(parser: Any) -> None:
+    """The options that say what is to be played, beside the prompt."""
+    parser.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
+    parser.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
+    parser.add_argument("--key", help="such as Bb or Am")
+    parser.add_argument("--mood", help="such as relaxed or energetic")
+    parser.add_argument(
+        "--instruments",
+        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        help='the band, such as "piano,bass,brushes"; "--instruments=-piano" leaves the piano out',
+    )
 
 
 def _seed(text: str) -> int:

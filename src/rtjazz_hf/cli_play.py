@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import Refused, add_command, check_sampling, load_pipeline
+from .cli_common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 
 if TYPE_CHECKING:
     from .live.clock import Clock
 
-_MAX_SEED = 2**31 - 1
 PIPE = "-"
 
 _HELP = """\
@@ -38,15 +37,7 @@ def add_play(commands: Any) -> None:
     parser = add_command(commands, "play", "play live", _HELP, run_play, seed_help)
     parser.add_argument("prompt", nargs="?", help='words, or a mix such as "0.7 hard bop + 0.3 bossa nova"')
     music = parser.add_argument_group("music")
-    music.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
-    music.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
-    music.add_argument("--key", help="such as Bb or Am")
-    music.add_argument("--mood", help="such as relaxed or energetic")
-    music.add_argument(
-        "--instruments",
-        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
-        help='the band, such as "piano,bass,brushes"; "--instruments=-piano" leaves the piano out',
-    )
+    add_music(music)
     music.add_argument(
         "--adapter", action="append", default=[], metavar="NAME",
         help="a personal style; given several times, the key a goes round them",
@@ -98,7 +89,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             clock, follower, leader = _open_clocks(args, midi, stack)
         except (ValueError, OSError, ImportError) as error:
             raise Refused(str(error)) from error
-        seed = secrets.randbelow(_MAX_SEED + 1) if args.seed is None else args.seed
+        seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
         pipe = load_pipeline(args)
         try:
             session = stack.enter_context(

@@ -283,7 +283,7 @@ def part_folder(name_or_path: str | Path, part: str) -> Path:
     folder, words = Path(source), part.replace("_", " ")
     if (folder / "model_index.json").is_file() or (folder / part / "config.json").is_file():
         folder = folder / part
-    config = _read_json(folder / "config.json", f"is neither a pipeline nor a {words}: it has no config.json")
+    config = read_json(folder / "config.json", f"is neither a pipeline nor a {words}: it has no config.json")
     if config.get("model_type") != MODEL_TYPES[COMPONENTS[part]]:
         raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}, not a {words}")
     return folder
@@ -335,7 +335,7 @@ def check_pipeline_folder(folder: str | Path) -> None:
         ValueError: something is there and says the wrong thing.
     """
     folder = Path(folder)
-    index = _read_json(folder / "model_index.json", "is not a pipeline folder: it has no model_index.json")
+    index = read_json(folder / "model_index.json", "is not a pipeline folder: it has no model_index.json")
     if index.get("_class_name") != PIPELINE_CLASS:
         raise ValueError(
             f"{folder / 'model_index.json'} describes {index.get('_class_name')!r}, not {PIPELINE_CLASS!r}"
@@ -348,11 +348,11 @@ def check_pipeline_folder(folder: str | Path) -> None:
             )
         if not (folder / part).is_dir():
             raise OSError(f"{folder} lacks its part {part!r} ({class_name}); {_fetch_again()}")
-    _read_json(folder / "scheduler" / "scheduler_config.json")
-    _read_json(folder / "tokenizer" / "tokenizer.json")
+    read_json(folder / "scheduler" / "scheduler_config.json")
+    read_json(folder / "tokenizer" / "tokenizer.json")
     for part, class_name in COMPONENTS.items():
         if class_name in MODEL_TYPES:
-            config = _read_json(folder / part / "config.json")
+            config = read_json(folder / part / "config.json")
             if config.get("model_type") != MODEL_TYPES[class_name]:
                 raise ValueError(
                     f"{folder / part / 'config.json'} is of model type {config.get('model_type')!r}; "
@@ -370,18 +370,18 @@ def weight_names(folder: str | Path) -> set[str]:
     folder = Path(folder)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        files = sorted(set(read_json(index).get("weight_map", {}).values()))
     else:
         files = sorted(path.name for path in folder.glob("model*.safetensors"))
     if not files:
         raise OSError(f"{folder} has no model.safetensors; {_fetch_again()}")
     names: set[str] = set()
     for file in files:
-        names |= _check_safetensors(folder / file)
+        names |= check_safetensors(folder / file)
     return names
 
 
-def _check_safetensors(path: Path) -> set[str]:
+def check_safetensors(path: Path) -> set[str]:
     """Names in one file. Layout: header length (8 bytes, little endian), JSON header, tensor bytes."""
     if not path.is_file():
         raise OSError(f"{path} is missing; {_fetch_again()}")
@@ -405,7 +405,7 @@ def _check_safetensors(path: Path) -> set[str]:
     return set(header)
 
 
-def _read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
+def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise OSError(f"{path.parent} {missing}" if missing else f"{path} is missing; {_fetch_again()}")
     try:

@@ -115,10 +115,10 @@ def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
         raise OSError(
             f"{folder} holds links to elsewhere ({', '.join(astray)}); put the files themselves there"
         )
-    config = hub._read_json(folder / ADAPTER_CONFIG, f"is no adapter folder: it has no {ADAPTER_CONFIG}")
+    config = hub.read_json(folder / ADAPTER_CONFIG, f"is no adapter folder: it has no {ADAPTER_CONFIG}")
     if not isinstance(config.get("peft_type"), str):
         raise ValueError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is not a config of PEFT's")
-    hub._check_safetensors(folder / ADAPTER_WEIGHTS)
+    hub.check_safetensors(folder / ADAPTER_WEIGHTS)
     return config
 
 

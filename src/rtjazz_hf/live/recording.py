@@ -11,11 +11,11 @@ import numpy as np
 import soundfile
 
 from ..audio import (
-    _FORMATS,
-    _WRITE_CHUNK,
     AUDIO_CHANNELS,
+    AUDIO_FORMATS,
     AUDIO_SUFFIXES,
     SAMPLE_RATE,
+    WRITE_CHUNK,
     as_channels,
     check_output_path,
 )
@@ -66,8 +66,8 @@ class Recorder:
             raise OSError(f"'{self.path}' is as long as a wav can be; record a flac to go on longer.")
         audio = np.broadcast_to(audio, (AUDIO_CHANNELS, audio.shape[1]))
         try:
-            for start in range(0, audio.shape[1], _WRITE_CHUNK):
-                self._file.write(np.ascontiguousarray(audio[:, start : start + _WRITE_CHUNK].T))
+            for start in range(0, audio.shape[1], WRITE_CHUNK):
+                self._file.write(np.ascontiguousarray(audio[:, start : start + WRITE_CHUNK].T))
         except soundfile.LibsndfileError as error:
             raise OSError(f"the recording '{self.path}' cannot be written ({error}).") from error
         self.samples += audio.shape[1]
@@ -88,7 +88,7 @@ class Recorder:
 
     def _open(self) -> None:
         check_output_path(self.path, AUDIO_SUFFIXES, self._overwrite)  # as it is by now
-        file_format, subtype = _FORMATS[self.path.suffix.lower()]
+        file_format, subtype = AUDIO_FORMATS[self.path.suffix.lower()]
         partial = self.path.with_name(f".{self.path.stem[:80]}.{os.getpid()}.partial{self.path.suffix}")
         try:
             self._file = soundfile.SoundFile(
