@@ -56,6 +56,17 @@ class TestContents:
         norms = torch.cat([take.text, take.audio]).norm(dim=-1)
         assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
 
+    def test_where_players_are_silent_most_words_speak_of_all(self, tiny_pipeline, takes, tmp_path):
+        take = dataclasses.replace(takes[0], full_captions=("quartet with piano", "piano quartet"))
+        style_encoder, tokenizer = tiny_pipeline.style_encoder, tiny_pipeline.tokenizer
+        embed_takes(style_encoder, tokenizer, [take], tmp_path, progress=False)
+        stored = load_file(tmp_path / "styles" / "000000.safetensors")
+        tokens = tokenizer([*take.full_captions, take.caption], return_tensors="pt", padding=True)
+        with torch.no_grad():
+            words = style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
+        assert torch.allclose(stored["text"], words, atol=1e-6)
+        assert torch.equal(stored["audio"], stored["text"])  # its clips would tell who is silent
+
     def test_splits(self, folder):
         assert [take.name for take in LatentStore(folder, "train")] == ["000000", "000001"]
         assert [take.name for take in LatentStore(folder, "test")] == ["000002"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -133,6 +134,15 @@ class TestMinusOne:
             assert left == band - set(silent)
             assert rest.notes == {name: notes for name, notes in take.notes.items() if name not in silent}
             assert rest.duration_s == take.duration_s
+
+    def test_captions_are_of_who_is_heard_and_of_all(self, short_takes, tmp_path):
+        make_take(tmp_path / "all", 0, short_takes)
+        make_take(tmp_path / "less", 0, dataclasses.replace(short_takes, minus_one=1.0))
+        write_metadata(tmp_path / "all"), write_metadata(tmp_path / "less")
+        (everybody,), (fewer,) = load_takes(tmp_path / "all"), load_takes(tmp_path / "less")
+        assert everybody.full_captions == () and fewer.full_captions == everybody.captions
+        assert len(fewer.captions) == 3 and fewer.caption == fewer.captions[0]
+        assert set(fewer.tags["instruments"]) < set(everybody.tags["instruments"])
 
     def test_nobody_is_silent_by_default_and_older_corpora_go_on(self, tmp_path):
         sheet = draw_lead_sheet(np.random.default_rng(1))

@@ -21,6 +21,7 @@ class TakeRecord:
     Attributes:
         path: its mix. lead_sheet: its exact label; t = 0 of the file is its `beat_offset`.
         caption, captions: phrases for it. tags: genre, mood, key, tempo, instruments, ...
+        full_captions: where players of the band are silent (music minus one), phrases for the whole band; else none.
         soundfont: which font rendered it. split: "train" or "test". duration: seconds.
     """
 
@@ -32,6 +33,7 @@ class TakeRecord:
     soundfont: str
     split: str = "train"
     duration: float = 0.0
+    full_captions: tuple[str, ...] = ()
 
     @property
     def stems(self) -> dict[str, Path]:
@@ -78,6 +80,7 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
                     soundfont=label["soundfont"],
                     split=label["split"],
                     duration=label.get("duration", 0.0),
+                    full_captions=tuple(label.get("full_captions", ())),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:

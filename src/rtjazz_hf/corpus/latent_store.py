@@ -138,14 +138,20 @@ class _Embedding:
 
     def write(self, name: str, take, audio: torch.Tensor) -> None:
         device = self.style_encoder.device
-        tokens = self.tokenizer(list(take.captions), return_tensors="pt", padding=True, truncation=True)
-        tokens = tokens.to(device)
+        # Who asks for a quartet without its piano says "quartet" all the same. A flow that has only met words that
+        # agree with the lead sheet believes the words, so where players are silent most captions speak of all.
+        captions = [*take.full_captions, *take.captions[:1]] if take.full_captions else list(take.captions)
+        tokens = self.tokenizer(captions, return_tensors="pt", padding=True, truncation=True).to(device)
         text = self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
+        if take.full_captions:  # and a clip would tell who is silent: the words stand for it
+            return self._save(name, text, text.clone())
         length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
         starts = np.linspace(0, audio.shape[-1] - length, self.clips).astype(int)
         pieces = torch.stack([audio[:, start : start + length] for start in starts])
-        embedded = self.style_encoder.encode_audio(pieces.to(device))
-        tensors = {"text": text.float().cpu(), "audio": embedded.float().cpu()}
+        self._save(name, text, self.style_encoder.encode_audio(pieces.to(device)))
+
+    def _save(self, name: str, text: torch.Tensor, audio: torch.Tensor) -> None:
+        tensors = {"text": text.float().cpu(), "audio": audio.float().cpu()}
         with whole_or_not_at_all(self.folder / f"{name}.safetensors") as partial:
             save_file(tensors, partial, metadata={"sha256": checksum(tensors)})
 
@@ -288,7 +294,7 @@ class StoredTake:
     Attributes:
         latents (frames, latent_dim) float16, codes (levels, frames) int16 or None, cues (frames, cue_channels)
         float16 or None: mapped, not copied. text (captions, style_dim), audio (clips, style_dim) float32: style
-        embeddings. num_frames: of the latents.
+        embeddings (of a take with silent players, audio is text again). num_frames: of the latents.
 
     Raises:
         ValueError: on reading, for a damaged file, by name. FileNotFoundError: for one that was deleted.

@@ -120,10 +120,10 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
     take = compose(draw_lead_sheet(rng), rng)
     texts = captions(take.lead_sheet, rng)
     silent = draw_silent_players(take.lead_sheet, settings, index)
+    full_texts: list[str] = []
     if silent:
-        take = take.without(*silent)
-        # Who asks for a quartet without its piano says "quartet" all the same: both wordings belong to the sound.
-        texts = captions(take.lead_sheet, _own_rng(settings, index)) + texts[:2]
+        take, full_texts = take.without(*silent), texts
+        texts = captions(take.lead_sheet, _own_rng(settings, index))
     font = settings.fonts[int(rng.integers(len(settings.fonts)))]
     rendering = shared_renderer(font).render(take, rng, stems=settings.stems)
     folder = take_folder(out, index)
@@ -136,6 +136,7 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
         "lead_sheet": take.lead_sheet.to_dict(),
         "caption": texts[0],
         "captions": texts,
+        "full_captions": full_texts,
         "tags": tags(take.lead_sheet),
         "seed": [settings.seed, index],
         "soundfont": font,
