@@ -96,6 +96,18 @@ def test_learnt_adapter_loads_and_is_heard(base, recordings, out, options):
     np.testing.assert_array_equal(play(pipe), bare)
 
 
+def test_distilled_base_is_judged_by_what_it_makes_in_its_own_steps(recordings, prepared, tmp_path):
+    student = build_tiny_pipeline()
+    student.transformer.config.distilled_steps, student.transformer.config.distilled_shift = 2, 2.0
+    student.save_pretrained(tmp_path / "student")
+    out = ready(prepared, tmp_path / "run")
+    result = train(tmp_path / "student", recordings, out, max_steps=30, learning_rate=3e-3)
+    assert result["improved"]
+    pipe = type(student).from_pretrained(tmp_path / "student")
+    pipe.load_lora_weights(result["adapter"])
+    assert np.isfinite(play(pipe)).all()
+
+
 def test_gradient_checkpointing_learns_the_same(base, recordings, prepared, tmp_path):
     train(base, recordings, ready(prepared, tmp_path / "a"))
     train(base, recordings, ready(prepared, tmp_path / "b"), gradient_checkpointing=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from rtjazz_hf.flow_distillation import Distiller, FlowDistillConfig, distill_losses, load_flow
+from rtjazz_hf.flow_distillation import Distiller, FlowDistillConfig, distill_losses, load_flow, score_loss
 from rtjazz_hf.flow_training import FlowBatches, channel_weights, flow_state, open_stores, play_takes
 from rtjazz_hf.hub import load_codec
 from rtjazz_hf.training_utils import (
@@ -77,7 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs = distiller.make_pairs(run.weights(prepared), batch)
         with run.accelerator.accumulate(prepared):
             losses = distill_losses(prepared, pairs, weights, config.steps)
-            run.backward(losses.mean(), prepared, optimizer)
+            loss = losses.mean()
+            if config.score_weight:
+                score = score_loss(
+                    prepared, batch, weights, config.steps, distiller.shift, config.context_noise
+                )
+                loss = loss + config.score_weight * score
+                run.log(score=score)
+            run.backward(loss, prepared, optimizer)
         run.log(loss=losses, **{f"loss_step_{index}": loss for index, loss in enumerate(losses)})
         if run.due(config.validate_every):
             validate()

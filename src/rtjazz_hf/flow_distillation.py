@@ -12,6 +12,9 @@ velocity form, along whole paths. Two corrections against errors that add up at 
 - a share of the streams hears what was just made in place of the take (self forcing, Huang et al. 2025,
   arXiv:2506.08009).
 
+The teacher's own few guided steps spread less than music does. So the student may learn from the takes too: the
+energy score of its ends (`score_weight`; De Bortoli et al. 2025, arXiv:2502.02483).
+
 The loop is in `training/distill_flow.py`.
 """
 
@@ -25,11 +28,12 @@ import torch
 
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .flow.losses import corrupt_context, drop_rows, flow_matching_loss
-from .flow_training import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, flow_state
+from .flow.losses import corrupt_context, drop_rows, energy_score, flow_matching_loss
+from .flow_training import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, batch_conditions, flow_state
 from .hub import load_part, part_folder
 from .live.engine import BlockStream
 from .music import without_chords
+from .precision import training_precision
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,6 +53,7 @@ class FlowDistillConfig(FlowTrainConfig):
     )  # drawn from, repeats count; none: all that the flow knows
     student_path_rate: float = 0.5  # share of streams whose paths follow the student's own steps
     rollout_rate: float = 0.5  # share of streams whose context is what was made, not the take
+    score_weight: float = 0.0  # of the energy score of the student's ends against the takes
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +69,8 @@ class FlowDistillConfig(FlowTrainConfig):
         for name in ("steps", "teacher_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if not self.score_weight >= 0:
+            raise ValueError(f"score_weight is {self.score_weight}; it must not be negative.")
         if self.shift is not None and not self.shift > 0:
             raise ValueError(f"shift is {self.shift}; it must be positive.")
         if self.guidance_scale is not None and self.guidance_scale < 0:
@@ -90,7 +97,7 @@ class Distiller:
     """What the student learns from, and how near it has come.
 
     Args:
-        teacher: plays, and is never changed; moved to the 16-bit type of `config.mixed_precision`.
+        teacher: plays, and is never changed; a copy plays, in the type of `config.mixed_precision`.
         codec: of the engine; nothing is decoded.
 
     Attributes: `grid`, the student's times `(steps + 1,)`; `teacher_steps`, `guidance_scale`, `shift`,
@@ -130,7 +137,7 @@ class Distiller:
         self.scheduler = FlowMatchScheduler(shift=self.shift)
         self.scheduler.set_timesteps(config.steps)
         self.grid = self.scheduler.grid.tolist()
-        dtype = _DTYPES[config.mixed_precision]
+        dtype = _DTYPES[training_precision(config.mixed_precision)]
         self.teacher = copy.deepcopy(teacher).to(dtype).eval().requires_grad_(False)
         # the student as it plays: a copy, in the type that is fast
         self.player = copy.deepcopy(self.teacher)
@@ -280,6 +287,40 @@ class Distiller:
         return totals
 
 
+def student_ends(
+    model, clean: torch.Tensor, steps: int, shift: float, makings: int = 2, **how
+) -> torch.Tensor:
+    """What a student makes in its own steps from fresh noise, with gradients: `(makings, batch, channels, frames)`.
+
+    Args:
+        model: the student, bare or prepared. clean: `(batch, channels, frames)`, what its ends may be compared with.
+        how: as the flow is called in training: lead_sheet, style, and context, block_frames, window_frames.
+    """
+    scheduler = FlowMatchScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    rows = makings * len(clean)
+
+    def repeated(value):
+        is_batch = torch.is_tensor(value) and value.ndim > 0
+        return value.repeat(makings, *[1] * (value.ndim - 1)) if is_batch else value
+
+    how = {name: repeated(value) for name, value in how.items()}
+    sample = torch.randn(rows, *clean.shape[1:]).to(clean)
+    for time in scheduler.timesteps:
+        velocity = model(sample, time.expand(rows).to(clean.device), **how).sample
+        sample = scheduler.step(velocity, time, sample).prev_sample
+    return sample.unflatten(0, (makings, len(clean)))
+
+
+def score_loss(
+    model, batch: dict, weights: torch.Tensor, steps: int, shift: float, context_noise: float = 0.0
+) -> torch.Tensor:
+    """Energy score of what a student makes of a batch in its own steps, every block after the takes' own blocks."""
+    clean = flow_state(batch)
+    ends = student_ends(model, clean, steps, shift, **batch_conditions(batch, context_noise))
+    return energy_score(*ends, clean, weights)
+
+
 def distill_losses(model, pairs: dict[str, torch.Tensor], weights: torch.Tensor, steps: int) -> torch.Tensor:
     """Squared error of the student's velocity at each of its steps, `(steps,)`, from `Distiller.make_pairs`."""
     conditions = {name: pairs[name] for name in ("style", "lead_sheet")}
@@ -291,4 +332,4 @@ def distill_losses(model, pairs: dict[str, torch.Tensor], weights: torch.Tensor,
     return errors.unflatten(0, (steps, -1)).mean((1, 2))
 
 
-__all__ = ["Distiller", "FlowDistillConfig", "distill_losses", "load_flow"]
+__all__ = ["Distiller", "FlowDistillConfig", "distill_losses", "load_flow", "score_loss", "student_ends"]

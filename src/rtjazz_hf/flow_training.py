@@ -275,6 +275,16 @@ def flow_loss(
     return loss
 
 
+def batch_conditions(batch: dict, context_noise: float = 0.0) -> dict:
+    """How a flow is called on a batch beside sample and time: its conditions, and the clean blocks, made worse by up
+    to that share of noise, as context."""
+    how = {"lead_sheet": batch["lead_sheet"], "style": batch["style"]}
+    if block := int(batch["block_frames"]):
+        how |= {"context": corrupt_context(flow_state(batch), context_noise), "block_frames": block,
+                "window_frames": batch["window_frames"]}  # fmt: skip
+    return how
+
+
 def noisy_blocks(clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     """`x_t` of every block: `(batch, channels, frames)` at the times `(batch, blocks)`."""
     time = timestep.repeat_interleave(clean.shape[-1] // timestep.shape[1], dim=1)[:, None]
@@ -305,9 +315,19 @@ def own_context(
 
 @torch.no_grad()
 def validate(
-    model, batches: FlowBatches, config: FlowTrainConfig, weights: torch.Tensor, device, count: int = 6
+    model,
+    batches: FlowBatches,
+    config: FlowTrainConfig,
+    weights: torch.Tensor,
+    device,
+    count: int = 6,
+    loss_of=flow_loss,
 ) -> dict[str, float]:
-    """Held-out loss with the true chart, the same chart a tritone away, and no chart; same noise for all three."""
+    """Held-out loss with the true chart, the same chart a tritone away, and no chart; same noise for all three.
+
+    Args:
+        loss_of: The loss, called as `flow_loss` is.
+    """
     totals = {"true": 0.0, "rotated": 0.0, "none": 0.0}
     sizes = batches.block_sizes
     for index in range(count):
@@ -319,7 +339,7 @@ def validate(
         sheets = {"true": sheet, "rotated": rotated_chords(sheet, 6), "none": without_chords(sheet)}
         for name, sheet in sheets.items():
             torch.manual_seed(index)
-            loss = flow_loss(model, {**batch, "lead_sheet": sheet}, config, weights, train=False)
+            loss = loss_of(model, {**batch, "lead_sheet": sheet}, config, weights, train=False)
             totals[name] += loss.item() / count
     return {f"val_{name}": value for name, value in totals.items()}
 
@@ -364,6 +384,7 @@ def play_takes(
 __all__ = [
     "FlowBatches",
     "FlowTrainConfig",
+    "batch_conditions",
     "build_model",
     "channel_weights",
     "flow_loss",

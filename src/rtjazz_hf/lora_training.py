@@ -7,8 +7,10 @@ adapted velocity to that of the bare base under transposed charts and without th
 needs no data beside the takes, and keeps what the base knows of chords and beats (prior preservation,
 arXiv:2208.12242, as distillation to the base itself).
 
-A distilled student knows its own few times only, so both terms are drawn at them; or the adapter is learnt on the
-teacher that it was distilled from (`teacher`), which has the same layers, and given to the student at the end.
+A distilled student knows its own few times only, and flow matching at them would teach it the mean of the takes. So
+its style term is the energy score of what it makes in its own steps (`flow.losses.energy_score`), and its prior term
+is drawn at its times. Or the adapter is learnt on the teacher that it was distilled from (`teacher`), which has the
+same layers, and given to the student at the end.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ from torch import nn
 from .corpus.latent_store import LatentStore, fill_takes
 from .corpus.personal import LATENTS, prepare_takes
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .flow.losses import corrupt_context, drop_rows, flow_matching_loss, sample_timesteps, velocity_target
+from .flow.losses import drop_rows, flow_matching_loss, sample_timesteps
+from .flow_distillation import score_loss
 from .flow_training import (
     FlowBatches,
     FlowTrainConfig,
+    batch_conditions,
     channel_weights,
+    flow_loss,
     flow_state,
     load_style_encoder,
     noisy_blocks,
@@ -137,45 +142,59 @@ def mean_style(store: LatentStore) -> torch.Tensor:
     return F.normalize(torch.cat([take.audio for take in store]).mean(0), dim=0)
 
 
-def training_times(
-    shape: tuple[int, int], model: RealTimeJazzFlowTransformer, config: FlowTrainConfig
+def style_loss(
+    model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor, train: bool = True
 ) -> torch.Tensor:
-    """Times to learn at: a distilled student's own steps, else those of flow training."""
-    if (steps := model.config.distilled_steps) is None:
-        return sample_timesteps(shape, config.time_distribution, mean=config.time_mean)
-    scheduler = FlowMatchScheduler(shift=float(model.config.distilled_shift))
-    scheduler.set_timesteps(steps)
-    return scheduler.grid[:-1][torch.randint(steps, shape)]
+    """How far a flow's music is from that of a batch: flow matching, or of a distilled student the energy score of its
+    ends. `model` is a flow or a `StyledFlow`, bare or prepared; it is given the batch's style."""
+    flow = _flow_of(model)
+    if flow.config.distilled_steps is None:
+        return flow_loss(model, batch, config, weights, train=train)
+    return score_loss(model, batch, weights, flow.config.distilled_steps, float(flow.config.distilled_shift),
+                      config.context_noise if train else 0.0)  # fmt: skip
+
+
+def _flow_of(model) -> RealTimeJazzFlowTransformer:
+    bare = getattr(model, "module", model)
+    return bare.transformer if isinstance(bare, StyledFlow) else bare
+
+
+def prior_loss(model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor) -> torch.Tensor:
+    """Squared distance of the adapted velocity to that of the bare base, under charts that the player did not play."""
+    flow, clean = _flow_of(model), flow_state(batch)
+    block, rows = int(batch["block_frames"]), len(clean)
+    shape = (rows, clean.shape[-1] // block if block else 1)
+    if (steps := flow.config.distilled_steps) is None:
+        times = sample_timesteps(shape, config.time_distribution, mean=config.time_mean)
+    else:  # those it knows
+        scheduler = FlowMatchScheduler(shift=float(flow.config.distilled_shift))
+        scheduler.set_timesteps(steps)
+        times = scheduler.timesteps[torch.randint(steps, shape)]
+    times = times.to(clean)
+    sample = noisy_blocks(clean, torch.randn(clean.shape).to(clean), times)
+    how = batch_conditions(batch, config.context_noise)
+    how |= {"timestep": times if block else times[:, 0],
+            "lead_sheet": rotated_chords(batch["lead_sheet"], int(torch.randint(12, ()))),
+            "style": drop_rows(batch["style"], 0.5)}  # fmt: skip
+    flow.disable_adapters()
+    try:
+        with torch.no_grad():
+            target = model(sample, **how).sample
+    finally:
+        flow.enable_adapters()
+    return flow_matching_loss(model(sample, **how).sample, target, weights)
 
 
 def lora_losses(
     model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """`style` and `prior` of one batch; `model` is a `StyledFlow`, bare or prepared."""
-    bare: StyledFlow = getattr(model, "module", model)
-    clean, block = flow_state(batch), int(batch["block_frames"])
-    rows, _, frames = clean.shape
-    times = training_times((rows, frames // block if block else 1), bare.transformer, config).to(clean)
-    noise = torch.randn(clean.shape).to(clean)
-    sample = noisy_blocks(clean, noise, times)
-    how = {"timestep": times if block else times[:, 0]}
-    if block:
-        how |= {"context": corrupt_context(clean, config.context_noise), "block_frames": block,
-                "window_frames": batch["window_frames"]}  # fmt: skip
     losses = {}
     if config.prior_weight:
-        other = {"lead_sheet": rotated_chords(batch["lead_sheet"], int(torch.randint(12, ()))),
-                 "style": drop_rows(batch["style"], 0.5)}  # fmt: skip
-        bare.transformer.disable_adapters()
-        try:
-            with torch.no_grad():
-                target = model(sample, **how, **other).sample
-        finally:
-            bare.transformer.enable_adapters()
-        losses["prior"] = flow_matching_loss(model(sample, **how, **other).sample, target, weights)
-    style = drop_rows(bare.embedding().expand(rows, -1), config.style_dropout)
-    velocity = model(sample, **how, lead_sheet=batch["lead_sheet"], style=style).sample
-    losses["style"] = flow_matching_loss(velocity, velocity_target(clean, noise), weights)
+        losses["prior"] = prior_loss(model, batch, config, weights)
+    styled: StyledFlow = getattr(model, "module", model)
+    style = styled.embedding().expand(len(batch["style"]), -1)
+    losses["style"] = style_loss(model, {**batch, "style": style}, config, weights)
     return losses
 
 
@@ -223,7 +242,8 @@ def train_lora(config: LoraTrainConfig) -> dict:
     def measure() -> dict[str, float]:
         bare = run.weights(prepared)
         bare.eval()
-        losses = validate(bare.transformer, _Styled(held_out, bare), config, weights, run.device, count=3)
+        losses = validate(bare.transformer, _Styled(held_out, bare), config, weights, run.device, count=3,
+                          loss_of=style_loss)  # fmt: skip
         bare.train()
         return losses
 
@@ -316,6 +336,6 @@ __all__ = [
     "StyledFlow",
     "lora_losses",
     "mean_style",
+    "style_loss",
     "train_lora",
-    "training_times",
 ]

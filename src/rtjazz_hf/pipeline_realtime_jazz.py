@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from .live.session import LiveSession
 from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.band_leader import write_lead_sheet
+from .precision import bfloat16_is_fast
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
 from .publishing import push_adapter, push_folder
 from .quantization import quantize
@@ -161,6 +163,12 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
         if kwargs.get("quantization_config") is None:
             hub.check_loaded_weights(pipe, folder)
+        if pipe.transformer.dtype == torch.bfloat16 and not bfloat16_is_fast():
+            warnings.warn(
+                "this CPU has no fast bfloat16 and plays it many times slower than float32: load with "
+                "dtype=torch.float32",
+                stacklevel=2,
+            )
         pipe.transformer.pack_weights()  # here rather than before the first note
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe

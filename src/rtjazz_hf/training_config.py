@@ -37,7 +37,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999  # 0 turns it off
-    mixed_precision: str = "bf16"  # no, bf16 (fast on new CPUs too), fp16 (CUDA)
+    mixed_precision: str = "bf16"  # no, bf16 (fast on CPUs with AVX-512; else it becomes no), fp16 (CUDA)
     gradient_accumulation_steps: int = 1
     num_workers: int = 0
     log_every: int = 10

@@ -49,6 +49,7 @@ import torch
 from torch import nn
 
 from .audio import plot_spectrogram, write_audio
+from .precision import training_precision
 from .training_config import (
     TrainConfig,
     build_config,
@@ -180,8 +181,9 @@ class TrainingRun:
         if not config.resume and latest_checkpoint(self.output_dir) is not None:
             raise FileExistsError(f"'{self.output_dir}' holds a run; resume it, or give another output_dir.")
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        precision = training_precision(config.mixed_precision)
         self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision,
+            mixed_precision=precision,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             log_with=["tensorboard", "wandb"] if config.wandb else ["tensorboard"],
             project_config=ProjectConfiguration(
@@ -204,6 +206,8 @@ class TrainingRun:
         self._stop = False
         self._last_micro_batch = True
         self._progress: Any = None
+        if precision != config.mixed_precision:
+            self.print(f"mixed_precision is {precision}: this CPU has no fast {config.mixed_precision}")
 
     @property
     def minutes(self) -> float:

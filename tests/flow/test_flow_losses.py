@@ -10,6 +10,7 @@ from rtjazz_hf.flow import (
     corrupt_context,
     drift_context,
     drop_rows,
+    energy_score,
     flow_matching_loss,
     replace_blocks,
     sample_timesteps,
@@ -117,3 +118,22 @@ def test_replace_blocks():
     rows = blocks[:, 0, :, 0].mean(1)
     assert rows.mean().item() == pytest.approx(0.5, abs=0.05)
     assert (rows == 0).float().mean() > 0.1 and (rows == 1).float().mean() > 0.1  # shares differ by row
+
+
+class TestEnergyScore:
+    def test_least_where_the_makings_spread_as_the_data(self):
+        generator = torch.Generator().manual_seed(0)
+        data = torch.randn(4000, 2, 3, generator=generator)
+        makings = torch.randn(2, 4000, 2, 3, generator=generator)
+        scores = [energy_score(*(spread * makings), data).item() for spread in (0.0, 0.5, 1.0, 1.5, 2.0)]
+        assert min(scores) == scores[2]
+
+    def test_a_channel_without_weight_and_a_rest_do_not_count(self):
+        one, other, data = torch.randn(3, 2, 2, 7, generator=torch.Generator().manual_seed(0))
+        less = energy_score(one[:, :1, :6], other[:, :1, :6], data[:, :1, :6])
+        assert torch.allclose(energy_score(one, other, data, channel_weights=[1.0, 0.0]), less)
+
+    def test_has_a_slope_where_all_are_the_same(self):
+        same = torch.zeros(1, 2, 3, requires_grad=True)
+        energy_score(same, same, same.detach()).backward()
+        assert torch.isfinite(same.grad).all()

@@ -50,7 +50,7 @@ def run_benchmark(
     Raises:
         OSError, ValueError: a model that cannot be had, or settings that are not allowed; before any work.
     """
-    settings = settings or BenchmarkSettings()
+    settings = _with_dtypes(settings or BenchmarkSettings())
     settings.check_generation()
     return _run(settings, lambda sources: plan_cases(_with_attention(settings), sources, peers), say)
 
@@ -72,7 +72,7 @@ def run_profile(
     Raises:
         OSError, ValueError: as `run_benchmark`. ImportError: matplotlib is missing and there is a folder to draw in.
     """
-    settings = settings or BenchmarkSettings()
+    settings = _with_dtypes(settings or BenchmarkSettings())
     settings.check_generation()
     traces = {name: f"trace_{Path(name).name}.json.gz" for name in settings.models}
 
@@ -179,6 +179,16 @@ def _room_for_another(device: str) -> bool:
     if torch.device(device).type == "cuda" and torch.cuda.mem_get_info(device)[0] < _FREE_GPU:
         return False
     return psutil.virtual_memory().available > _FREE_HOST
+
+
+def _with_dtypes(settings: BenchmarkSettings) -> BenchmarkSettings:
+    """bfloat16 and float32, or what the device is fast in of them, unless the settings say which."""
+    if settings.dtypes:
+        return settings
+    from rtjazz_hf.precision import bfloat16_is_fast
+
+    dtypes = ("bfloat16", "float32") if bfloat16_is_fast(settings.device) else ("float32",)
+    return dataclasses.replace(settings, dtypes=dtypes)
 
 
 def _with_attention(settings: BenchmarkSettings) -> BenchmarkSettings:

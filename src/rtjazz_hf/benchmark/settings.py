@@ -41,7 +41,8 @@ class BenchmarkSettings:
         guidance_scale: the pipeline's own by default.
         window_frames: context; the pipeline's own by default.
         dtypes: of the weights. All blocks are measured in the first, the main one in all. Peers that run in
-            either of them are measured in all, and compared at their best.
+            either of them are measured in all, and compared at their best. By default bfloat16 and float32, and
+            float32 alone where the device has no fast bfloat16.
         threads: of torch; all blocks with the first, the main one with all. As torch has them by default.
         attention: implementations; all blocks with the first, the main one with all. By default sdpa, then eager,
             and flash_attention_2 where it is installed.
@@ -63,7 +64,7 @@ class BenchmarkSettings:
     steps: tuple[int, ...] = ()
     guidance_scale: float | None = None
     window_frames: int | None = None
-    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    dtypes: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     attention: tuple[str, ...] = ()
     compile: bool = False
@@ -76,7 +77,7 @@ class BenchmarkSettings:
     isolate: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("models", "block_frames", "dtypes"):
+        for name in ("models", "block_frames"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
         for name, allowed in (("peers", PEERS), ("dtypes", DTYPES), ("attention", ATTENTION)):

@@ -13,6 +13,7 @@ _NAMES = {
     "corrupt_context": "losses",
     "drift_context": "losses",
     "drop_rows": "losses",
+    "energy_score": "losses",
     "flow_matching_loss": "losses",
     "replace_blocks": "losses",
     "sample_timesteps": "losses",
