@@ -18,7 +18,7 @@ from rtjazz_hf.evaluation.writing import to_plain
 
 from .hardware import describe_hardware
 from .report import ratios, verdicts
-from .settings import OWN_MODELS, BenchmarkSettings, Case, plan_cases
+from .settings import DEFAULT_DTYPES, OWN_MODELS, BenchmarkSettings, Case, plan_cases
 from .timing import torch_threads
 from .workers import CaseFailed, InProcess, Isolated
 
@@ -187,7 +187,7 @@ def _with_dtypes(settings: BenchmarkSettings) -> BenchmarkSettings:
         return settings
     from rtjazz_hf.precision import bfloat16_is_fast
 
-    dtypes = ("bfloat16", "float32") if bfloat16_is_fast(settings.device) else ("float32",)
+    dtypes = DEFAULT_DTYPES if bfloat16_is_fast(settings.device) else ("float32",)
     return dataclasses.replace(settings, dtypes=dtypes)
 
 

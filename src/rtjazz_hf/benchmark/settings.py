@@ -14,6 +14,7 @@ PEERS = ("musicgen-small", "stable-audio-open", "encodec")
 OWN_MODELS = ("mini", "base")
 ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_DTYPES = ("bfloat16", "float32")
 BLOCK_FRAMES = (6, 12, 24, 36, 48)
 MAIN_BLOCK = 36  # that of the published targets, and of peers' comparison
 ENDURANCE_BLOCK = 12
@@ -192,6 +193,7 @@ def plan_cases(
     peers = peers or {}
     threads = settings.threads or (None,)
     attention = settings.attention or (settings.main_attention, "eager")
+    dtypes = settings.dtypes or DEFAULT_DTYPES
     common: dict[str, Any] = {
         "device": settings.device,
         "threads": threads[0],
@@ -203,14 +205,14 @@ def plan_cases(
     for name in settings.models:
         main = Case(
             "stream", name, "comparison", sources[name],
-            dtype=settings.dtypes[0], attention=attention[0], block_frames=settings.main_block,
+            dtype=dtypes[0], attention=attention[0], block_frames=settings.main_block,
             steps=settings.steps or (None, *STEPS), guidance_scale=settings.guidance_scale,
             window_frames=settings.window_frames, main=True, **common,
         )  # fmt: skip
         cases.append(main)
         variant = dataclasses.replace(main, steps=settings.steps or (None,), main=False)
         # In the comparison too: a model is compared at its best type, as peers are.
-        cases += [dataclasses.replace(variant, dtype=dtype) for dtype in settings.dtypes[1:]]
+        cases += [dataclasses.replace(variant, dtype=dtype) for dtype in dtypes[1:]]
         variant = dataclasses.replace(variant, group="variants")
         cases += [
             dataclasses.replace(variant, block_frames=frames)
@@ -234,9 +236,9 @@ def plan_cases(
         if peer not in settings.peers:
             continue
         # The second takes minutes a step in float32, and is not what the ratios are of: the first type will do.
-        dtypes = settings.dtypes if kind == "musicgen" else settings.dtypes[:1]
+        own = dtypes if kind == "musicgen" else dtypes[:1]
         cases += [
-            Case(kind, peer, "comparison", config=peers.get(peer), dtype=dtype, **common) for dtype in dtypes
+            Case(kind, peer, "comparison", config=peers.get(peer), dtype=dtype, **common) for dtype in own
         ]
     if "encodec" in settings.peers:
         first = sources[settings.models[0]]
