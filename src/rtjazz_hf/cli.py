@@ -23,6 +23,7 @@ from .cli_codec import add_codec
 from .cli_common import MAX_SEED, Parser, Refused, add_command, add_music, check_sampling, load_pipeline
 from .cli_evaluate import add_evaluate
 from .cli_play import add_play
+from .cli_serve import add_serve
 
 if TYPE_CHECKING:
     from .music import LeadSheet
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_codec(commands)
     add_benchmark(commands)
     add_adapt(commands)
+    add_serve(commands)
     return parser
 
 

@@ -1,0 +1,95 @@
+"""`rtjazz serve`: the web API and its player."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .cli_common import Refused, add_command, choose_device, load_pipeline
+
+_HELP = """\
+Serve clips (POST /v1/generate), live sessions (WebSocket /v1/live) and a player in the browser (/). The OpenAPI document
+is at /openapi.json. As many sessions play as keep up with real time on this machine; the next one is refused.
+SIGTERM ends it well: clips are finished, live sessions are kept (--state) and can be resumed.
+
+example:
+  rtjazz serve                                    # then open http://127.0.0.1:8000/
+  rtjazz serve --host 0.0.0.0 --port 80 --api-key-file keys.txt --adapters styles/ --state state/
+  curl -d '{"prompt": "bossa nova", "duration": 10, "format": "ogg"}' -H 'Content-Type: application/json' \\
+      http://127.0.0.1:8000/v1/generate -o bossa.ogg
+"""
+
+
+def add_serve(commands: Any) -> None:
+    parser = add_command(commands, "serve", "serve over the web", _HELP, run_serve, "unused: requests have theirs")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
+    parser.add_argument("--adapters", type=Path, metavar="DIR",
+                        help="personal styles that may be asked for: its folders, by name")  # fmt: skip
+    parser.add_argument("--state", type=Path, metavar="DIR", help="keep live sessions there when stopped")
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, of those who may use it")
+    parser.add_argument("--cors-origin", action="append", default=[], metavar="URL",
+                        help="a page from elsewhere that may use it, such as https://example.org")  # fmt: skip
+    parser.add_argument("--load", type=float, default=0.7, metavar="FRACTION",
+                        help="of real time that all sessions together may take (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--block-frames", type=int, metavar="N", help="6, 12, 24, 36 or 48 (default: the model's)")
+    parser.add_argument("--max-sessions", type=int, default=64, help="at a time, at most (default: %(default)s)")
+    parser.add_argument("--idle-limit", type=float, default=3600, metavar="SECONDS",
+                        help="a live session without a control ends (default: %(default)g)")  # fmt: skip
+    parser.add_argument("--length-limit", type=float, default=21600, metavar="SECONDS",
+                        help="of a live session (default: %(default)g)")  # fmt: skip
+    parser.add_argument("--drain-limit", type=float, default=60, metavar="SECONDS",
+                        help="for clips to be finished when stopped (default: %(default)g)")  # fmt: skip
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    try:
+        from .server.access import read_api_keys
+        from .server.app import create_app
+        from .server.logs import set_up_logs
+        from .server.running import bind, serve
+        from .server.settings import ServerSettings
+    except ImportError as error:
+        raise Refused(f"serve needs {error.name}; run: pip install 'rtjazz-hf[serve]'") from error
+    try:
+        _check(args)
+        settings = ServerSettings(
+            model=args.model, adapters=args.adapters, state=args.state,
+            api_keys=read_api_keys(args.api_key_file) if args.api_key_file else (),
+            cors_origins=args.cors_origin, load=args.load, block_frames=args.block_frames,
+            max_sessions=args.max_sessions, idle_limit=args.idle_limit, length_limit=args.length_limit,
+            drain_limit=args.drain_limit,
+        )  # fmt: skip
+        choose_device(args.device)
+        sock = bind(args.host, args.port)
+    except (ValueError, OSError) as error:
+        raise Refused(str(error)) from error
+
+    set_up_logs()
+    host, port = sock.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def ready() -> None:
+        print(f"rtjazz: {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if not settings.api_keys and host not in ("127.0.0.1", "::1"):
+            print("rtjazz: anybody who reaches this address may use it; --api-key-file asks for a key", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"url": address, "model": str(args.model)}), flush=True)
+
+    app = create_app(settings, lambda: load_pipeline(args))
+    serve(app, sock, settings.max_connections, ready)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from .prompts import check_settings
+
+    check_settings(block_frames=args.block_frames)
+    if not 0 <= args.port <= 65535:
+        raise Refused(f"--port {args.port}: choose 0 to 65535")
+    for option, folder in (("--adapters", args.adapters), ("--state", args.state)):
+        if folder is not None and not folder.is_dir():
+            raise Refused(f"{option}: there is no folder '{folder}'; make it first")

@@ -1,0 +1,70 @@
+"""Whether one more session fits: judged by what blocks take on this machine, now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+_REMEMBERED = 30.0  # seconds; a machine that was busy a minute ago may be free now
+_ENOUGH = 4  # steps of a group's size before they are trusted more than what is extrapolated
+_PERCENTILE = 95
+
+
+class BlockTimes:
+    """Times that the group's steps took, and what they would be with one session more.
+
+    A mean would admit a session that breaks every tenth block; so a high percentile is what counts, and it is
+    assumed that another row costs as much as those that are there.
+
+    Args:
+        alone: seconds that a block of one session takes at the worst, measured before anybody plays.
+        clock: a clock in seconds.
+    """
+
+    def __init__(self, alone: float, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._alone = alone
+        self._steps: deque[tuple[float, int, float]] = deque(maxlen=512)  # when, sessions, seconds
+
+    @property
+    def alone(self) -> float:
+        """Seconds of a block of a single session."""
+        with self._lock:
+            recent = [seconds for sessions, seconds in self._recent() if sessions == 1]
+            return _high(recent) if len(recent) >= _ENOUGH else self._alone
+
+    @alone.setter
+    def alone(self, seconds: float) -> None:
+        with self._lock:
+            self._alone = seconds
+
+    def add(self, sessions: int, seconds: float) -> None:
+        """A step that made blocks of so many sessions took so long."""
+        with self._lock:
+            self._steps.append((self._clock(), sessions, seconds))
+
+    def predict(self, sessions: int) -> float:
+        """Seconds that a step of so many sessions takes at the 95th percentile."""
+        if sessions == 0:
+            return 0.0
+        with self._lock:
+            recent = self._recent()
+            sizes = {size for size, _ in recent if size <= sessions}
+            for size in sorted(sizes, reverse=True):
+                times = [seconds for count, seconds in recent if count == size]
+                if len(times) >= _ENOUGH:
+                    return _high(times) * sessions / size
+            return self._alone * sessions
+
+    def _recent(self) -> list[tuple[int, float]]:
+        since = self._clock() - _REMEMBERED
+        return [(sessions, seconds) for when, sessions, seconds in self._steps if when >= since]
+
+
+def _high(times: list[float]) -> float:
+    return float(np.percentile(times, _PERCENTILE, method="higher"))

@@ -1,0 +1,267 @@
+"""The FastAPI application: clips, live sessions, what there is to play, health, metrics, and the player."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from .. import __version__
+from ..music import GENRES, INSTRUMENTS, MOODS
+from .access import Gate
+from .encoding import CLIP_FORMATS, ClipEncoder
+from .live_socket import LiveConnection
+from .metrics import Metrics
+from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, first_error
+from .sessions import Clip, SessionEngine, Unavailable
+from .settings import MAX_BODY_BYTES, ServerSettings
+
+if TYPE_CHECKING:
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+
+log = logging.getLogger("rtjazz.server")
+
+_PLAYER = Path(__file__).with_name("player")
+_DESCRIPTION = """\
+Jazz in real time. `POST /v1/generate` makes a clip. `WS /v1/live` plays without an end: the first message is
+`{"type": "start", "prompt": "bossa nova", "encoding": "f32"}`, later ones are `{"type": "update", "tempo": 126}` or
+`{"type": "stop"}`; each block comes as a JSON text message and a binary one of interleaved stereo PCM at 48 kHz."""
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "No API key, or a wrong one"},
+    408: {"model": Problem, "description": "The body came too slowly"},
+    413: {"model": Problem, "description": "The body is too large"},
+    422: {"model": Problem, "description": "What was asked for cannot be played"},
+    503: {"model": Problem, "description": "Not now: see Retry-After"},
+}
+
+
+class ServerState:
+    """What the routes share: the engine, once the model is loaded, or why there is none."""
+
+    def __init__(self, settings: ServerSettings, load: Callable[[], RealTimeJazzPipeline]):
+        self.settings = settings
+        self.metrics = Metrics()
+        self.engine: SessionEngine | None = None
+        self.problem: str | None = "the model is being loaded"
+        # openings and updates; the engine lets them in one by one
+        self.worker = ThreadPoolExecutor(4, "rtjazz-requests")
+        self.sockets = 0
+        self._load = load
+
+    def start(self) -> None:
+        """Load the model and begin to play; for a worker thread."""
+        try:
+            pipe = self._load()
+            load_adapters(pipe, self.settings.adapters)
+            self.engine = SessionEngine(pipe, self.settings, self.metrics)
+            self.problem = None
+        except Exception as error:  # the server stays, and says why it cannot play
+            text = " ".join(str(error).split()) or type(error).__name__
+            self.problem = f"the model {str(self.settings.model)!r} does not load: {text}"
+            log.error("the model does not load", extra={"fields": {"reason": text}})
+        else:
+            fields = {"model": str(self.settings.model), "block_seconds": round(self.engine.times.alone, 4)}
+            log.info("ready", extra={"fields": fields})
+
+    def ready(self) -> SessionEngine:
+        """The engine.
+
+        Raises:
+            Unavailable: the model is not loaded, or the server is stopping.
+        """
+        if self.engine is None:
+            raise Unavailable(self.problem or "no model is loaded", "not_ready")
+        if self.engine.draining:
+            raise Unavailable("the server is stopping", "draining")
+        return self.engine
+
+    async def drain(self) -> None:
+        """Let live sessions end, with their state kept, and clips be finished."""
+        if self.engine is not None and not self.engine.draining:
+            log.info("draining", extra={"fields": {"sessions": len(self.engine.seats)}})
+            await asyncio.get_running_loop().run_in_executor(None, self.engine.drain)
+            for _ in range(40):  # what is on its way is sent: at most 2 s
+                if not self.sockets:
+                    break
+                await asyncio.sleep(0.05)
+
+
+def load_adapters(pipe: RealTimeJazzPipeline, folder: Path | None) -> None:
+    """Load the adapters in a folder's sub-folders under their names; those that do not load are told and left out."""
+    for path in sorted(folder.iterdir()) if folder else ():
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        try:
+            pipe.load_lora_weights(path, path.name)
+        except (ValueError, OSError) as error:
+            log.error("an adapter does not load", extra={"fields": {"adapter": path.name, "reason": str(error)}})
+    pipe.set_adapters([])  # none, unless it is asked for
+
+
+def create_app(settings: ServerSettings, load: Callable[[], RealTimeJazzPipeline]) -> FastAPI:
+    """The application; `load` gives the pipeline, and is called when the server starts.
+
+    `app.state.server` is its `ServerState`.
+    """
+    server = ServerState(settings, load)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.get_running_loop().run_in_executor(None, server.start)
+        try:
+            yield
+        finally:
+            await server.drain()
+            await loading
+            if server.engine is not None:
+                server.engine.stop()
+            server.worker.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title="RealTimeJazz", version=__version__, description=_DESCRIPTION, lifespan=lifespan,
+        docs_url=None, redoc_url=None,  # their pages are made of scripts from elsewhere
+    )  # fmt: skip
+    app.state.server = server
+    _add_errors(app)
+    _add_routes(app, server)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key"], expose_headers=["x-rtjazz-seed"],
+        )  # fmt: skip
+    app.add_middleware(
+        Gate, keys=settings.api_keys, origins=settings.cors_origins, max_body=MAX_BODY_BYTES,
+        metrics=server.metrics,
+    )  # fmt: skip
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"detail": first_error(error)}, 422)
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(request: Request, error: Unavailable) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry_after)})
+
+
+def _add_routes(app: FastAPI, server: ServerState) -> None:
+    settings, metrics = server.settings, server.metrics
+
+    @app.post(
+        "/v1/generate",
+        summary="Make a clip",
+        response_class=Response,
+        responses={
+            **_PROBLEMS,
+            200: {
+                "description": "The clip, sent while it is made",
+                "content": {media: {"schema": {"type": "string", "format": "binary"}}
+                            for media, *_ in CLIP_FORMATS.values()},
+            },
+        },
+    )  # fmt: skip
+    async def generate(request: ClipRequest) -> Response:
+        engine, loop = server.ready(), asyncio.get_running_loop()
+        try:
+            clip = await loop.run_in_executor(server.worker, engine.make_clip, request, loop)
+        except ValueError as error:
+            return JSONResponse({"detail": str(error)}, 422)
+        first = await clip.queue.get()  # so that what fails at once can still say so
+        if first is None:
+            raise Unavailable(clip.failure or "the clip could not be made", "failed")
+        sheet = clip.session.lead_sheet
+        return StreamingResponse(
+            _encoded(engine, clip, first, request.format),
+            media_type=CLIP_FORMATS[request.format][0],
+            headers={
+                "X-RTJazz-Seed": str(clip.seed),
+                "X-RTJazz-Tempo": f"{sheet.tempo:g}",
+                "X-RTJazz-Key": sheet.key,
+                "Content-Disposition": f'attachment; filename="rtjazz-{clip.seed}.{request.format}"',
+            },
+        )
+
+    @app.websocket("/v1/live")
+    async def live(websocket: WebSocket) -> None:
+        try:
+            engine = server.ready()
+            if server.sockets >= settings.max_connections:
+                raise Unavailable("too many connections", "connections")
+        except Unavailable as error:
+            metrics.refused.labels(error.reason).inc()
+            retry = {"Retry-After": str(error.retry_after)}
+            await websocket.send_denial_response(JSONResponse({"detail": str(error)}, 503, retry))
+            return
+        server.sockets += 1
+        try:
+            await LiveConnection(websocket, engine, settings, metrics, server.worker).run()
+        finally:
+            server.sockets -= 1
+
+    @app.get("/v1/models", summary="What there is to play", responses={401: _PROBLEMS[401], 503: _PROBLEMS[503]})
+    async def models() -> ModelList:
+        engine = server.ready()
+        pipe, defaults = engine.pipe, engine.pipe.generation_defaults
+        parts = (pipe.codec, pipe.transformer, pipe.style_encoder)
+        info = ModelInfo(
+            name=str(settings.model),
+            parameters=sum(p.numel() for part in parts for p in part.parameters()),
+            sampling_rate=pipe.sampling_rate,
+            block_seconds=engine.block_seconds,
+            num_inference_steps=defaults["num_inference_steps"],
+            guidance_scale=defaults["guidance_scale"],
+            adapters=pipe.list_adapters(),
+            instruments=list(INSTRUMENTS),
+            genres=list(GENRES),
+            moods=list(MOODS),
+        )
+        return ModelList(models=[info])
+
+    @app.get("/healthz", summary="Whether the server answers")
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @app.get("/readyz", summary="Whether it can play", responses={503: {"model": Health}})
+    async def readyz() -> Any:
+        try:
+            server.ready()
+        except Unavailable as error:
+            return JSONResponse({"status": "not ready", "detail": str(error)}, 503)
+        return Health(status="ready")
+
+    @app.get("/metrics", summary="For Prometheus", response_class=Response, responses={401: _PROBLEMS[401]})
+    async def prometheus() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    async def player() -> FileResponse:
+        return FileResponse(_PLAYER / "index.html")
+
+    app.mount("/player", StaticFiles(directory=_PLAYER), name="player")
+
+
+async def _encoded(engine: SessionEngine, clip: Clip, first: Any, file_format: str) -> AsyncIterator[bytes]:
+    encoder, block, sent = ClipEncoder(file_format, clip.samples), first, 0
+    try:
+        while block is not None:
+            yield await asyncio.to_thread(encoder.encode, block)
+            sent += block.shape[1]
+            block = await clip.queue.get()
+        if sent < clip.samples:  # the listener must not take it for whole: the connection breaks
+            raise ConnectionAbortedError(clip.failure or "the clip was not finished")
+        yield await asyncio.to_thread(encoder.finish)
+    finally:
+        engine.end_clip(clip)

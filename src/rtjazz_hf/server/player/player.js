@@ -1,0 +1,184 @@
+"use strict";
+
+const KEY_PROTOCOL = "rtjazz.key.";
+const $ = (id) => document.getElementById(id);
+
+// What can be read from outside: a test, or the console.
+const rtjazz = (window.rtjazz = {
+  state: "stopped", blocks: 0, peak: 0, gaps: 0, gapSeconds: 0, played: 0, inHand: 0, firstSound: null,
+  updates: 0, errors: 0, chord: "", bar: 0, beat: 0, tempo: 0, session: null,
+});
+
+let context = null, player = null, socket = null, resume = null, clicked = 0;
+let shown = []; // blocks whose chords are still to be shown: first frame, by the player's count, and the message
+let received = 0; // frames of this session
+let playedBefore = 0; // frames that were played before this session
+
+function say(text, isError = false) {
+  $("status").textContent = text;
+  $("status").className = isError ? "error" : "";
+}
+
+async function prepareSound() {
+  if (context === null) {
+    context = new AudioContext({ sampleRate: 48000, latencyHint: "playback" });
+    await context.audioWorklet.addModule("player/worklet.js");
+    player = new AudioWorkletNode(context, "block-player", { numberOfInputs: 0, outputChannelCount: [2] });
+    player.connect(context.destination);
+    player.port.onmessage = ({ data }) => heard(data);
+  }
+  await context.resume();
+}
+
+function wishes() {
+  const music = {};
+  const first = $("prompt-a").value.trim(), second = $("prompt-b").value.trim(), mix = Number($("mix").value) / 100;
+  if (first && second && first !== second) music.prompt = { [first]: 1 - mix, [second]: mix };
+  else music.prompt = first || second || "medium swing piano trio";
+  const chords = $("chords").value.trim(), tempo = Number($("tempo").value);
+  if (chords) music.chords = chords;
+  if (tempo) music.tempo = tempo;
+  const band = $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
+  if (band.length) music.instruments = band;
+  music.adapter = $("adapter").value || null;
+  return music;
+}
+
+async function start() {
+  clicked = performance.now();
+  $("play").disabled = true;
+  say("Starting …");
+  try {
+    await prepareSound();
+    if (!(await loadModels())) return;
+    connect();
+  } catch (error) {
+    say(String(error.message || error), true);
+  } finally {
+    $("play").disabled = false;
+  }
+}
+
+function connect() {
+  const key = $("api-key").value.trim();
+  const address = new URL("v1/live", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  socket = new WebSocket(address, key ? ["rtjazz", KEY_PROTOCOL + key] : ["rtjazz"]);
+  socket.binaryType = "arraybuffer";
+  player.port.postMessage("reset");
+  Object.assign(rtjazz, { state: "starting", blocks: 0, peak: 0, firstSound: null });
+  shown = [];
+  received = 0;
+  playedBefore = rtjazz.played;
+  let described = null, problem = "";
+  socket.onopen = () => {
+    socket.send(JSON.stringify(resume ? { type: "start", resume } : { type: "start", ...wishes() }));
+    resume = null;
+  };
+  socket.onmessage = ({ data }) => {
+    if (typeof data !== "string") return sound(new Float32Array(data), described);
+    const message = JSON.parse(data);
+    if (message.type === "block") described = message;
+    else if (message.type === "started") began(message);
+    else if (message.type === "updated") {
+      rtjazz.updates += 1;
+      say("Playing");
+      $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
+    } else if (message.type === "drained") resume = message.resume;
+    else if (message.type === "error") {
+      rtjazz.errors += 1;
+      problem = message.detail;
+      say(problem, true);
+    }
+  };
+  socket.onclose = ({ code, reason }) => {
+    socket = null;
+    rtjazz.state = "stopped";
+    $("play").textContent = "Play";
+    if (code !== 1000) say(problem || reason || "The connection is lost", true);
+    else say("Stopped");
+    if (resume) setTimeout(start, 3000);
+  };
+}
+
+function began(message) {
+  rtjazz.state = "playing";
+  rtjazz.session = message.session;
+  $("play").textContent = "Stop";
+  $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
+  say("Playing");
+}
+
+function sound(samples, message) {
+  for (let i = 0; i < samples.length; i += 7) rtjazz.peak = Math.max(rtjazz.peak, Math.abs(samples[i]));
+  rtjazz.blocks += 1;
+  shown.push({ from: received, message });
+  received += samples.length / 2;
+  const { p95, under_runs: late } = message.stats;
+  $("stats").textContent = `block ${(1000 * p95).toFixed(0)} ms (95%), ${late} late, ${rtjazz.gaps} gaps, ` +
+    `${message.dropped} dropped`;
+  player.port.postMessage(samples, [samples.buffer]);
+}
+
+function heard({ played, gaps, gapSeconds, inHand }) {
+  Object.assign(rtjazz, { played, gaps, gapSeconds, inHand });
+  const frame = played - playedBefore;
+  if (rtjazz.firstSound === null && rtjazz.blocks > 0 && frame > 0) rtjazz.firstSound = performance.now() - clicked;
+  while (shown.length > 1 && shown[1].from <= frame) shown.shift();
+  if (!shown.length || rtjazz.state !== "playing") return;
+  const { from, message } = shown[0];
+  const seconds = Math.max(0, frame - from) / 48000;
+  let chord = message.chord;
+  for (const [offset, symbol] of message.chords) if (offset <= seconds) chord = symbol;
+  const beat = message.beat - 1 + (seconds * message.tempo) / 60;
+  rtjazz.chord = chord;
+  rtjazz.bar = message.bar + Math.floor(beat / message.beats_per_bar);
+  rtjazz.beat = Math.floor(beat % message.beats_per_bar) + 1;
+  rtjazz.tempo = message.tempo;
+  $("chord").textContent = chord;
+  $("place").textContent = `bar ${rtjazz.bar} beat ${rtjazz.beat}`;
+}
+
+async function loadModels() {
+  const key = $("api-key").value.trim();
+  const answer = await fetch("v1/models", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+  if (answer.status === 401) {
+    $("key-row").hidden = false;
+    say(key ? "The server does not know this API key" : "The server asks for an API key", true);
+    return false;
+  }
+  const body = await answer.json();
+  if (!answer.ok) {
+    say(body.detail, true);
+    return false;
+  }
+  const select = $("adapter"), chosen = select.value;
+  select.replaceChildren(new Option("none", ""), ...body.models[0].adapters.map((name) => new Option(name, name)));
+  select.value = chosen;
+  return true;
+}
+
+let timer = null;
+let sent = ""; // what was last asked for
+function change() {
+  $("mix-value").textContent = `${100 - $("mix").value} : ${$("mix").value}`;
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    if (socket === null || rtjazz.state !== "playing") return;
+    const music = wishes();
+    if (JSON.stringify(music) === sent) return;
+    sent = JSON.stringify(music);
+    socket.send(JSON.stringify({ type: "update", ...music }));
+  }, 250);
+}
+
+$("play").addEventListener("click", () => {
+  if (socket !== null) {
+    if (socket.readyState === WebSocket.OPEN) socket.send('{"type": "stop"}');
+    else socket.close();
+    player.port.postMessage("reset");
+  } else start();
+});
+$("controls").addEventListener("input", change);
+$("controls").addEventListener("submit", (event) => event.preventDefault());
+loadModels().then((ok) => ok && say("Stopped")).catch(() => say("The server does not answer", true));

@@ -1,0 +1,134 @@
+"""What may be sent to the server, and what it says; the OpenAPI document is made of this."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from ..prompts import MAX_DURATION
+
+MAX_SEED = 2**53 - 1  # what JavaScript can count to
+MAX_STEPS = 32  # of a block of a clip: a request may not hold the machine for minutes a block
+
+# Names are folders of the adapters' folder and files of the state's: nothing that could lead out of them.
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Strength = Annotated[float, Field(ge=0, le=1)]
+Words = Annotated[str, Field(min_length=1, max_length=2000)]
+PromptMix = Annotated[dict[Words, Annotated[float, Field(ge=0, le=1e6)]], Field(min_length=1, max_length=8)]
+AdapterMix = Annotated[dict[AdapterName, Strength], Field(max_length=8)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Music(_Message):
+    """What is to be played. What is left out follows from the prompt."""
+
+    prompt: Words | PromptMix | None = Field(
+        None, description="Words, or a mix of them and their weights", examples=["medium swing piano trio"]
+    )
+    chords: str | None = Field(
+        None, max_length=40_000, description="Chord chart", examples=["Dm7 | G7 | Cmaj7 | %"]
+    )
+    tempo: float | None = Field(None, ge=40, le=320, description="Beats per minute")
+    key: str | None = Field(None, max_length=16, examples=["Bb", "Am"])
+    mood: str | None = Field(None, max_length=64, examples=["relaxed"])
+    instruments: list[Annotated[str, Field(max_length=64)]] | None = Field(
+        None, max_length=32, description='The band; "-piano" leaves the piano out', examples=[["piano", "bass"]]
+    )
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    adapter: AdapterName | AdapterMix | None = Field(
+        None, description="A personal style by its name, or several and their strengths; none by default"
+    )
+    adapter_scale: Strength | None = None
+
+
+class ClipRequest(Music):
+    """A clip of a known length."""
+
+    prompt: Words | PromptMix = Field(
+        description="Words, or a mix of them and their weights", examples=["medium swing piano trio"]
+    )
+    duration: float = Field(10.0, gt=0, le=MAX_DURATION, description="Seconds")
+    format: Literal["wav", "flac", "ogg", "opus"] = Field(
+        "wav", description="wav and flac have 16 bits; ogg is Vorbis, opus is Opus in Ogg"
+    )
+    num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
+    guidance_scale: float | None = Field(None, ge=0, le=20)
+
+
+class Start(Music):
+    """The first message of a live session."""
+
+    type: Literal["start"] = "start"
+    session: SessionName | None = Field(None, description="A name of one's own; drawn by default")
+    resume: SessionName | None = Field(
+        None, description="The token of a session that the server's stop had ended; then nothing else is given"
+    )
+    encoding: Literal["f32", "s16"] = Field("f32", description="Samples: float32 or int16, little-endian")
+
+
+class Update(Music):
+    """A change; from the next block on that has not begun. `"adapter": null` is none."""
+
+    type: Literal["update"]
+
+
+class Stop(_Message):
+    """The end of the session."""
+
+    type: Literal["stop"]
+
+
+STARTS: TypeAdapter[Start] = TypeAdapter(Start)
+CONTROLS: TypeAdapter[Update | Stop] = TypeAdapter(Annotated[Update | Stop, Field(discriminator="type")])
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: str
+
+
+class ModelInfo(BaseModel):
+    """The model that is served, and what it can be asked for."""
+
+    name: str
+    parameters: int
+    sampling_rate: int
+    block_seconds: float
+    num_inference_steps: int
+    guidance_scale: float
+    adapters: list[str]
+    instruments: list[str]
+    genres: list[str]
+    moods: list[str]
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]
+
+
+class Health(BaseModel):
+    """Whether the server answers, or can play."""
+
+    status: str
+    detail: str | None = None
+
+
+def wishes(music: Music) -> dict:
+    """What the pipeline is asked for: the fields of the message that were given and are the music's."""
+    own = set(Music.model_fields)
+    return {name: value for name, value in music.model_dump(exclude_unset=True).items() if name in own}
+
+
+def first_error(error: Exception) -> str:
+    """What pydantic found wrong, in a line that does not repeat what was sent."""
+    errors = error.errors()
+    first = errors[0]
+    place = ".".join(str(part)[:40] for part in first.get("loc", ())) or "the message"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{place}: {first['msg'][:300]}{more}"

@@ -1,0 +1,518 @@
+"""The engine: one thread plays all live sessions in batches, and clips in the time that they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import math
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..audio import FRAME_RATE, SAMPLE_RATE
+from ..live.latency import measure_block_seconds
+from .admission import BlockTimes
+from .metrics import Metrics
+from .schemas import ClipRequest, Music, Start, wishes
+from .settings import ServerSettings
+
+if TYPE_CHECKING:
+    from ..live import LiveBlock, LiveSession
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+
+log = logging.getLogger("rtjazz.server")
+
+_SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
+_MAX_FAILURES = 3  # steps in a row, after which the sessions end
+_MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
+_CLIP_QUEUE = 16  # blocks
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Unavailable(Exception):
+    """Not now: `reason` is a word for the metrics, `retry_after` in seconds."""
+
+    def __init__(self, detail: str, reason: str, retry_after: int = 10):
+        super().__init__(detail)
+        self.reason, self.retry_after = reason, retry_after
+
+
+class BlockQueue:
+    """Blocks on their way from the engine's thread to a reader in the event loop; never more than `limit`."""
+
+    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop):
+        self._limit, self._loop = limit, loop
+        self._lock = threading.Lock()
+        self._items: deque[Any] = deque()
+        self._filled = asyncio.Event()
+        self._ended = False
+        self.full_since: float | None = None  # by time.monotonic
+
+    def put(self, item: Any) -> bool:
+        """False, and nothing is kept, where the reader is that far behind."""
+        with self._lock:
+            if self._ended or len(self._items) >= self._limit:
+                self.full_since = self.full_since or time.monotonic()
+                return False
+            self.full_since = None
+            self._items.append(item)
+        self._notify()
+        return True
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        with self._lock:
+            self._ended = True
+        self._notify()
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < self._limit
+
+    async def get(self) -> Any | None:
+        """The next item; None after the last."""
+        while True:
+            with self._lock:
+                if self._items:
+                    return self._items.popleft()
+                if self._ended:
+                    return None
+                self._filled.clear()
+            await self._filled.wait()
+
+    def _notify(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._filled.set)
+
+
+@dataclasses.dataclass(eq=False)
+class Seat:
+    """A live session and its one listener."""
+
+    name: str
+    session: LiveSession
+    queue: BlockQueue  # of pairs of a LiveBlock and the session's LiveStats
+    adapter: Any = None  # as asked for, and its scale
+    adapter_scale: float | None = None
+    dropped: int = 0
+    under_runs: int = 0  # as last counted
+    ending: str | None = None  # why the engine ended it
+    resume: str | None = None  # token of its saved state
+
+    @property
+    def mix(self) -> tuple:
+        return _mix(self.adapter, self.adapter_scale)
+
+
+@dataclasses.dataclass(eq=False)
+class Clip:
+    """A clip in the making."""
+
+    session: LiveSession
+    queue: BlockQueue  # of arrays (2, samples)
+    samples: int
+    seed: int
+    cost: float  # of a block, in blocks with the model's own settings
+    made: int = 0  # samples
+    progress: float = dataclasses.field(default_factory=time.monotonic)  # when it last got on
+    failure: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.made >= self.samples or self.failure is not None
+
+
+class SessionEngine:
+    """All that plays on one pipeline.
+
+    Live sessions are stepped together when one of them has less than `settings.buffer` seconds of sound in
+    hand. A session is admitted if a step with it would still take less than `settings.load` of a block's
+    length, by what the steps take now (`BlockTimes`). A clip is a session without a clock: its blocks are made
+    when no live block is due soon. `open`, `update` and `make_clip` block and are for worker threads.
+    """
+
+    def __init__(self, pipe: RealTimeJazzPipeline, settings: ServerSettings, metrics: Metrics):
+        self.pipe, self.settings, self.metrics = pipe, settings, metrics
+        self.block_frames = settings.block_frames or pipe.config.block_frames
+        self.block_seconds = self.block_frames / FRAME_RATE
+        self.group = pipe.live_group()
+        self.times = BlockTimes(self._measure())
+        self._lock = threading.Lock()  # of what follows
+        self._seats: dict[str, Seat] = {}
+        self._opening: dict[str, tuple] = {}  # names of sessions that are being made, and their mixes
+        self._clips: deque[Clip] = deque()
+        self._preparing = threading.Lock()  # one preparation at a time: it takes its time from the players
+        self._wake = threading.Event()
+        self._stopped = False
+        self._failures = 0
+        self._measured = time.monotonic()
+        self.draining = False
+        self._thread = threading.Thread(target=self._run, name="rtjazz-engine", daemon=True)
+        self._thread.start()
+
+    # -- live sessions -------------------------------------------------------------------------------------
+    def open(self, start: Start, loop: asyncio.AbstractEventLoop) -> Seat:
+        """Admit a session and begin to play it.
+
+        Raises:
+            Unavailable: it would break real time for those that play, or the server is stopping.
+            ValueError: what was asked for, or a name that is taken.
+        """
+        name = start.resume or start.session or secrets.token_urlsafe(9)
+        # which adapters a kept session plays is not known yet: others than anybody else
+        mix = (start.resume,) if start.resume else _mix(start.adapter, start.adapter_scale)
+        with self._reserved(name, mix):
+            with self._preparing:
+                session = self._resumed(start.resume) if start.resume else self._new(start)
+            limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
+            seat = Seat(name, session, BlockQueue(limit, loop), start.adapter, start.adapter_scale)
+            with self._lock:
+                if self.draining:
+                    session.close()
+                    raise self._is_draining()
+                self._seats[name] = seat
+                self.metrics.sessions.set(len(self._seats))
+            self.group.add(session)
+        self.metrics.started.inc()
+        self._wake.set()
+        return seat
+
+    def update(self, seat: Seat, changes: Music) -> None:
+        """Change what is played.
+
+        Raises:
+            ValueError: as of `LiveSession.update`, or another session's mix of adapters that would cost the
+                others their time.
+        """
+        fields = wishes(changes)
+        adapter = fields.get("adapter", seat.adapter)
+        scale = fields.get("adapter_scale", seat.adapter_scale)
+        self._check_mix(seat, _mix(adapter, scale))
+        with self._preparing:
+            seat.session.update(**fields)
+        seat.adapter, seat.adapter_scale = adapter, scale
+
+    def close(self, seat: Seat, reason: str) -> None:
+        """End a session; its place is free at once."""
+        seat.session.close()
+        seat.queue.end()
+        with self._lock:
+            if self._seats.get(seat.name) is not seat:
+                return
+            del self._seats[seat.name]
+            self.metrics.sessions.set(len(self._seats))
+        self.metrics.ended.labels(reason).inc()
+
+    @contextlib.contextmanager
+    def _reserved(self, name: str, mix: tuple) -> Iterator[None]:
+        with self._lock:
+            if self.draining:
+                raise self._is_draining()
+            if name in self._seats or name in self._opening:
+                raise ValueError(
+                    f"session {name!r} has a controller already: one connection plays and steers it; open a session "
+                    "of your own under another name"
+                )
+            if (refusal := self._refusal(mix)) is not None:
+                self.metrics.refused.labels(refusal.reason).inc()
+                raise refusal
+            self._opening[name] = mix
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._opening.pop(name, None)
+
+    def _refusal(self, mix: tuple) -> Unavailable | None:
+        playing = len(self._seats) + len(self._opening)
+        if playing >= self.settings.max_sessions:
+            return Unavailable(f"{playing} sessions play, which is the most that this server takes", "full")
+        seconds = self._seconds_with(playing + 1, mix)
+        # nobody is harmed by a first session that only just keeps up
+        allowed = self.block_seconds * (self.settings.load if playing else 0.95)
+        if seconds < allowed:
+            return None
+        what = "a session" if not playing else f"one session more beside {playing}"
+        return Unavailable(
+            f"this machine has no room for {what}: a block of {self.block_seconds:.2f} s would take "
+            f"{seconds:.2f} s to make, of {allowed:.2f} s allowed; try again later",
+            "busy",
+        )
+
+    def _seconds_with(self, sessions: int, mix: tuple) -> float:
+        """Seconds of a step of so many sessions, one of which plays `mix`: another model is another batch."""
+        mixes = {seat.mix for seat in self._seats.values()} | set(self._opening.values())
+        predicted = self.times.predict(sessions)
+        if mixes and mix not in mixes:
+            predicted = max(predicted, self.times.predict(sessions - 1) + self.times.alone)
+        return predicted
+
+    def _check_mix(self, seat: Seat, mix: tuple) -> None:
+        with self._lock:
+            playing = len(self._seats) + len(self._opening)
+            if playing < 2 or mix == seat.mix:
+                return
+            seconds = self._seconds_with(playing, mix)
+        if seconds >= self.block_seconds * self.settings.load:
+            raise ValueError(
+                f"this machine has no room for another mix of adapters beside {playing - 1} other sessions; play one "
+                "that is being played, or try again later"
+            )
+
+    def _new(self, start: Start) -> LiveSession:
+        options = {name: value for name, value in wishes(start).items() if value is not None}
+        if "prompt" not in options:
+            raise ValueError("prompt is missing: describe the music, such as 'medium swing piano trio'")
+        options.setdefault("adapter", {})
+        options.setdefault("seed", secrets.randbelow(2**31))
+        return self.pipe.live(**options, block_frames=self.block_frames, overlap=False)
+
+    # -- state of sessions that a stop has ended -----------------------------------------------------------
+    def _state_file(self, token: str) -> Path:
+        if self.settings.state is None or not _TOKEN.fullmatch(token):
+            raise ValueError("resume: this server keeps no sessions; start a new one")
+        return self.settings.state / f"{token}.safetensors"
+
+    def _resumed(self, token: str) -> LiveSession:
+        path = self._state_file(token)
+        try:
+            session = self.pipe.resume_live(path, overlap=False)
+        except FileNotFoundError:
+            raise ValueError("resume: no session is kept under this token; start a new one") from None
+        except ValueError as error:
+            log.warning("a kept session does not load", extra={"fields": {"reason": str(error)}})
+            raise ValueError("resume: the session does not load on this server's model; start a new one") from None
+        if session.block_frames != self.block_frames:
+            session.update(block_frames=self.block_frames)
+        path.unlink(missing_ok=True)  # one listener goes on with it
+        return session
+
+    def _save(self, seat: Seat) -> None:
+        if self.settings.state is None:
+            return
+        token = secrets.token_urlsafe(24)
+        try:
+            seat.session.save(self._state_file(token))
+            seat.resume = token
+        except OSError as error:
+            log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
+
+    # -- clips ---------------------------------------------------------------------------------------------
+    def make_clip(self, request: ClipRequest, loop: asyncio.AbstractEventLoop) -> Clip:
+        """Begin to make a clip, which plays what a call of the pipeline with its seed plays.
+
+        Raises:
+            Unavailable: the live sessions leave no time, or too many clips are waiting. ValueError: what was
+                asked for.
+        """
+        with self._lock:
+            refusal = self._is_draining() if self.draining else self._clip_refusal(self._cost(request))
+            if refusal is not None:
+                self.metrics.refused.labels(refusal.reason).inc()
+                raise refusal
+        options = {name: value for name, value in wishes(request).items() if value is not None}
+        seed = options.pop("seed", secrets.randbelow(2**31))
+        written = {name: options.pop(name, None) for name in ("chords", "tempo", "key", "mood", "instruments")}
+        options.setdefault("adapter", {})
+        with self._preparing:
+            sheet = self.pipe.prepare_lead_sheet(
+                options["prompt"], **written, duration=request.duration, seeds=[seed]
+            )[0]
+            session = self.pipe.live(
+                **options, lead_sheet=sheet, seed=seed, num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale, block_frames=self.block_frames, overlap=False,
+            )  # fmt: skip
+        samples = max(1, round(request.duration * SAMPLE_RATE))
+        clip = Clip(session, BlockQueue(_CLIP_QUEUE, loop), samples, seed, self._cost(request))
+        with self._lock:
+            if (refusal := self._clip_refusal(clip.cost)) is not None:  # others came while this one was prepared
+                self.metrics.refused.labels(refusal.reason).inc()
+                raise refusal
+            self._clips.append(clip)
+            self.metrics.clips.set(len(self._clips))
+        self._wake.set()
+        return clip
+
+    def end_clip(self, clip: Clip, failure: str | None = None) -> None:
+        """Its reader has gone, it is finished, or it failed."""
+        clip.failure = clip.failure or failure
+        clip.session.close()
+        with self._lock:
+            if clip in self._clips:
+                self._clips.remove(clip)
+            self.metrics.clips.set(len(self._clips))
+        clip.queue.end()
+
+    def _cost(self, request: ClipRequest) -> float:
+        defaults = self.pipe.generation_defaults
+        steps = (request.num_inference_steps or 0) / defaults["num_inference_steps"]
+        guided = request.guidance_scale not in (None, 1.0) and defaults["guidance_scale"] == 1.0
+        return max(1.0, steps) * (2.0 if guided else 1.0)
+
+    def _clip_refusal(self, cost: float) -> Unavailable | None:
+        if len(self._clips) >= self.settings.max_clips:
+            return Unavailable(f"{len(self._clips)} clips are being made; try again later", "clips")
+        playing = len(self._seats)
+        at_best = self.settings.buffer + self.block_seconds - self.times.predict(playing)  # right after a step
+        if playing and at_best < self._clip_needs(playing, cost):
+            return Unavailable(f"{playing} live sessions leave no time for a clip; try again later", "busy")
+        return None
+
+    def _clip_needs(self, playing: int, cost: float) -> float:
+        """Seconds that the listeners must have in hand for a block of a clip to come between."""
+        return self.times.predict(playing) + cost * self.times.alone + _SPARE
+
+    # -- the thread ----------------------------------------------------------------------------------------
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                busy = self._step_live() or self._step_clip()
+                self._failures = 0
+            except Exception:
+                busy = True
+                self._failed()
+            if not busy:
+                self._idle()
+
+    def _idle(self) -> None:
+        playing = self.group.sessions
+        with self._lock:
+            too_slow = not playing and self._refusal(()) is not None
+        if too_slow and time.monotonic() - self._measured > _MEASURE_EVERY:
+            self.times.alone = self._measure()
+            self._measured = time.monotonic()
+        ahead = min((session.seconds_ahead for session in playing), default=math.inf)
+        self._wake.wait(min(0.5, max(0.002, ahead - self.settings.buffer)) if playing else 0.5)
+        self._wake.clear()
+
+    def _step_live(self) -> bool:
+        ahead = {session: session.seconds_ahead for session in self.group.sessions}
+        if not ahead or min(ahead.values()) >= self.settings.buffer:
+            return False
+        # Those that are due within a block come along: from then on all are due at once, and share a batch.
+        due = [s for s, seconds in ahead.items() if seconds < self.settings.buffer + self.block_seconds]
+        began = time.perf_counter()
+        blocks = self.group.step(due)
+        seconds = time.perf_counter() - began
+        if blocks:
+            self.times.add(len(blocks), seconds)
+            self.metrics.step_seconds.observe(seconds)
+            self.metrics.blocks.labels("live").inc(len(blocks))
+        with self._lock:
+            seats = {seat.session: seat for seat in self._seats.values()}
+        for session, block in blocks.items():
+            if session in seats:
+                self._hand_out(seats[session], block)
+        return True
+
+    def _hand_out(self, seat: Seat, block: LiveBlock) -> None:
+        stats = seat.session.stats()
+        self.metrics.under_runs.inc(stats.under_runs - seat.under_runs)
+        seat.under_runs = stats.under_runs
+        if not seat.queue.put((block, stats)):
+            seat.dropped += 1
+            self.metrics.dropped.inc()
+            if time.monotonic() - seat.queue.full_since > self.settings.slow_limit:
+                seat.ending = "slow"
+                self.close(seat, "slow")
+
+    def _step_clip(self) -> bool:
+        with self._lock:
+            waiting, playing = list(self._clips), len(self._seats)
+        ready = None
+        for clip in waiting:
+            if time.monotonic() - clip.progress > self.settings.clip_patience:
+                self.end_clip(clip, "its reader was too slow, or the live sessions left no time for it")
+            elif ready is None and clip.queue.has_room:
+                ready = clip
+        if ready is None:
+            return False
+        ahead = min((session.seconds_ahead for session in self.group.sessions), default=math.inf)
+        if ahead < self._clip_needs(playing, ready.cost):
+            return False
+        with self._lock, contextlib.suppress(ValueError):  # the others' turn is next
+            self._clips.remove(ready)
+            self._clips.append(ready)
+        try:
+            block = next(ready.session)
+        except StopIteration:  # closed
+            return True
+        except Exception as error:
+            self.end_clip(ready, "the clip could not be made")
+            raise error
+        audio = block.audio[:, : ready.samples - ready.made]
+        ready.made += audio.shape[1]
+        ready.progress = time.monotonic()
+        self.metrics.blocks.labels("clip").inc()
+        ready.queue.put(audio)
+        if ready.finished:
+            self.end_clip(ready)
+        return True
+
+    def _failed(self) -> None:
+        self._failures += 1
+        self.metrics.failures.inc()
+        log.exception("a step of the engine failed")
+        if self._failures >= _MAX_FAILURES:
+            for seat in self.seats:
+                seat.ending = "failed"
+                self.close(seat, "failed")
+        time.sleep(0.05)
+
+    def _measure(self) -> float:
+        defaults = self.pipe.generation_defaults
+        self.pipe.warm_up(self.block_frames)
+        return measure_block_seconds(
+            self.pipe, self.block_frames, num_inference_steps=defaults["num_inference_steps"],
+            guidance_scale=defaults["guidance_scale"], window_frames=defaults["window_frames"], blocks=5,
+        )  # fmt: skip
+
+    # -- the end -------------------------------------------------------------------------------------------
+    @property
+    def seats(self) -> list[Seat]:
+        with self._lock:
+            return list(self._seats.values())
+
+    @property
+    def clips(self) -> list[Clip]:
+        with self._lock:
+            return list(self._clips)
+
+    @staticmethod
+    def _is_draining() -> Unavailable:
+        return Unavailable("the server is stopping; try again in a moment", "draining")
+
+    def drain(self) -> None:
+        """Take nobody in, save the live sessions and end them, and wait for the clips, `drain_limit` at most."""
+        with self._lock:
+            self.draining = True
+        for seat in self.seats:
+            self._save(seat)
+            seat.ending = "drained"
+            self.close(seat, "drained")
+        until = time.monotonic() + self.settings.drain_limit
+        while self.clips and time.monotonic() < until:
+            time.sleep(0.05)
+        for clip in self.clips:
+            self.end_clip(clip, "the server was stopped")
+
+    def stop(self) -> None:
+        """End everything, at once."""
+        self._stopped = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+        self.group.close()
+
+
+def _mix(adapter: Any, scale: float | None) -> tuple:
+    """A mix of adapters, to be compared; strengths of 0 are none."""
+    mix = {adapter: 1.0} if isinstance(adapter, str) else adapter or {}
+    scale = 1.0 if scale is None else scale
+    return tuple(sorted((name, weight * scale) for name, weight in mix.items() if weight * scale))
