@@ -151,7 +151,7 @@ class TestVersions:
         wanted = requirements()
         named = {
             name_of(line)
-            for extra in ("", "corpus", "eval", "train", "live", "link", "quant")
+            for extra in ("", "corpus", "eval", "train", "live", "link", "serve", "quant")
             for line in wanted[extra]
         }
         provides = packages_distributions()

@@ -24,19 +24,27 @@ example:
 
 
 def add_serve(commands: Any) -> None:
-    parser = add_command(commands, "serve", "serve over the web", _HELP, run_serve, "unused: requests have theirs")
+    parser = add_command(
+        commands, "serve", "serve over the web", _HELP, run_serve, "unused: requests have theirs"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     parser.add_argument("--adapters", type=Path, metavar="DIR",
                         help="personal styles that may be asked for: its folders, by name")  # fmt: skip
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep live sessions there when stopped")
-    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, of those who may use it")
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="keys, one a line, of those who may use it"
+    )
     parser.add_argument("--cors-origin", action="append", default=[], metavar="URL",
                         help="a page from elsewhere that may use it, such as https://example.org")  # fmt: skip
     parser.add_argument("--load", type=float, default=0.7, metavar="FRACTION",
                         help="of real time that all sessions together may take (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--block-frames", type=int, metavar="N", help="6, 12, 24, 36 or 48 (default: the model's)")
-    parser.add_argument("--max-sessions", type=int, default=64, help="at a time, at most (default: %(default)s)")
+    parser.add_argument(
+        "--block-frames", type=int, metavar="N", help="6, 12, 24, 36 or 48 (default: the model's)"
+    )
+    parser.add_argument(
+        "--max-sessions", type=int, default=64, help="at a time, at most (default: %(default)s)"
+    )
     parser.add_argument("--idle-limit", type=float, default=3600, metavar="SECONDS",
                         help="a live session without a control ends (default: %(default)g)")  # fmt: skip
     parser.add_argument("--length-limit", type=float, default=21600, metavar="SECONDS",
@@ -75,7 +83,10 @@ def run_serve(args: argparse.Namespace) -> int:
     def ready() -> None:
         print(f"rtjazz: {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         if not settings.api_keys and host not in ("127.0.0.1", "::1"):
-            print("rtjazz: anybody who reaches this address may use it; --api-key-file asks for a key", file=sys.stderr)
+            print(
+                "rtjazz: anybody who reaches this address may use it; --api-key-file asks for a key",
+                file=sys.stderr,
+            )
         if args.json:
             print(json.dumps({"url": address, "model": str(args.model)}), flush=True)
 
@@ -88,6 +99,8 @@ def _check(args: argparse.Namespace) -> None:
     from .prompts import check_settings
 
     check_settings(block_frames=args.block_frames)
+    if not 0 < args.load <= 0.95:
+        raise Refused(f"--load {args.load:g}: choose more than 0 and at most 0.95 of real time")
     if not 0 <= args.port <= 65535:
         raise Refused(f"--port {args.port}: choose 0 to 65535")
     for option, folder in (("--adapters", args.adapters), ("--state", args.state)):

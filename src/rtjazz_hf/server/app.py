@@ -105,7 +105,9 @@ def load_adapters(pipe: RealTimeJazzPipeline, folder: Path | None) -> None:
         try:
             pipe.load_lora_weights(path, path.name)
         except (ValueError, OSError) as error:
-            log.error("an adapter does not load", extra={"fields": {"adapter": path.name, "reason": str(error)}})
+            log.error(
+                "an adapter does not load", extra={"fields": {"adapter": path.name, "reason": str(error)}}
+            )
     pipe.set_adapters([])  # none, unless it is asked for
 
 
@@ -211,7 +213,9 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
         finally:
             server.sockets -= 1
 
-    @app.get("/v1/models", summary="What there is to play", responses={401: _PROBLEMS[401], 503: _PROBLEMS[503]})
+    @app.get(
+        "/v1/models", summary="What there is to play", responses={401: _PROBLEMS[401], 503: _PROBLEMS[503]}
+    )
     async def models() -> ModelList:
         engine = server.ready()
         pipe, defaults = engine.pipe, engine.pipe.generation_defaults
@@ -257,11 +261,12 @@ async def _encoded(engine: SessionEngine, clip: Clip, first: Any, file_format: s
     encoder, block, sent = ClipEncoder(file_format, clip.samples), first, 0
     try:
         while block is not None:
-            yield await asyncio.to_thread(encoder.encode, block)
+            yield encoder.encode(block)  # milliseconds
             sent += block.shape[1]
             block = await clip.queue.get()
         if sent < clip.samples:  # the listener must not take it for whole: the connection breaks
             raise ConnectionAbortedError(clip.failure or "the clip was not finished")
-        yield await asyncio.to_thread(encoder.finish)
+        yield encoder.finish()
     finally:
         engine.end_clip(clip)
+        encoder.finish()

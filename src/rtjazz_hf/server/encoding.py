@@ -51,10 +51,13 @@ class ClipEncoder:
             self._file.writeframesraw(pcm(audio, "s16"))
         else:
             for start in range(0, audio.shape[1], WRITE_CHUNK):
-                self._file.write(np.ascontiguousarray(audio[:, start : start + WRITE_CHUNK].T.clip(-1.0, 1.0)))
+                self._file.write(
+                    np.ascontiguousarray(audio[:, start : start + WRITE_CHUNK].T.clip(-1.0, 1.0))
+                )
         return self._take()
 
     def finish(self) -> bytes:
+        """The end of the file; nothing, once it has been given."""
         self._file.close()
         return self._take()
 

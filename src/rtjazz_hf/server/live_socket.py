@@ -68,6 +68,8 @@ class LiveConnection:
         try:
             start, seat = await self._open()
             reason = await self._play(seat, start)
+            if seat.ending == "drained":
+                await self._say("drained", resume=seat.resume)
         except _End as end:
             reason = end.args[0]
         except (WebSocketDisconnect, ConnectionError):
@@ -149,7 +151,9 @@ class LiveConnection:
             else:
                 self.last_control = received
                 self.metrics.controls.labels("taken").inc()
-                await self._say("updated", tempo=seat.session.lead_sheet.tempo, key=seat.session.lead_sheet.key)
+                await self._say(
+                    "updated", tempo=seat.session.lead_sheet.tempo, key=seat.session.lead_sheet.key
+                )
             if self.rubbish >= _MAX_RUBBISH:
                 return "rubbish"
             await asyncio.sleep(max(0.0, received + 1.0 / MAX_CONTROLS_PER_SECOND - time.monotonic()))
@@ -163,8 +167,6 @@ class LiveConnection:
                 return "length"
             if now - self.last_control > self.settings.idle_limit:
                 return "idle"
-        if seat.ending == "drained":
-            await self._say("drained", resume=seat.resume)
         return seat.ending
 
     # -- messages ------------------------------------------------------------------------------------------

@@ -32,7 +32,9 @@ class Metrics:
         self.ended = counter("sessions_ended", "Live sessions that ended", "reason")
         self.controls = counter("controls", "Changes of live sessions", "outcome")
         self.blocks = counter("blocks", "Blocks that were made", "kind")
-        self.under_runs = counter("under_runs", "Live blocks that came after the sound before them had run out")
+        self.under_runs = counter(
+            "under_runs", "Live blocks that came after the sound before them had run out"
+        )
         self.dropped = counter("dropped_blocks", "Live blocks that a slow reader did not get")
         self.failures = counter("failures", "Steps of the engine that failed")
         self.step_seconds = Histogram(

@@ -43,7 +43,9 @@ def bind(host: str, port: int) -> socket.socket:
             raise
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OSError(f"port {port} of {host} is not to be had ({reason}); choose another with --port") from error
+        raise OSError(
+            f"port {port} of {host} is not to be had ({reason}); choose another with --port"
+        ) from error
     return sock
 
 

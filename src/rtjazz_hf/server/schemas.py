@@ -37,7 +37,10 @@ class Music(_Message):
     key: str | None = Field(None, max_length=16, examples=["Bb", "Am"])
     mood: str | None = Field(None, max_length=64, examples=["relaxed"])
     instruments: list[Annotated[str, Field(max_length=64)]] | None = Field(
-        None, max_length=32, description='The band; "-piano" leaves the piano out', examples=[["piano", "bass"]]
+        None,
+        max_length=32,
+        description='The band; "-piano" leaves the piano out',
+        examples=[["piano", "bass"]],
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     adapter: AdapterName | AdapterMix | None = Field(
@@ -66,7 +69,8 @@ class Start(Music):
     type: Literal["start"] = "start"
     session: SessionName | None = Field(None, description="A name of one's own; drawn by default")
     resume: SessionName | None = Field(
-        None, description="The token of a session that the server's stop had ended; then nothing else is given"
+        None,
+        description="The token of a session that the server's stop had ended; then nothing else is given",
     )
     encoding: Literal["f32", "s16"] = Field("f32", description="Samples: float32 or int16, little-endian")
 

@@ -236,7 +236,7 @@ class SessionEngine:
             return Unavailable(f"{playing} sessions play, which is the most that this server takes", "full")
         seconds = self._seconds_with(playing + 1, mix)
         # nobody is harmed by a first session that only just keeps up
-        allowed = self.block_seconds * (self.settings.load if playing else 0.95)
+        allowed = self.block_seconds * (self.settings.load if playing else max(self.settings.load, 0.95))
         if seconds < allowed:
             return None
         what = "a session" if not playing else f"one session more beside {playing}"
@@ -288,7 +288,9 @@ class SessionEngine:
             raise ValueError("resume: no session is kept under this token; start a new one") from None
         except ValueError as error:
             log.warning("a kept session does not load", extra={"fields": {"reason": str(error)}})
-            raise ValueError("resume: the session does not load on this server's model; start a new one") from None
+            raise ValueError(
+                "resume: the session does not load on this server's model; start a new one"
+            ) from None
         if session.block_frames != self.block_frames:
             session.update(block_frames=self.block_frames)
         path.unlink(missing_ok=True)  # one listener goes on with it
@@ -319,7 +321,9 @@ class SessionEngine:
                 raise refusal
         options = {name: value for name, value in wishes(request).items() if value is not None}
         seed = options.pop("seed", secrets.randbelow(2**31))
-        written = {name: options.pop(name, None) for name in ("chords", "tempo", "key", "mood", "instruments")}
+        written = {
+            name: options.pop(name, None) for name in ("chords", "tempo", "key", "mood", "instruments")
+        }
         options.setdefault("adapter", {})
         with self._preparing:
             sheet = self.pipe.prepare_lead_sheet(
@@ -332,7 +336,9 @@ class SessionEngine:
         samples = max(1, round(request.duration * SAMPLE_RATE))
         clip = Clip(session, BlockQueue(_CLIP_QUEUE, loop), samples, seed, self._cost(request))
         with self._lock:
-            if (refusal := self._clip_refusal(clip.cost)) is not None:  # others came while this one was prepared
+            if (
+                refusal := self._clip_refusal(clip.cost)
+            ) is not None:  # others came while this one was prepared
                 self.metrics.refused.labels(refusal.reason).inc()
                 raise refusal
             self._clips.append(clip)
@@ -360,7 +366,9 @@ class SessionEngine:
         if len(self._clips) >= self.settings.max_clips:
             return Unavailable(f"{len(self._clips)} clips are being made; try again later", "clips")
         playing = len(self._seats)
-        at_best = self.settings.buffer + self.block_seconds - self.times.predict(playing)  # right after a step
+        at_best = (
+            self.settings.buffer + self.block_seconds - self.times.predict(playing)
+        )  # right after a step
         if playing and at_best < self._clip_needs(playing, cost):
             return Unavailable(f"{playing} live sessions leave no time for a clip; try again later", "busy")
         return None

@@ -56,8 +56,8 @@ class ServerSettings:
     drain_limit: float = 60.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.load <= 0.95:
-            raise ValueError(f"load {self.load:g}: choose more than 0 and at most 0.95 of a block's length")
+        if not self.load > 0:
+            raise ValueError(f"load {self.load:g}: choose more than 0; from 1 on, sessions stutter")
         if not 0.1 <= self.buffer <= 5:
             raise ValueError(f"buffer {self.buffer:g}: choose 0.1 to 5 seconds")
         for name in ("idle_limit", "length_limit", "drain_limit"):

@@ -1,0 +1,111 @@
+"""A server of the real application on the tiny pipeline, at a free port of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the web API (the serve extra)")
+pytest.importorskip("uvicorn")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("websockets")
+
+import httpx2  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+from rtjazz_hf.server.app import create_app  # noqa: E402
+from rtjazz_hf.server.running import bind, make_server  # noqa: E402
+from rtjazz_hf.server.settings import ServerSettings  # noqa: E402
+
+# Whatever this machine is busy with, nobody is refused or sent away, unless a test asks for it.
+PATIENT = {"block_frames": 12, "load": 1e9, "slow_limit": 1e9, "clip_patience": 1e9}
+WAIT = 120.0  # seconds for what happens at once on an idle machine
+
+
+@dataclasses.dataclass
+class Running:
+    """A server that runs."""
+
+    url: str
+    server: object
+    thread: threading.Thread
+
+    @property
+    def engine(self):
+        return self.server.config.app.state.server.engine
+
+    def get(self, path, **options):
+        return httpx2.get(self.url + path, timeout=WAIT, **options)
+
+    def post(self, path="/v1/generate", **options):
+        return httpx2.post(self.url + path, timeout=WAIT, **options)
+
+    def live(self, **options):
+        options = {"open_timeout": WAIT, "close_timeout": 5, "max_size": None, **options}
+        return connect(f"{self.url.replace('http', 'ws')}/v1/live", **options)
+
+    def metric(self, name):
+        """The sum of a metric's values over its labels."""
+        lines = [line for line in self.get("/metrics").text.splitlines() if line.startswith(f"rtjazz_{name}")]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join(WAIT)
+        assert not self.thread.is_alive()
+
+
+@contextmanager
+def running(pipe, send_buffer=None, **settings):
+    def load():
+        if isinstance(pipe, Exception):
+            raise pipe
+        return pipe
+
+    app = create_app(ServerSettings(**{"model": "tiny", **PATIENT, **settings}), load)
+    sock = bind("127.0.0.1", 0)
+    if send_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    server = make_server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    running = Running(f"http://127.0.0.1:{sock.getsockname()[1]}", server, thread)
+    state = app.state.server
+    wait_for(lambda: server.started and (state.engine is not None or "being loaded" not in state.problem))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def wait_for(condition):
+    until = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def say(socket, kind, **fields):
+    socket.send(json.dumps({"type": kind, **fields}))
+
+
+def hear(socket, kind):
+    """The next message of a kind, those before it passed over."""
+    while True:
+        message = socket.recv(timeout=WAIT)
+        if isinstance(message, str) and json.loads(message)["type"] == kind:
+            return json.loads(message)
+
+
+def hear_block(socket):
+    """The next block: what is said of it, and its bytes, which come right after."""
+    described = hear(socket, "block")
+    data = socket.recv(timeout=WAIT)
+    assert isinstance(data, bytes)
+    return described, data

@@ -1,0 +1,58 @@
+"""Admission: by the slow blocks, not by their mean, and by what was measured last."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the web API (the serve extra)")
+
+from rtjazz_hf.server.admission import BlockTimes
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def filled(clock, alone, steps):
+    times = BlockTimes(alone, clock)
+    for sessions, seconds in steps:
+        times.add(sessions, seconds)
+    return times
+
+
+def test_before_anybody_plays(clock):
+    assert BlockTimes(0.2, clock).predict(0) == 0.0
+    assert BlockTimes(0.2, clock).predict(3) == pytest.approx(0.6)
+
+
+def test_slow_blocks_count(clock):
+    steps = [(1, 0.1)] * 18 + [(1, 0.4)] * 2  # a mean of 0.13
+    times = filled(clock, 0.1, steps)
+    assert times.predict(1) == pytest.approx(0.4)
+    assert times.predict(2) == pytest.approx(0.8)
+
+
+def test_what_a_batch_saves_is_seen(clock):
+    times = filled(clock, 0.1, [(1, 0.1)] * 10 + [(2, 0.12)] * 10)
+    assert times.predict(2) == pytest.approx(0.12)
+    assert times.predict(3) == pytest.approx(0.18)
+
+
+def test_more_than_will_play_are_no_measure(clock):
+    times = filled(clock, 0.1, [(4, 0.4)] * 10)
+    assert times.predict(2) == pytest.approx(0.2)
+
+
+def test_old_blocks_are_forgotten(clock):
+    times = filled(clock, 0.1, [(1, 0.45)] * 10)
+    assert times.alone == times.predict(1) == pytest.approx(0.45)
+    clock.now = 60.0
+    assert times.alone == times.predict(1) == pytest.approx(0.1)

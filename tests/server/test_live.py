@@ -1,0 +1,239 @@
+"""Live sessions over a WebSocket: the music is the session's own, controls are taken, nobody holds up the others."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from served import PATIENT, WAIT, hear, hear_block, running, say, wait_for
+from test_clips import KEY
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from rtjazz_hf.server.access import KEY_PROTOCOL
+
+WISH = {"prompt": "swing", "chords": "Dm7 | G7", "tempo": 120, "seed": 5}
+
+
+def ending(socket):
+    """Code and reason of the close frame that comes."""
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            socket.recv(timeout=WAIT)
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+class TestPlaying:
+    @pytest.mark.parametrize(("encoding", "dtype", "step"), [("f32", "<f4", 0.0), ("s16", "<i2", 1 / 32_767)])
+    def test_plays_what_a_session_plays(self, server, tiny_pipeline, encoding, dtype, step):
+        with server.live() as listener:
+            say(listener, "start", encoding=encoding, **WISH)
+            started = hear(listener, "started")
+            assert started["sampling_rate"] == 48_000 and started["channels"] == 2 and started["seed"] == 5
+            assert started["tempo"] == 120 and started["encoding"] == encoding
+            blocks = [hear_block(listener) for _ in range(5)]
+            say(listener, "stop")
+            assert ending(listener) == (1000, "stopped")
+        alone = tiny_pipeline.live(**WISH, block_frames=PATIENT["block_frames"])
+        for index, (described, data) in enumerate(blocks):
+            want = next(alone)
+            heard = np.frombuffer(data, dtype).reshape(-1, 2).T * (step or 1.0)
+            np.testing.assert_allclose(heard, want.audio, rtol=0, atol=step + 1e-4)
+            assert np.abs(heard).max() > 0.01
+            assert described["index"] == index and described["samples"] == heard.shape[1]
+            assert described["start"] == pytest.approx(want.start, abs=1e-5)
+            assert (described["bar"], described["chord"]) == (want.bar, want.chord.symbol)
+            assert described["beat"] == pytest.approx(want.beat, abs=1e-3)
+            assert described["chords"][0] == [0.0, want.chord.symbol]
+            assert {"p50", "p95", "p99", "under_runs"} <= set(described["stats"])
+
+    def test_controls(self, server):
+        with server.live() as listener:
+            say(listener, "start", **WISH)
+            hear_block(listener)
+            say(listener, "update", tempo=200, chords="Am7 | D7", prompt={"swing": 0.5, "bossa nova": 0.5})
+            assert hear(listener, "updated")["tempo"] == 200
+            say(listener, "update", tempo=1000)
+            assert "tempo" in hear(listener, "error")["detail"]
+            say(listener, "update", chords="H7")
+            assert "H7" in hear(listener, "error")["detail"]
+            say(listener, "update", adapter="nobody")
+            assert "'nobody' is not loaded" in hear(listener, "error")["detail"]
+            for _ in range(8):  # those that were on their way come first
+                described, _ = hear_block(listener)
+            assert described["tempo"] == 200 and described["chord"] in ("Am7", "D7")
+
+    def test_several_share_a_batch(self, server):
+        with server.live() as one, server.live() as two:
+            say(one, "start", prompt="swing", seed=1)
+            say(two, "start", prompt="bossa nova", seed=2)
+            heard = [b"".join(hear_block(listener)[1] for _ in range(4)) for listener in (one, two)]
+            assert heard[0] != heard[1]
+            wait_for(lambda: any(count == 2 for _, count, _ in server.engine.times._steps))
+        wait_for(lambda: server.metric("sessions ") == 0 and server.metric("sockets ") == 0)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("{", "JSON"),
+            ("[" * 5000, ""),
+            ("7", ""),
+            ('{"type": "update", "tempo": 100}', "type"),
+            ('{"type": "start"}', "prompt is missing"),
+            ('{"type": "start", "prompt": "swing", "tempo": NaN}', "tempo"),
+            ('{"type": "start", "prompt": "swing", "tempo": 1e999}', "tempo"),
+            ('{"type": "start", "prompt": "swing", "adapter": "../x"}', "adapter"),
+            ('{"type": "start", "prompt": "swing", "adapter": "/etc"}', "adapter"),
+            ('{"type": "start", "prompt": "swing", "chords": "%s"}' % ("C | " * 9000), "bars"),
+            ('{"type": "start", "prompt": "swing", "instruments": ["kazoo"]}', "kazoo"),
+            ('{"type": "start", "prompt": "swing", "session": "../x"}', "session"),
+            ('{"type": "start", "resume": "../x"}', "resume"),
+            ('{"type": "start", "resume": "nothing"}', "resume"),
+            ('{"type": "start", "prompt": "swing", "num_inference_steps": 1000}', "num_inference_steps"),
+        ],
+    )
+    def test_starts(self, server, text, says):
+        with server.live() as listener:
+            listener.send(text)
+            assert says in hear(listener, "error")["detail"]
+            assert ending(listener)[0] == 1008
+
+    def test_rubbish_while_playing(self, server):
+        with server.live() as listener:
+            say(listener, "start", **WISH)
+            hear_block(listener)
+            listener.send(b"\x00\x01")
+            assert "binary" in hear(listener, "error")["detail"]
+            listener.send('{"type": "update", "tempo": NaN}')
+            assert "tempo" in hear(listener, "error")["detail"]
+            listener.send("no JSON")
+            hear(listener, "error")
+            hear_block(listener)  # it plays on
+            for _ in range(20):
+                listener.send(b"\x00")
+            assert ending(listener)[0] == 1008
+
+    def test_large_messages(self, server):
+        with server.live() as listener:
+            listener.send('{"type": "start", "prompt": "%s"}' % ("x" * 1_000_000))
+            assert ending(listener)[0] == 1009
+
+    def test_a_second_controller(self, server):
+        with server.live() as one, server.live() as two:
+            say(one, "start", session="stage", **WISH)
+            hear_block(one)
+            say(two, "start", session="stage", **WISH)
+            assert "session 'stage' has a controller already" in hear(two, "error")["detail"]
+            assert ending(two)[0] == 1008
+            hear_block(one)
+        wait_for(lambda: not server.engine.seats)
+        with server.live() as three:  # the name is free again
+            say(three, "start", session="stage", **WISH)
+            hear_block(three)
+
+    def test_one_that_would_break_real_time(self, tiny_pipeline):
+        with running(tiny_pipeline, load=1e-9) as server, server.live() as one, server.live() as two:
+            server.engine.times.alone = 1e-6  # the first keeps up, whatever this machine is busy with
+            say(one, "start", **WISH)
+            hear_block(one)
+            say(two, "start", **WISH)
+            problem = hear(two, "error")
+            assert "no room for one session more beside 1" in problem["detail"] and problem["retry_after"] > 0
+            assert ending(two)[0] == 1013
+            hear_block(one)
+            assert server.metric('refused_total{reason="busy"}') == 1
+
+    def test_keys_and_pages(self, tiny_pipeline):
+        with running(tiny_pipeline, api_keys=(KEY,)) as server:
+            for options in ({}, {"subprotocols": ["rtjazz", f"{KEY_PROTOCOL}{KEY}x"]}):
+                with pytest.raises(InvalidStatus) as refused:
+                    server.live(**options)
+                assert refused.value.response.status_code == 401
+            with server.live(subprotocols=["rtjazz", KEY_PROTOCOL + KEY]) as listener:
+                assert listener.subprotocol == "rtjazz"
+            key = {"Authorization": f"Bearer {KEY}"}
+            with pytest.raises(InvalidStatus) as refused:
+                server.live(additional_headers=key, origin="https://example.org")
+            assert refused.value.response.status_code == 403
+            with server.live(additional_headers=key, origin=server.url) as listener:
+                say(listener, "start", **WISH)
+                hear_block(listener)
+
+    def test_no_model(self):
+        with running(OSError("there is no such model")) as server, pytest.raises(InvalidStatus) as refused:
+            server.live()
+        assert refused.value.response.status_code == 503
+        assert "there is no such model" in json.loads(refused.value.response.body)["detail"]
+
+
+class TestLimits:
+    def test_silent_listeners(self, tiny_pipeline):
+        with running(tiny_pipeline, start_limit=0.1) as server, server.live() as listener:
+            assert ending(listener)[0] == 1008
+        with running(tiny_pipeline, idle_limit=0.3) as server, server.live() as listener:
+            say(listener, "start", **WISH)
+            assert ending(listener)[0] == 1000
+        with running(tiny_pipeline, length_limit=0.3) as server, server.live() as listener:
+            say(listener, "start", **WISH)
+            assert ending(listener) == (1000, "the longest session that this server plays is over")
+
+    def test_a_listener_that_does_not_read(self, tiny_pipeline):
+        with running(tiny_pipeline, send_buffer=8192, queue=0.5, slow_limit=0.3) as server:
+            slow = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with server.live(sock=slow, max_queue=1) as listener, server.live() as good:
+                say(listener, "start", **WISH)
+                say(good, "start", **WISH)
+                while server.metric("dropped_blocks_total") == 0 or len(server.engine.seats) > 1:
+                    hear_block(good)  # who is not held up
+                assert server.metric('sessions_ended_total{reason="slow"}') == 1
+                hear_block(good)
+
+    def test_one_that_vanishes(self, server):
+        listener = server.live()
+        say(listener, "start", **WISH)
+        hear_block(listener)
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        listener.socket.close()  # without a word
+        wait_for(lambda: not server.engine.seats)
+
+
+class TestDraining:
+    def test_a_session_goes_on_after_a_stop(self, tiny_pipeline, tmp_path):
+        with running(tiny_pipeline, state=tmp_path) as server, server.live() as listener:
+            say(listener, "start", **WISH)
+            heard = [hear_block(listener) for _ in range(3)]
+            server.server.should_exit = True
+            token = None
+            while token is None:  # blocks on their way come first
+                message = listener.recv(timeout=WAIT)
+                if isinstance(message, str) and (described := json.loads(message))["type"] == "block":
+                    heard.append((described, listener.recv(timeout=WAIT)))
+                elif isinstance(message, str) and described["type"] == "drained":
+                    token = described["resume"]
+            assert ending(listener)[0] == 1012
+        end = heard[-1][0]["start"] + heard[-1][0]["samples"] / 48_000
+        with running(tiny_pipeline, state=tmp_path) as server:
+            with server.live() as listener:
+                say(listener, "start", resume=token)
+                described, _ = hear_block(listener)
+                assert described["start"] == pytest.approx(end, abs=1e-4) and described["tempo"] == 120
+            with server.live() as second:  # a token is good for one listener
+                say(second, "start", resume=token)
+                assert "resume" in hear(second, "error")["detail"]
+
+    def test_a_clip_is_finished(self, tiny_pipeline):
+        import httpx2
+
+        with running(tiny_pipeline) as server:
+            request = {"prompt": "swing", "duration": 20}
+            with httpx2.stream("POST", f"{server.url}/v1/generate", json=request, timeout=WAIT) as answer:
+                pieces = answer.iter_bytes()
+                data = next(pieces)
+                server.server.should_exit = True
+                wait_for(lambda: server.engine.draining)
+                data += b"".join(pieces)
+            assert len(data) == 44 + 20 * 48_000 * 4

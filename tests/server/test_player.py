@@ -1,0 +1,65 @@
+"""The player in a browser: a click, and there is music, which can be steered."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from served import WAIT
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser (the dev extra)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--autoplay-policy=no-user-gesture-required", "--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    page.set_default_timeout(WAIT * 1000)
+    page.problems, page.elsewhere = [], []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
+    page.on("request", lambda r: page.elsewhere.append(r.url) if not r.url.startswith(server.url) else None)
+    page.goto(server.url)
+    yield page
+    page.close()
+
+
+def test_plays(page, server):
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360  # a phone's width is enough
+    page.click("#play")
+    page.wait_for_function("rtjazz.blocks > 4 && rtjazz.peak > 0.001 && rtjazz.played > 0 && rtjazz.chord")
+    assert page.text_content("#play") == "Stop" and page.text_content("#chord") not in ("", "–")
+    assert page.text_content("#place").startswith("bar ")
+
+    page.fill("#tempo", "222")
+    page.fill("#chords", "Am7 | D7")
+    page.wait_for_function(
+        "rtjazz.updates > 0 && rtjazz.tempo === 222 && ['Am7', 'D7'].includes(rtjazz.chord)"
+    )
+    page.fill("#prompt-b", "bossa nova")
+    page.fill("#mix", "40")
+    page.wait_for_function("rtjazz.updates > 1")
+    assert page.text_content("#mix-value") == "60 : 40"
+    page.fill("#chords", "H7")
+    page.wait_for_function("rtjazz.errors === 1")
+    assert "H7" in page.text_content("#status")
+
+    state = page.evaluate("rtjazz")
+    assert state["gaps"] >= 0 and state["gapSeconds"] >= 0 and state["firstSound"] > 0
+    page.click("#play")
+    page.wait_for_function("rtjazz.state === 'stopped'")
+    assert page.text_content("#play") == "Play" and page.text_content("#status") == "Stopped"
+    assert [text for text in page.problems if "H7" not in text] == []
+    assert [url for url in page.elsewhere if not url.startswith(("data:", "blob:"))] == []
