@@ -11,8 +11,8 @@ from typing import Any
 from .cli_common import Refused, add_command, choose_device, load_pipeline
 
 _HELP = """\
-Serve clips (POST /v1/generate), live sessions (WebSocket /v1/live) and a player in the browser (/). The OpenAPI document
-is at /openapi.json. As many sessions play as keep up with real time on this machine; the next one is refused.
+Serve clips (POST /v1/generate), live sessions (WebSocket /v1/live) and a player in the browser (/); /openapi.json
+describes it. As many sessions play as keep up with real time on this machine; the next one is refused.
 SIGTERM ends it well: clips are finished, live sessions are kept (--state) and can be resumed.
 
 example:

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the web API (the serve extra)")
 
-from served import running  # noqa: E402
+from served import running
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("websockets")
 
-import httpx2  # noqa: E402
-from websockets.sync.client import connect  # noqa: E402
+import httpx2
+from websockets.sync.client import connect
 
-from rtjazz_hf.server.app import create_app  # noqa: E402
-from rtjazz_hf.server.running import bind, make_server  # noqa: E402
-from rtjazz_hf.server.settings import ServerSettings  # noqa: E402
+from rtjazz_hf.server.app import create_app
+from rtjazz_hf.server.running import bind, make_server
+from rtjazz_hf.server.settings import ServerSettings
 
 # Whatever this machine is busy with, nobody is refused or sent away, unless a test asks for it.
 PATIENT = {"block_frames": 12, "load": 1e9, "slow_limit": 1e9, "clip_patience": 1e9}

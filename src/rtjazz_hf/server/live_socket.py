@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -192,10 +193,9 @@ class LiveConnection:
         await self.websocket.send_text(json.dumps({"type": kind, **fields}))
 
     async def _close(self, reason: str) -> None:
-        try:
+        gone = (RuntimeError, TimeoutError, WebSocketDisconnect, ConnectionError)
+        with contextlib.suppress(*gone):
             await asyncio.wait_for(self.websocket.close(*CLOSINGS[reason]), 2.0)
-        except (RuntimeError, TimeoutError, WebSocketDisconnect, ConnectionError):
-            pass  # it has gone
 
 
 def describe(block: LiveBlock, stats: LiveStats) -> dict[str, Any]:
