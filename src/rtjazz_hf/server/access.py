@@ -29,7 +29,7 @@ _PUBLIC = ("/", "/player/", "/healthz", "/readyz", "/openapi.json")
 # The player's page needs itself and its WebSocket, and nothing from elsewhere.
 _SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
