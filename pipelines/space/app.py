@@ -1,0 +1,306 @@
+"""A Gradio Space: jazz without an end, changed while it plays.
+
+python pipelines/space/app.py    # then open http://127.0.0.1:7860/
+
+Gradio has the controls. The sound goes through a WebSocket to a player of its own (stream.js); README.md says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+
+from rtjazz_hf import RealTimeJazzPipeline, server
+from rtjazz_hf.audio import read_audio
+from rtjazz_hf.cli_common import choose_device, quiet_libraries
+from rtjazz_hf.live import LiveBlock
+from rtjazz_hf.live.outputs import to_pcm
+from rtjazz_hf.live.recording import Recorder
+from rtjazz_hf.music import INSTRUMENTS
+
+HERE = Path(__file__).parent
+PLAYER = Path(server.__file__).parent / "player"  # the worklet that plays blocks without gaps
+
+AHEAD = 0.5  # seconds of sound that are sent before they are heard
+FIRST_BLOCK_FRAMES = 12  # 0.16 s: the first sound comes soon, larger blocks follow
+LONGEST = 600.0  # seconds of a take: the machine is everybody's
+KEPT_TAKES = 8  # recordings on disk, the oldest goes first
+STYLE_SECONDS = 10.0  # of an uploaded clip: more does not tell more
+SHOWN = 6.0  # seconds of the chart that are shown before they are heard
+CHARTS = [
+    ["Dm7 | G7 | Cmaj7 | %"],
+    ["Bb7 | Eb7 | Bb7 | % | Eb7 | Edim7 | Bb7 | G7b9 | Cm7 | F7 | Bb7 G7 | Cm7 F7"],
+    ["Cm7 | F7 | Bbmaj7 | Ebmaj7 | Am7b5 | D7b9 | Gm6 | %"],
+    ["3/4 Gm7 | C7 | Fmaj7 | Dm7"],
+    ["|: Dm7 | % | % | % :| Ebm7 | % | % | % | Dm7 | % | % | %"],
+]
+HEAD = '<script src="/player/stream.js" defer></script>'
+
+
+class Wishes(NamedTuple):
+    """What the page asks for, in the order of its controls."""
+
+    first: str
+    second: str
+    mix: float  # of the second prompt, 0 to 1
+    clip: str | None  # file
+    clip_weight: float  # of the clip, 0 to 1
+    chords: str
+    tempo: float | None
+    instruments: list[str]
+    adapter: str | None
+
+    @property
+    def prompt(self) -> tuple[tuple[Any, float], ...]:
+        """The mix, as the pipeline takes it.
+
+        Raises:
+            ValueError: a file that is no sound. OSError: one that cannot be read.
+        """
+        words = [(self.first.strip(), 1.0 - self.mix), (self.second.strip(), self.mix)]
+        words = [(text, weight) for text, weight in words if text]
+        words = words if len(words) == 2 else [(text, 1.0) for text, _ in words]
+        if self.clip is None:
+            return tuple(words) or (("", 1.0),)  # refused by the pipeline, which says what to do
+        share = self.clip_weight if words else 1.0
+        return *((text, weight * (1.0 - share)) for text, weight in words), (read_style(self.clip), share)
+
+    def played_by(self, pipe: RealTimeJazzPipeline, seed: int) -> dict[str, Any]:
+        """What `pipe.live` and `session.update` are asked for; raises ValueError where that cannot be played."""
+        prompt = self.prompt
+        sheet = pipe.prepare_lead_sheet(
+            prompt, chords=self.chords.strip() or None, tempo=self.tempo, instruments=self.instruments, seeds=[seed]
+        )[0]  # fmt: skip
+        return {"prompt": prompt, "lead_sheet": sheet, "adapter": self.adapter or {}}
+
+
+@lru_cache(maxsize=8)
+def read_style(path: str) -> np.ndarray:
+    """The beginning of an uploaded clip, `(2, samples)` at 48 kHz."""
+    return read_audio(path, duration=STYLE_SECONDS)
+
+
+class Take:
+    """What one listener plays: a live session at the pace of real time, recorded as it is sent."""
+
+    def __init__(self, pipe: RealTimeJazzPipeline, wishes: Wishes, path: Path):
+        seed = secrets.randbelow(2**31)
+        self.pipe, self.path = pipe, path
+        self.session = pipe.live(
+            **wishes.played_by(pipe, seed), seed=seed, first_block_frames=FIRST_BLOCK_FRAMES
+        )
+        self.playing = False
+
+    def change(self, wishes: Wishes) -> None:
+        """Follow other wishes from the next block on; raises ValueError, and plays on as before, where it cannot."""
+        self.session.update(**wishes.played_by(self.pipe, self.session.seed))
+
+    def blocks(self) -> Iterator[LiveBlock]:
+        """The music, never more than `AHEAD` seconds before it is heard, until the take is closed."""
+        self.playing = True
+        try:
+            with self.session, Recorder(self.path) as recorder:
+                for block in self.session:
+                    recorder.write(block.audio)
+                    yield block
+                    if self.session.position >= LONGEST:
+                        break
+                    while not self.session.closed and (left := self.session.seconds_ahead - AHEAD) > 0:
+                        time.sleep(min(left, 0.1))
+        finally:
+            self.playing = False
+
+
+class Studio:
+    """What the buttons of the page do.
+
+    Args:
+        folder: for recordings. seats: takes that may play at a time; the machine must keep up with all of them.
+    """
+
+    def __init__(self, pipe: RealTimeJazzPipeline, folder: Path, seats: int = 2):
+        self.pipe, self.folder, self.seats = pipe, folder, seats
+        self.takes: dict[str, Take] = {}
+
+    def play(self, name: str, *values: Any) -> tuple[str, str]:
+        """End the listener's take and prepare another: its name, which the player asks for, and what to show."""
+        self.stop(name)
+        if sum(take.playing for take in self.takes.values()) >= self.seats:
+            return (
+                "",
+                f"All {self.seats} seats are taken: try again in some minutes, or duplicate this Space.",
+            )
+        name = secrets.token_urlsafe(12)
+        try:
+            take = Take(self.pipe, Wishes(*values), self.folder / f"{name}.flac")
+        except (ValueError, OSError) as error:
+            return "", f"Not played: {error}"
+        self.takes[name] = take
+        over = [each for each, take in self.takes.items() if not take.playing]
+        for old in over[:-KEPT_TAKES]:
+            self.takes.pop(old).path.unlink(missing_ok=True)
+        return name, playing(take)
+
+    def change(self, name: str, *values: Any) -> str:
+        """Have the listener's take follow the controls."""
+        take = self.takes.get(name)
+        if take is None or take.session.closed:
+            return "Press Play."
+        try:
+            take.change(Wishes(*values))
+        except (ValueError, OSError) as error:
+            return f"Not changed, the music plays on: {error}"
+        return playing(take)
+
+    def stop(self, name: str) -> str:
+        if name in self.takes:
+            self.takes[name].session.close()
+        return "Stopped."
+
+    def recording(self, name: str) -> str | None:
+        """The file of what the listener has heard so far."""
+        take = self.takes.get(name)
+        return str(take.path) if take is not None and take.path.exists() else None
+
+
+def playing(take: Take) -> str:
+    sheet = take.session.lead_sheet
+    return (
+        f"{sheet.genre}, {sheet.key}, {sheet.tempo:g} BPM, {', '.join(sheet.instruments)}\n{sheet.to_text()}"
+    )
+
+
+def describe(block: LiveBlock) -> dict[str, Any]:
+    """What the picture shows from a block on: chords and bar lines, in seconds of the take."""
+    sheet = block.lead_sheet
+    beats = sheet.beat_times(block.start, SHOWN)
+    return {
+        "start": block.start,
+        "chords": [(begin, chord.symbol) for begin, _, chord in sheet.chord_segments(block.start, SHOWN)],
+        "bars": [time for time in beats.tolist() if round(sheet.beat_at(time)) % sheet.beats_per_bar == 0],
+    }
+
+
+def build_page(studio: Studio) -> gr.Blocks:
+    with gr.Blocks(title="RealTimeJazz", delete_cache=(3600, 3600)) as page:
+        gr.Markdown(
+            "# RealTimeJazz\nPress Play, and change anything while it plays. "
+            "What you leave empty, the band decides."
+        )
+        take = gr.State("")
+        with gr.Row():
+            play = gr.Button("Play", variant="primary", elem_id="play")
+            stop = gr.Button("Stop")
+            keep = gr.Button("Download the take")
+        gr.HTML('<canvas id="rtjazz-picture" width="1200" height="300" style="width:100%"></canvas>')
+        status = gr.Textbox(label="On the stand", lines=2, interactive=False, elem_id="status")
+        with gr.Row():
+            first = gr.Textbox("medium swing piano trio", label="Prompt")
+            mix = gr.Slider(0, 1, 0, step=0.05, label="Mix: this one … that one", elem_id="mix")
+            second = gr.Textbox("bossa nova, nylon guitar", label="Second prompt")
+        chords = gr.Textbox(
+            label="Chart", lines=2, placeholder="Dm7 | G7 | Cmaj7 | %", elem_id="chords", max_length=4000
+        )
+        charts = gr.Examples(CHARTS, [chords], label="Charts to try")
+        with gr.Row():
+            tempo = gr.Number(None, label="Tempo, 40 to 320", elem_id="tempo")
+            band = gr.Dropdown(
+                [*INSTRUMENTS, *(f"-{name}" for name in INSTRUMENTS)], value=[], multiselect=True,
+                label="Band; -piano leaves the piano to you",
+            )  # fmt: skip
+            styles = [("none", ""), *((name, name) for name in studio.pipe.list_adapters())]
+            adapter = gr.Dropdown(styles, value="", label="Personal style")
+        with gr.Row():
+            clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="A clip to sound like")
+            clip_weight = gr.Slider(0, 1, 0.5, step=0.05, label="How much of it")
+        file = gr.File(label="The take", interactive=False)
+
+        controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter]
+        # A page may begin to sound only in a click, so the player opens its sound before the server answers.
+        play.click(None, js="() => rtjazzStream.open()")
+        play.click(studio.play, [take, *controls], [take, status], show_progress="hidden").then(
+            None, [take], js="(name) => rtjazzStream.play(name)"
+        )
+        stop.click(studio.stop, [take], [status], show_progress="hidden")
+        stop.click(None, js="() => rtjazzStream.stop()")
+        keep.click(studio.recording, [take], [file])
+        typed = [event for box in (first, second, chords, tempo) for event in (box.submit, box.blur)]
+        chosen = [mix.release, clip_weight.release, clip.change, band.change, adapter.change]
+        gr.on(
+            [*typed, *chosen], studio.change, [take, *controls], [status],
+            show_progress="hidden", trigger_mode="always_last",
+        )  # fmt: skip
+        charts.load_input_event.then(studio.change, [take, *controls], [status], show_progress="hidden")
+    return page
+
+
+def build_app(studio: Studio) -> FastAPI:
+    """The page, its player, and the streams of the takes."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.websocket("/takes/{name}")
+    async def stream(websocket: WebSocket, name: str) -> None:
+        await websocket.accept()
+        take = studio.takes.get(name)
+        if take is None or take.playing or take.session.closed:
+            await websocket.close(1008, "this take is over or plays elsewhere: press Play")
+            return
+        blocks = take.blocks()
+        try:
+            async for block in iterate_in_threadpool(blocks):
+                await websocket.send_json(describe(block))
+                await websocket.send_bytes(to_pcm(block.audio, "s16le"))
+            await websocket.close()
+        except WebSocketDisconnect:
+            pass  # the listener has left
+        finally:
+            take.session.close()
+            await run_in_threadpool(blocks.close)
+
+    @app.get("/player/stream.js", include_in_schema=False)
+    def script() -> FileResponse:
+        return FileResponse(HERE / "stream.js", media_type="text/javascript")
+
+    app.mount("/player", StaticFiles(directory=PLAYER))
+    page = build_page(studio).queue(default_concurrency_limit=8)
+    return gr.mount_gradio_app(app, page, path="/", head=HEAD, show_error=True, ssr_mode=False)
+
+
+def load_pipeline(model: str, adapters: list[str]) -> RealTimeJazzPipeline:
+    """The model, and personal styles by the last part of their folder's or repository's name."""
+    pipe = RealTimeJazzPipeline.from_pretrained(model).to(choose_device("auto"))
+    for adapter in adapters:
+        pipe.load_lora_weights(adapter, Path(adapter).name.replace(".", "-"))
+    pipe.set_adapters([])  # none, unless it is asked for
+    return pipe
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO)
+    quiet_libraries()
+    styles = os.environ.get("RTJAZZ_ADAPTERS", "").replace(",", " ").split()
+    pipe = load_pipeline(os.environ.get("RTJAZZ_MODEL", "rtjazz-mini"), styles)
+    seats = int(os.environ.get("RTJAZZ_SEATS", "2" if pipe.device.type == "cpu" else "8"))
+    with tempfile.TemporaryDirectory(prefix="rtjazz-") as folder:
+        app = build_app(Studio(pipe, Path(folder), seats))
+        host, port = os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "7860"))
+        uvicorn.run(app, host=host, port=port, ws_per_message_deflate=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

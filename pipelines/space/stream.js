@@ -1,0 +1,139 @@
+"use strict";
+
+// Plays a take without gaps, and draws its chart and spectrum at the moment that is heard.
+const rtjazzStream = (window.rtjazzStream = (() => {
+  const RATE = 48000, BACK = 8, AHEAD = 4, CHART = 60, LOW = 40, HIGH = 16000; // seconds, pixels, Hz
+  // What can be read from outside: a test, or the console.
+  const seen = { blocks: 0, gaps: 0, played: 0, inHand: 0, firstSound: null, chord: "", closed: "" };
+  let context = null, ready = null, worklet, analyser, bins, socket = null, clicked = 0;
+  let before = 0; // frames that were played before this take
+  let reported = 0; // when `seen.played` was told, by performance.now
+  let chords = [], bars = []; // of the take: [seconds, symbol], seconds
+  let drawn = 0; // seconds of the take up to which the spectrum is drawn
+
+  // In the click: a page may begin to sound only there.
+  function open() {
+    clicked = performance.now();
+    return prepare();
+  }
+
+  async function prepare() {
+    context ??= new AudioContext({ sampleRate: RATE });
+    ready ??= build();
+    await ready;
+    await context.resume();
+  }
+
+  async function build() {
+    await context.audioWorklet.addModule("/player/worklet.js");
+    worklet = new AudioWorkletNode(context, "block-player", { numberOfInputs: 0, outputChannelCount: [2] });
+    analyser = new AnalyserNode(context, { fftSize: 4096, smoothingTimeConstant: 0 });
+    bins = new Float32Array(analyser.frequencyBinCount);
+    worklet.connect(analyser).connect(context.destination);
+    worklet.port.onmessage = ({ data }) => heard(data);
+    requestAnimationFrame(draw);
+  }
+
+  function heard({ played, gaps, inHand }) {
+    Object.assign(seen, { played, gaps, inHand });
+    reported = performance.now();
+    if (seen.firstSound === null && seen.blocks > 0 && played > before) seen.firstSound = reported - clicked;
+  }
+
+  async function play(name) {
+    if (!name) return;
+    await prepare();
+    stop();
+    Object.assign(seen, { blocks: 0, firstSound: null, closed: "" });
+    before = seen.played;
+    chords = [];
+    bars = [];
+    drawn = 0;
+    const address = new URL(`/takes/${name}`, location.href);
+    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    socket = new WebSocket(address);
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => (typeof data === "string" ? follow(JSON.parse(data)) : sound(data));
+    socket.onclose = ({ reason }) => (seen.closed = reason || "closed");
+  }
+
+  function stop() {
+    if (socket !== null) socket.close();
+    socket = null;
+    if (worklet !== undefined) worklet.port.postMessage("reset");
+  }
+
+  function follow({ start, chords: coming, bars: lines }) {
+    // what comes from here on takes the place of what was expected
+    chords = [...chords.filter(([at]) => at < start && at > start - 2 * BACK), ...coming];
+    bars = [...bars.filter((at) => at < start && at > start - 2 * BACK), ...lines];
+  }
+
+  function sound(data) {
+    const samples = Float32Array.from(new Int16Array(data), (value) => value / 32767);
+    seen.blocks += 1;
+    worklet.port.postMessage(samples, [samples.buffer]);
+  }
+
+  function draw() {
+    requestAnimationFrame(draw);
+    const canvas = document.getElementById("rtjazz-picture");
+    if (canvas === null) return;
+    const picture = canvas.getContext("2d"), { width, height } = canvas;
+    const scale = width / (BACK + AHEAD), now = Math.round(BACK * scale); // pixels a second; where it is heard
+    const sounding = seen.blocks > 0 && seen.inHand > 0;
+    const late = sounding ? Math.min(0.2, (performance.now() - reported) / 1000) : 0;
+    const seconds = (seen.played - before) / RATE + late;
+    const step = Math.floor((seconds - drawn) * scale);
+    if (step > 0 && step < now) {
+      picture.drawImage(canvas, step, CHART, now - step, height - CHART, 0, CHART, now - step, height - CHART);
+      spectrum(picture, now - step, step, height);
+    }
+    if (step !== 0) drawn = step > 0 && step < now ? drawn + step / scale : seconds;
+    picture.fillStyle = "#222";
+    picture.fillRect(0, 0, width, CHART);
+    picture.fillRect(now, CHART, width - now, height - CHART);
+    chart(picture, seconds, scale, now, width, height);
+  }
+
+  function spectrum(picture, x, step, height) {
+    analyser.getFloatFrequencyData(bins);
+    for (let y = CHART; y < height; y += 2) {
+      const hz = HIGH * (LOW / HIGH) ** ((y - CHART) / (height - CHART));
+      const level = (bins[Math.round((hz * analyser.fftSize) / RATE)] + 100) / 80; // of -100 to -20 dB
+      const heat = Math.max(0, Math.min(1, Number.isFinite(level) ? level : 0));
+      picture.fillStyle = `hsl(${280 - 230 * heat} 90% ${5 + 60 * heat}%)`;
+      picture.fillRect(x, y, step, 2);
+    }
+  }
+
+  function chart(picture, seconds, scale, now, width, height) {
+    const place = (at) => now + (at - seconds) * scale;
+    picture.strokeStyle = "#888";
+    picture.beginPath();
+    for (const at of bars) {
+      picture.moveTo(place(at), 0);
+      picture.lineTo(place(at), CHART);
+    }
+    picture.stroke();
+    picture.font = "bold 20px sans-serif";
+    seen.chord = "";
+    chords.forEach(([at, symbol], index) => {
+      const end = index + 1 < chords.length ? chords[index + 1][0] : at + BACK;
+      const sounds = at <= seconds && seconds < end;
+      if (sounds) seen.chord = symbol;
+      // a chord that began out of sight, or a block ago, keeps its name
+      if (index === 0 || chords[index - 1][1] !== symbol || place(chords[index - 1][0]) < 0) {
+        picture.fillStyle = sounds ? "#ffd54a" : "#eee";
+        picture.fillText(symbol, Math.max(4, place(at) + 6), CHART / 2 + 7);
+      }
+    });
+    picture.strokeStyle = "#ffd54a";
+    picture.beginPath();
+    picture.moveTo(now, 0);
+    picture.lineTo(now, height);
+    picture.stroke();
+  }
+
+  return { open, play, stop, seen };
+})());

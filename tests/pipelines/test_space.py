@@ -1,0 +1,214 @@
+"""The Gradio Space: its page, its streams, and what its controls do to a take."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rtjazz_hf.audio import write_audio
+
+pytest.importorskip("gradio", reason="needs gradio: pip install 'rtjazz-hf[space]'")
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "pipelines" / "space"
+
+
+@pytest.fixture(scope="module")
+def space():
+    spec = importlib.util.spec_from_file_location("space_app", FOLDER / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.AHEAD = 60.0  # tests do not wait for listeners
+    return module
+
+
+@pytest.fixture
+def studio(space, tiny_pipeline, tmp_path):
+    studio = space.Studio(tiny_pipeline, tmp_path, seats=1)
+    yield studio
+    for name in studio.takes:
+        studio.stop(name)
+
+
+def values(space, **given):
+    """What the page's controls hold, in their order."""
+    plain = {"first": "medium swing piano trio", "second": "bossa nova", "mix": 0.0, "clip": None, "clip_weight": 0.5,
+             "chords": "", "tempo": None, "instruments": [], "adapter": ""}  # fmt: skip
+    return space.Wishes(**{**plain, **given})
+
+
+def begin(space, studio, **given):
+    """A take that plays: its name, the take, and its blocks."""
+    name, _ = studio.play("", *values(space, **given))
+    take = studio.takes[name]
+    return name, take, take.blocks()
+
+
+class TestPage:
+    def test_it_has_the_controls(self, space, studio):
+        config = space.build_page(studio).get_config_file()
+        labels = {part["props"].get("label") or part["props"].get("value") for part in config["components"]}
+        assert {
+            "Play", "Stop", "Download the take", "Prompt", "Second prompt", "Chart", "Personal style",
+            "A clip to sound like", "The take",
+        } <= {label for label in labels if isinstance(label, str)}  # fmt: skip
+
+    def test_it_is_served_with_its_player(self, space, studio):
+        from fastapi.testclient import TestClient
+
+        with TestClient(space.build_app(studio)) as client:
+            assert "/player/stream.js" in client.get("/").text
+            assert "rtjazzStream" in client.get("/player/stream.js").text
+            assert "registerProcessor" in client.get("/player/worklet.js").text
+
+    def test_charts_to_try_parse(self, space):
+        from rtjazz_hf.music import parse_chart
+
+        for (chart,) in space.CHARTS:
+            assert parse_chart(chart).bars
+
+
+class TestStream:
+    def test_download_is_what_was_streamed(self, space, studio):
+        from fastapi.testclient import TestClient
+
+        name, status = studio.play("", *values(space, tempo=200.0))
+        assert "200 BPM" in status
+        parts, described = [], []
+        with (
+            TestClient(space.build_app(studio)) as client,
+            client.websocket_connect(f"/takes/{name}") as socket,
+        ):
+            for _ in range(5):
+                described.append(socket.receive_json())
+                parts.append(np.frombuffer(socket.receive_bytes(), "<i2").reshape(-1, 2))
+            studio.stop(name)
+            while (message := socket.receive())["type"] != "websocket.close":  # what was on its way
+                if message.get("bytes"):
+                    parts.append(np.frombuffer(message["bytes"], "<i2").reshape(-1, 2))
+        kept, rate = soundfile.read(studio.recording(name), dtype="int16")
+        assert rate == 48_000
+        np.testing.assert_array_equal(kept, np.concatenate(parts))
+        starts = np.cumsum([0] + [len(part) for part in parts[:4]]) / 48_000
+        np.testing.assert_allclose([each["start"] for each in described], starts, atol=1e-6)
+        assert len(parts[0]) < len(parts[-1])  # the first block is a short one
+
+    def test_a_take_has_one_listener(self, space, studio):
+        from fastapi.testclient import TestClient
+        from starlette.websockets import WebSocketDisconnect
+
+        name, _, blocks = begin(space, studio)
+        next(blocks)
+        with TestClient(space.build_app(studio)) as client:
+            for other in (name, "unknown"):
+                with (
+                    client.websocket_connect(f"/takes/{other}") as socket,
+                    pytest.raises(WebSocketDisconnect),
+                ):
+                    socket.receive_json()
+        assert next(blocks).audio.shape[1] > 0
+        blocks.close()
+
+    def test_picture_has_chords_and_bar_lines_of_the_take(self, space, studio):
+        *_, blocks = begin(space, studio, chords="Dm7 | G7", tempo=120.0)
+        next(blocks)
+        block = next(blocks)
+        shown = space.describe(block)
+        times, symbols = zip(*shown["chords"])
+        assert times[0] == pytest.approx(block.start) and symbols[:2] == ("Dm7", "G7")
+        np.testing.assert_allclose(np.diff(shown["bars"]), 2.0)
+        np.testing.assert_allclose(times[1:3], shown["bars"][:2])  # a chord a bar
+        blocks.close()
+
+
+class TestControls:
+    def test_a_change_reaches_the_session(self, space, studio):
+        name, take, blocks = begin(space, studio, tempo=120.0)
+        assert next(blocks).tempo == 120.0
+        status = studio.change(
+            name, *values(space, tempo=180.0, mix=0.5, chords="Am7 | D7", instruments=["guitar", "bass"])
+        )
+        block = next(blocks)
+        assert block.tempo == 180.0 and block.chord.symbol == "Am7"
+        assert set(block.lead_sheet.instruments) == {"guitar", "bass"} and "180 BPM" in status
+        assert dict(take.session._plan.asked["prompt"]) == {"medium swing piano trio": 0.5, "bossa nova": 0.5}
+        studio.change(name, *values(space))  # what is emptied is the band's again
+        assert next(blocks).lead_sheet.to_text() != block.lead_sheet.to_text()
+        blocks.close()
+
+    def test_a_bad_chart_is_told_and_the_music_plays_on(self, space, studio):
+        name, _, blocks = begin(space, studio, chords="Dm7 | G7")
+        first = next(blocks)
+        status = studio.change(name, *values(space, chords="Dm7 | Hello7"))
+        assert "plays on" in status and "bar 2" in status and "Hello7" in status
+        block = next(blocks)
+        assert block.start == pytest.approx(first.duration) and block.lead_sheet == first.lead_sheet
+        blocks.close()
+        assert studio.play("", *values(space, chords="Hello7"))[0] == ""
+
+    def test_a_clip_is_a_style(self, space, studio, tmp_path):
+        clip, text = tmp_path / "clip.wav", tmp_path / "text.wav"
+        rng = np.random.default_rng(0)
+        write_audio(clip, 0.1 * rng.standard_normal((2, 48_000)).astype(np.float32))
+        text.write_text("no sound")
+        name, take, blocks = begin(space, studio)
+        before = take.session._plan.style
+        assert "BPM" in studio.change(name, *values(space, clip=str(clip), clip_weight=0.75))
+        assert not np.allclose(take.session._plan.style, before)
+        assert "Not changed" in studio.change(name, *values(space, clip=str(text)))
+        next(blocks)
+        blocks.close()
+        alone = values(space, first=" ", second="", clip=str(clip)).prompt
+        assert [weight for _, weight in alone] == [1.0]
+
+    def test_an_empty_prompt_is_told(self, space, studio):
+        assert "prompt is empty" in studio.play("", *values(space, first="", second=""))[1]
+
+    def test_seats_are_limited_and_free_again(self, space, studio):
+        name, _, blocks = begin(space, studio)
+        next(blocks)
+        assert "seats are taken" in studio.play("", *values(space))[1]
+        blocks.close()
+        another, _ = studio.play(name, *values(space))
+        assert another not in ("", name)
+        assert studio.change(name, *values(space)) == "Press Play."
+
+    def test_old_recordings_go(self, space, studio, monkeypatch):
+        monkeypatch.setattr(space, "KEPT_TAKES", 1)
+        name, take, blocks = begin(space, studio)
+        next(blocks)
+        blocks.close()
+        assert take.path.exists()
+        studio.play("", *values(space))
+        assert not take.path.exists() and studio.recording(name) is None
+
+
+class TestFiles:
+    def test_front_matter_is_a_space_s(self):
+        yaml = pytest.importorskip("yaml")
+        from packaging.requirements import Requirement
+
+        text = (FOLDER / "README.md").read_text(encoding="utf-8")
+        card = yaml.safe_load(text.split("---")[1])
+        assert card["sdk"] == "gradio" and (FOLDER / card["app_file"]).is_file()
+        assert len(card["short_description"]) <= 60
+        setup = configparser.ConfigParser()
+        setup.read(ROOT / "setup.cfg", encoding="utf-8")
+        wanted = [Requirement(line) for line in setup["options.extras_require"]["space"].split("\n")[1:]]
+        gradio = next(requirement for requirement in wanted if requirement.name == "gradio")
+        assert gradio.specifier.contains(card["sdk_version"])
+        requirements = (FOLDER / "requirements.txt").read_text(encoding="utf-8")
+        assert "rtjazz-hf[space]" in re.findall(r"^[^-#].*$", requirements, re.MULTILINE)
+
+    def test_readme_names_the_variables(self):
+        source = (FOLDER / "app.py").read_text(encoding="utf-8")
+        named = set(re.findall(r'environ\.get\("(\w+)"', source))
+        text = (FOLDER / "README.md").read_text(encoding="utf-8")
+        table = " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))
+        assert set(re.findall(r"`(\w+)`", table)) == named
