@@ -26,7 +26,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from rtjazz_hf import RealTimeJazzPipeline, server
-from rtjazz_hf.audio import read_audio
+from rtjazz_hf.audio import AUDIO_CHANNELS, read_audio
 from rtjazz_hf.cli_common import choose_device, quiet_libraries
 from rtjazz_hf.live import LiveBlock
 from rtjazz_hf.live.outputs import to_pcm
@@ -110,14 +110,16 @@ class Take:
         """Follow other wishes from the next block on; raises ValueError, and plays on as before, where it cannot."""
         self.session.update(**wishes.played_by(self.pipe, self.session.seed))
 
-    def blocks(self) -> Iterator[LiveBlock]:
-        """The music, never more than `AHEAD` seconds before it is heard, until the take is closed."""
+    def blocks(self) -> Iterator[tuple[LiveBlock, bytes]]:
+        """The music and its PCM (16 bits, interleaved), `AHEAD` seconds before it is heard, until it is closed."""
         self.playing = True
         try:
             with self.session, Recorder(self.path) as recorder:
                 for block in self.session:
-                    recorder.write(block.audio)
-                    yield block
+                    pcm = to_pcm(block.audio, "s16le")
+                    sent = np.frombuffer(pcm, "<i2").reshape(-1, AUDIO_CHANNELS).T
+                    recorder.write(sent / np.float32(32768))  # to the bit what is sent
+                    yield block, pcm
                     if self.session.position >= LONGEST:
                         break
                     while not self.session.closed and (left := self.session.seconds_ahead - AHEAD) > 0:
@@ -262,9 +264,9 @@ def build_app(studio: Studio) -> FastAPI:
             return
         blocks = take.blocks()
         try:
-            async for block in iterate_in_threadpool(blocks):
+            async for block, pcm in iterate_in_threadpool(blocks):
                 await websocket.send_json(describe(block))
-                await websocket.send_bytes(to_pcm(block.audio, "s16le"))
+                await websocket.send_bytes(pcm)
             await websocket.close()
         except WebSocketDisconnect:
             pass  # the listener has left

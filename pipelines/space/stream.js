@@ -70,7 +70,7 @@ const rtjazzStream = (window.rtjazzStream = (() => {
   }
 
   function sound(data) {
-    const samples = Float32Array.from(new Int16Array(data), (value) => value / 32767);
+    const samples = Float32Array.from(new Int16Array(data), (value) => value / 32768);
     seen.blocks += 1;
     worklet.port.postMessage(samples, [samples.buffer]);
   }

@@ -47,7 +47,7 @@ def begin(space, studio, **given):
     """A take that plays: its name, the take, and its blocks."""
     name, _ = studio.play("", *values(space, **given))
     take = studio.takes[name]
-    return name, take, take.blocks()
+    return name, take, (block for block, _ in take.blocks())
 
 
 class TestPage:
