@@ -177,7 +177,8 @@ class TestBuild:
         with subprocess.Popen([venv / "bin" / entry[0], *entry[1:]], cwd=tmp_path, env=environment) as server:
             try:
                 assert self._answers(f"http://127.0.0.1:{port}/healthz")
-                assert self._answers(f"http://127.0.0.1:{port}/readyz")  # the model is in the image
+                assert self._answers(f"http://127.0.0.1:{port}/readyz")  # the model is in the image,
+                assert self._answers(f"http://127.0.0.1:{port}/player/player.js")  # and so is the player
             finally:
                 server.send_signal(signal.SIGTERM)
             assert server.wait(timeout=60) == 0
