@@ -61,7 +61,7 @@ class Wishes(NamedTuple):
     clip: str | None  # file
     clip_weight: float  # of the clip, 0 to 1
     chords: str
-    tempo: float | None
+    tempo: float | None  # 0 as well is the band's own: Gradio's empty box
     instruments: list[str]
     adapter: str | None
 
@@ -84,7 +84,8 @@ class Wishes(NamedTuple):
         """What `pipe.live` and `session.update` are asked for; raises ValueError where that cannot be played."""
         prompt = self.prompt
         sheet = pipe.prepare_lead_sheet(
-            prompt, chords=self.chords.strip() or None, tempo=self.tempo, instruments=self.instruments, seeds=[seed]
+            prompt, chords=self.chords.strip() or None, tempo=self.tempo or None, instruments=self.instruments,
+            seeds=[seed],
         )[0]  # fmt: skip
         return {"prompt": prompt, "lead_sheet": sheet, "adapter": self.adapter or {}}
 
@@ -204,7 +205,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             "# RealTimeJazz\nPress Play, and change anything while it plays. "
             "What you leave empty, the band decides."
         )
-        take = gr.State("")
+        take = gr.Textbox(visible="hidden")  # the name; a gr.State never reaches the player
         with gr.Row():
             play = gr.Button("Play", variant="primary", elem_id="play")
             stop = gr.Button("Stop")
