@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network; pushing: tests/hub_stub.py
@@ -26,3 +27,18 @@ def tiny_folder(tiny_pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "pipeline"
     tiny_pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")  # while it is open, asyncio.run cannot be called in its thread
+def browser():
+    """A Chromium that may make sound."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser (the dev extra)")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--autoplay-policy=no-user-gesture-required", "--no-sandbox"]
+        )
+        yield browser
+        browser.close()

@@ -208,8 +208,8 @@ def build_page(studio: Studio) -> gr.Blocks:
         take = gr.Textbox(visible="hidden")  # the name; a gr.State never reaches the player
         with gr.Row():
             play = gr.Button("Play", variant="primary", elem_id="play")
-            stop = gr.Button("Stop")
-            keep = gr.Button("Download the take")
+            stop = gr.Button("Stop", elem_id="stop")
+            keep = gr.Button("Download the take", elem_id="keep")
         gr.HTML('<canvas id="rtjazz-picture" width="1200" height="300" style="width:100%"></canvas>')
         status = gr.Textbox(label="On the stand", lines=2, interactive=False, elem_id="status")
         with gr.Row():
@@ -231,7 +231,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         with gr.Row():
             clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="A clip to sound like")
             clip_weight = gr.Slider(0, 1, 0.5, step=0.05, label="How much of it")
-        file = gr.File(label="The take", interactive=False)
+        file = gr.File(label="The take", interactive=False, elem_id="file")
 
         controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter]
         # A page may begin to sound only in a click, so the player opens its sound before the server answers.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import importlib.util
 import re
+import socket
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,11 @@ from rtjazz_hf.audio import write_audio
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'rtjazz-hf[space]'")
 
+import uvicorn
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pipelines" / "space"
+WAIT = 120.0  # seconds for what happens at once on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,18 @@ def begin(space, studio, **given):
     name, _ = studio.play("", *values(space, **given))
     take = studio.takes[name]
     return name, take, (block for block, _ in take.blocks())
+
+
+@contextlib.contextmanager
+def served(app):
+    """The address of the application, at a free port of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(WAIT)
 
 
 class TestPage:
@@ -187,6 +205,32 @@ class TestControls:
         assert take.path.exists()
         studio.play("", *values(space))
         assert not take.path.exists() and studio.recording(name) is None
+
+
+class TestBrowser:
+    def test_plays_and_follows(self, space, studio, browser):
+        with served(space.build_app(studio)) as url:
+            page = browser.new_page()
+            page.set_default_timeout(WAIT * 1000)
+            problems: list[str] = []
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.goto(url)
+            page.click("#play")
+            page.wait_for_function("rtjazzStream.seen.blocks > 4 && rtjazzStream.seen.firstSound > 0")
+            page.fill("#chords textarea", "Ebm7 | Ab7")
+            page.press("#chords textarea", "Tab")
+            page.wait_for_function("['Ebm7', 'Ab7'].includes(rtjazzStream.seen.chord)")
+            page.fill("#chords textarea", "Hello7")
+            page.press("#chords textarea", "Tab")
+            page.wait_for_function("document.querySelector('#status textarea').value.includes('plays on')")
+            blocks = page.evaluate("rtjazzStream.seen.blocks")
+            page.wait_for_function(f"rtjazzStream.seen.blocks > {blocks}")
+            page.click("#keep")
+            page.wait_for_selector("#file a[download]")
+            page.click("#stop")
+            page.wait_for_function("rtjazzStream.seen.inHand === 0")
+            assert problems == []
+            page.close()
 
 
 class TestFiles:

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from served import WAIT, wait_for
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="drives the browser (the dev extra)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium (Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--autoplay-policy=no-user-gesture-required", "--no-sandbox"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
