@@ -221,7 +221,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         )
         charts = gr.Examples(CHARTS, [chords], label="Charts to try")
         with gr.Row():
-            tempo = gr.Number(None, label="Tempo, 40 to 320", elem_id="tempo")
+            tempo = gr.Number(None, label="Tempo, 40 to 320; 0: the band's own", elem_id="tempo")
             band = gr.Dropdown(
                 [*INSTRUMENTS, *(f"-{name}" for name in INSTRUMENTS)], value=[], multiselect=True,
                 label="Band; -piano leaves the piano to you",
@@ -290,6 +290,8 @@ def load_pipeline(model: str, adapters: list[str]) -> RealTimeJazzPipeline:
     for adapter in adapters:
         pipe.load_lora_weights(adapter, Path(adapter).name.replace(".", "-"))
     pipe.set_adapters([])  # none, unless it is asked for
+    with pipe.live("swing", first_block_frames=FIRST_BLOCK_FRAMES) as session:
+        next(session)  # so that the first listener does not wait for what a first block costs
     return pipe
 
 

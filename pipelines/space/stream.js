@@ -117,16 +117,16 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     }
     picture.stroke();
     picture.font = "bold 20px sans-serif";
+    const runs = chords.filter(([, symbol], index) => index === 0 || chords[index - 1][1] !== symbol);
     seen.chord = "";
-    chords.forEach(([at, symbol], index) => {
-      const end = index + 1 < chords.length ? chords[index + 1][0] : at + BACK;
+    runs.forEach(([at, symbol], index) => {
+      const end = index + 1 < runs.length ? runs[index + 1][0] : Infinity;
       const sounds = at <= seconds && seconds < end;
       if (sounds) seen.chord = symbol;
-      // a chord that began out of sight, or a block ago, keeps its name
-      if (index === 0 || chords[index - 1][1] !== symbol || place(chords[index - 1][0]) < 0) {
-        picture.fillStyle = sounds ? "#ffd54a" : "#eee";
-        picture.fillText(symbol, Math.max(4, place(at) + 6), CHART / 2 + 7);
-      }
+      const x = Math.max(4, place(at) + 6); // one that began out of sight keeps its name
+      if (place(end) - x < picture.measureText(symbol).width) return; // no room
+      picture.fillStyle = sounds ? "#ffd54a" : "#eee";
+      picture.fillText(symbol, x, CHART / 2 + 7);
     });
     picture.strokeStyle = "#ffd54a";
     picture.beginPath();
