@@ -208,7 +208,8 @@ class TestControls:
 
 
 class TestBrowser:
-    def test_plays_and_follows(self, space, studio, browser):
+    def test_plays_and_follows(self, space, studio, browser, monkeypatch):
+        monkeypatch.setattr(space, "AHEAD", 0.5)  # a listener hears in real time
         with served(space.build_app(studio)) as url:
             page = browser.new_page()
             page.set_default_timeout(WAIT * 1000)
