@@ -143,7 +143,7 @@ class Studio:
     def play(self, name: str, *values: Any) -> tuple[str, str]:
         """End the listener's take and prepare another: its name, which the player asks for, and what to show."""
         self.stop(name)
-        if sum(take.playing for take in self.takes.values()) >= self.seats:
+        if sum(take.playing and not take.session.closed for take in self.takes.values()) >= self.seats:
             return (
                 "",
                 f"All {self.seats} seats are taken: try again in some minutes, or duplicate this Space.",

@@ -192,10 +192,10 @@ class TestControls:
         name, _, blocks = begin(space, studio)
         next(blocks)
         assert "seats are taken" in studio.play("", *values(space))[1]
-        blocks.close()
-        another, _ = studio.play(name, *values(space))
+        another, _ = studio.play(name, *values(space))  # one's own seat is free at once
         assert another not in ("", name)
         assert studio.change(name, *values(space)) == "Press Play."
+        blocks.close()
 
     def test_old_recordings_go(self, space, studio, monkeypatch):
         monkeypatch.setattr(space, "KEPT_TAKES", 1)
