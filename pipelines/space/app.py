@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 PLAYER = Path(server.__file__).parent / "player"  # the worklet that plays blocks without gaps
 
 AHEAD = 0.5  # seconds of sound that are sent before they are heard
-FIRST_BLOCK_FRAMES = 12  # 0.16 s: the first sound comes soon, larger blocks follow
+FIRST_BLOCK_FRAMES = 24  # 0.32 s: the least that the player begins with (0.25 s), so that one block is enough
 LONGEST = 600.0  # seconds of a take: the machine is everybody's
 KEPT_TAKES = 8  # recordings on disk, the oldest goes first
 STYLE_SECONDS = 10.0  # of an uploaded clip: more does not tell more
