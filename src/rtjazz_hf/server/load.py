@@ -1,0 +1,255 @@
+"""Listeners by the dozen, good ones and rude ones, for a server that runs: how it keeps up, and what they leave behind.
+
+rtjazz serve &
+python -m rtjazz_hf.server.load --sessions 4 --minutes 2
+python -m rtjazz_hf.server.load --rude 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from .access import read_api_keys
+
+_PATIENCE = 0.25  # seconds of sound that a listener has in hand before it begins to play, as the player does
+_LEFT_BEHIND = ("sessions", "sockets", "clips", "tasks")
+_SETTLE = 10.0  # seconds for the server to notice that the rude ones have gone
+_AT_ONCE = 16  # rude ones
+_PROMPTS = (
+    "medium swing piano trio",
+    "bossa nova, nylon guitar",
+    "fast bebop sax quartet",
+    "slow ballad, trumpet",
+)
+
+
+@dataclass
+class Heard:
+    """What one listener heard. Times are in seconds."""
+
+    blocks: list[float] = field(default_factory=list)  # that the server took to make them
+    gaps: int = 0
+    gap_seconds: float = 0.0
+    seconds: float = 0.0
+    first: float | None = None  # from the connection to the first sound in hand
+    refused: str | None = None
+
+    def summary(self) -> dict[str, Any]:
+        blocks = self.blocks or [float("nan")]
+        p50, p95, p99 = (round(float(np.percentile(blocks, q)), 4) for q in (50, 95, 99))
+        return {
+            "blocks": len(self.blocks), "seconds": round(self.seconds, 2), "p50": p50, "p95": p95, "p99": p99,
+            "gaps": self.gaps, "gap_seconds": round(self.gap_seconds, 3), "first_sound": self.first,
+            "refused": self.refused,
+        }  # fmt: skip
+
+
+class Target:
+    """A server, by its address and key."""
+
+    def __init__(self, url: str, key: str | None = None):
+        self.url = url.rstrip("/")
+        self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    def live(self, **options: Any) -> connect:
+        address = f"ws{self.url.removeprefix('http')}/v1/live"
+        options = {"max_size": None, "open_timeout": 30, "close_timeout": 2, **options}
+        return connect(address, additional_headers=self.headers, **options)
+
+    def metrics(self) -> dict[str, float]:
+        """Gauges of the server that tell what is left behind, and its memory in bytes."""
+        request = urllib.request.Request(f"{self.url}/metrics", headers=self.headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        values = dict(line.split(" ", 1) for line in lines if line and line[0] != "#" and "{" not in line)
+        found = {name: float(values[f"rtjazz_{name}"]) for name in _LEFT_BEHIND}
+        return {**found, "memory": float(values.get("process_resident_memory_bytes", "nan"))}
+
+
+async def listen(
+    target: Target, seconds: float, start: dict[str, Any], until: asyncio.Event | None = None
+) -> Heard:
+    """Play a session for so long (or `until`), by a clock of one's own, and note what a listener would."""
+    heard, began = Heard(), time.monotonic()
+    in_hand, ends = 0.0, None  # sound that waits for the player to begin; when what it has runs out
+    try:
+        async with target.live() as socket:
+            await socket.send(json.dumps({"type": "start", "encoding": "s16", **start}))
+            described: dict[str, Any] = {}
+            while time.monotonic() - began < seconds and not (until and until.is_set()):
+                message = await asyncio.wait_for(socket.recv(), 60)
+                if isinstance(message, str):
+                    described = json.loads(message)
+                    if described["type"] == "error":
+                        heard.refused = described["detail"]
+                    continue
+                now, length = time.monotonic(), described["samples"] / 48_000
+                heard.blocks.append(described["stats"]["block_seconds"])
+                heard.seconds += length
+                if heard.first is None:
+                    heard.first = round(now - began, 3)
+                if ends is not None and now > ends:
+                    heard.gaps += 1
+                    heard.gap_seconds += now - ends
+                    ends, in_hand = None, 0.0
+                in_hand += length
+                if ends is not None:
+                    ends += length
+                elif in_hand >= _PATIENCE:
+                    ends = now + in_hand
+            await socket.send('{"type": "stop"}')
+    except (OSError, TimeoutError, WebSocketException) as error:
+        heard.refused = heard.refused or str(error) or type(error).__name__
+    return heard
+
+
+# -- rude ones ---------------------------------------------------------------------------------------------------
+async def _rubbish(socket: ClientConnection, rng: random.Random) -> None:
+    for _ in range(30):
+        await socket.send(
+            rng.choice([b"\x00" * 100, "{", "[]", "null", '{"type": "start", "tempo": NaN}', "x" * 5000])
+        )
+        await asyncio.sleep(0.02)
+
+
+async def _rubbish_later(socket: ClientConnection, rng: random.Random) -> None:
+    await _start(socket)
+    await _rubbish(socket, rng)
+
+
+async def _too_large(socket: ClientConnection, rng: random.Random) -> None:
+    await socket.send('{"type": "start", "prompt": "' + "x" * 1_000_000 + '"}')
+    await socket.recv()
+
+
+async def _silent(socket: ClientConnection, rng: random.Random) -> None:
+    await asyncio.sleep(2)
+
+
+async def _vanish(socket: ClientConnection, rng: random.Random) -> None:
+    await _start(socket)
+    await asyncio.sleep(rng.random())
+    socket.transport.abort()
+
+
+async def _read_slowly(socket: ClientConnection, rng: random.Random) -> None:
+    await _start(socket)
+    socket.transport.pause_reading()
+    await asyncio.sleep(5)
+    socket.transport.abort()
+
+
+async def _update_madly(socket: ClientConnection, rng: random.Random) -> None:
+    await _start(socket)
+    for tempo in range(60, 160):
+        await socket.send(json.dumps({"type": "update", "tempo": tempo}))
+
+
+async def _start(socket: ClientConnection) -> None:
+    await socket.send('{"type": "start", "prompt": "bossa nova"}')
+
+
+_RUDE = (_rubbish, _rubbish_later, _too_large, _silent, _vanish, _read_slowly, _update_madly)
+
+
+async def be_rude(target: Target, number: int, gate: asyncio.Semaphore) -> str:
+    """The `number`-th rude client; what it did."""
+    act = _RUDE[number % len(_RUDE)]
+    async with gate:
+        with suppress(OSError, TimeoutError, WebSocketException):
+            async with target.live(close_timeout=0.5) as socket:
+                await act(socket, random.Random(number))
+    return act.__name__.strip("_")
+
+
+# -- the two tests -----------------------------------------------------------------------------------------------
+async def load_test(target: Target, sessions: int, seconds: float) -> list[dict[str, Any]]:
+    """So many listeners, one after another a second apart; the summary of each."""
+
+    async def one(index: int) -> Heard:
+        await asyncio.sleep(index)
+        return await listen(target, seconds, {"prompt": _PROMPTS[index % len(_PROMPTS)], "seed": index})
+
+    return [heard.summary() for heard in await asyncio.gather(*(one(index) for index in range(sessions)))]
+
+
+async def rude_test(target: Target, count: int) -> dict[str, Any]:
+    """So many rude clients while one good one listens; what it heard, and what they left behind."""
+    before = await asyncio.to_thread(target.metrics)
+    done, gate = asyncio.Event(), asyncio.Semaphore(_AT_ONCE)
+    good = asyncio.create_task(listen(target, float("inf"), {"prompt": _PROMPTS[0], "seed": 0}, done))
+    await asyncio.sleep(2)
+    acts = await asyncio.gather(*(be_rude(target, number, gate) for number in range(count)))
+    await asyncio.sleep(2)
+    done.set()
+    heard = await good
+    until = time.monotonic() + _SETTLE
+    while True:
+        after = await asyncio.to_thread(target.metrics)
+        if not (after["sessions"] or after["sockets"]) or time.monotonic() > until:
+            break
+        await asyncio.sleep(0.5)
+    return {"good": heard.summary(), "rude": {act: acts.count(act) for act in sorted(set(acts))},
+            "before": before, "after": after}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m rtjazz_hf.server.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )  # fmt: skip
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="(default: %(default)s)")
+    parser.add_argument("--api-key-file", type=Path, help="its first key is used")
+    parser.add_argument("--sessions", type=int, default=4, help="listeners at a time (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="(default: %(default)g)")
+    parser.add_argument("--rude", type=int, metavar="N", help="N rude clients beside one good one, instead")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    args = parser.parse_args(argv)
+    try:
+        target = Target(args.url, read_api_keys(args.api_key_file)[0] if args.api_key_file else None)
+        target.metrics()
+        if args.rude:
+            result: Any = asyncio.run(rude_test(target, args.rude))
+            rows = [result["good"]]
+        else:
+            result = rows = asyncio.run(load_test(target, args.sessions, 60 * args.minutes))
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        print(f"error: {error}; is `rtjazz serve` running at {args.url}?", file=sys.stderr)
+        return 1
+    print("session  blocks  P50 ms  P95 ms  P99 ms  gaps  gap s  first s  refused", file=sys.stderr)
+    for index, row in enumerate(rows):
+        times = "  ".join(f"{1000 * row[name]:6.0f}" for name in ("p50", "p95", "p99"))
+        first = "-" if row["first_sound"] is None else f"{row['first_sound']:.2f}"
+        print(
+            f"{index + 1:7}  {row['blocks']:6}  {times}  {row['gaps']:4}  {row['gap_seconds']:5.2f}  {first:>7}  "
+            f"{row['refused'] or '-'}",
+            file=sys.stderr,
+        )
+    if args.rude:
+        print(f"rude: {json.dumps(result['rude'])}", file=sys.stderr)
+        for name in (*_LEFT_BEHIND, "memory"):
+            print(
+                f"{name}: {result['before'][name]:g} before, {result['after'][name]:g} after", file=sys.stderr
+            )
+    if args.json:
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The load tool: good listeners hear, and rude ones leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from served import running
+
+from rtjazz_hf.server import load
+
+
+def test_listeners(server):
+    rows = asyncio.run(load.load_test(load.Target(server.url), sessions=2, seconds=1.5))
+    for row in rows:
+        assert row["refused"] is None and row["blocks"] >= 2 and row["p50"] <= row["p95"] <= row["p99"]
+        assert row["gaps"] >= 0 and row["first_sound"] > 0
+
+
+def test_refused_ones_are_told(tiny_pipeline):
+    with running(tiny_pipeline, max_sessions=1) as server:
+        rows = asyncio.run(load.load_test(load.Target(server.url), sessions=2, seconds=2.0))
+    assert rows[0]["refused"] is None and "1 sessions play" in rows[1]["refused"]
+
+
+def test_rude_ones(tiny_pipeline):
+    with running(tiny_pipeline, max_sessions=3) as server:
+        result = asyncio.run(load.rude_test(load.Target(server.url), count=2 * len(load._RUDE)))
+    assert len(result["rude"]) == len(load._RUDE)
+    assert result["good"]["refused"] is None and result["good"]["blocks"] > 4
+    assert result["after"]["sessions"] == result["after"]["sockets"] == result["after"]["clips"] == 0
+    assert result["after"]["tasks"] <= result["before"]["tasks"] + 2
+
+
+def test_no_server(capsys):
+    assert load.main(["--url", "http://127.0.0.1:9"]) == 1
+    assert "rtjazz serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--sessions", "1", "--minutes", "0.01"], ["--rude", "1"]])
+def test_command(server, capsys, options):
+    assert load.main(["--url", server.url, "--json", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(("[", "{")) and "P95" in err
