@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 
 import numpy as np
@@ -92,6 +93,7 @@ class TestRefusals:
             ('{"type": "start", "prompt": "swing", "session": "../x"}', "session"),
             ('{"type": "start", "resume": "../x"}', "resume"),
             ('{"type": "start", "resume": "nothing"}', "resume"),
+            ('{"type": "start", "resume": "nothing", "tempo": 99}', "goes on as it was"),
             ('{"type": "start", "prompt": "swing", "num_inference_steps": 1000}', "num_inference_steps"),
         ],
     )
@@ -203,6 +205,10 @@ class TestLimits:
 
 class TestDraining:
     def test_a_session_goes_on_after_a_stop(self, tiny_pipeline, tmp_path):
+        old, other = tmp_path / "rtjazz-session-old.safetensors", tmp_path / "model.safetensors"
+        for file in (old, other):
+            file.write_bytes(b"")
+            os.utime(file, (0, 0))
         with running(tiny_pipeline, state=tmp_path) as server, server.live() as listener:
             say(listener, "start", **WISH)
             heard = [hear_block(listener) for _ in range(3)]
@@ -224,6 +230,7 @@ class TestDraining:
             with server.live() as second:  # a token is good for one listener
                 say(second, "start", resume=token)
                 assert "resume" in hear(second, "error")["detail"]
+        assert list(tmp_path.iterdir()) == [other]  # an old one is not kept for ever
 
     def test_a_clip_is_finished(self, tiny_pipeline):
         import httpx2

@@ -211,7 +211,8 @@ async def rude_test(target: Target, count: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m rtjazz_hf.server.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m rtjazz_hf.server.load", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="(default: %(default)s)")
     parser.add_argument("--api-key-file", type=Path, help="its first key is used")

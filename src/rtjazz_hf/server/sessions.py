@@ -32,6 +32,10 @@ log = logging.getLogger("rtjazz.server")
 _SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
 _MAX_FAILURES = 3  # steps in a row, after which the sessions end
 _MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
+_KEPT, _KEPT_SECONDS = (
+    "rtjazz-session-",
+    24 * 3600.0,
+)  # kept sessions: the start of their files' names; how long
 _CLIP_QUEUE = 16  # blocks
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -149,6 +153,7 @@ class SessionEngine:
         self._opening: dict[str, tuple] = {}  # names of sessions that are being made, and their mixes
         self._clips: deque[Clip] = deque()
         self._preparing = threading.Lock()  # one preparation at a time: it takes its time from the players
+        self._forget_old_states()
         self._wake = threading.Event()
         self._stopped = False
         self._failures = 0
@@ -170,7 +175,7 @@ class SessionEngine:
         mix = (start.resume,) if start.resume else _mix(start.adapter, start.adapter_scale)
         with self._reserved(name, mix):
             with self._preparing:
-                session = self._resumed(start.resume) if start.resume else self._new(start)
+                session = self._resumed(start) if start.resume else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
             seat = Seat(name, session, BlockQueue(limit, loop), start.adapter, start.adapter_scale)
             with self._lock:
@@ -278,10 +283,19 @@ class SessionEngine:
     def _state_file(self, token: str) -> Path:
         if self.settings.state is None or not _TOKEN.fullmatch(token):
             raise ValueError("resume: this server keeps no sessions; start a new one")
-        return self.settings.state / f"{token}.safetensors"
+        return self.settings.state / f"{_KEPT}{token}.safetensors"
 
-    def _resumed(self, token: str) -> LiveSession:
-        path = self._state_file(token)
+    def _forget_old_states(self) -> None:
+        since = time.time() - _KEPT_SECONDS
+        for path in self.settings.state.glob(f"{_KEPT}*.safetensors") if self.settings.state else ():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < since:
+                    path.unlink()
+
+    def _resumed(self, start: Start) -> LiveSession:
+        if wishes(start):
+            raise ValueError("resume: a kept session goes on as it was; ask for changes when it plays")
+        path = self._state_file(start.resume)
         try:
             session = self.pipe.resume_live(path, overlap=False)
         except FileNotFoundError:

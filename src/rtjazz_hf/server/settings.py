@@ -18,7 +18,7 @@ class ServerSettings:
     Attributes:
         model: bundled name, folder or Hub id. device, dtype: as of `rtjazz generate`.
         adapters: folder whose sub-folders are the adapters that may be asked for, by name.
-        state: folder in which sessions that a drain ends are kept, to be resumed.
+        state: folder in which sessions that a drain ends are kept for a day, to be resumed.
         api_keys: those that may use the API; empty: everybody may.
         cors_origins: web pages from elsewhere that may use it.
         load: how much of a block's length the blocks of all sessions may take to make, at the 95th percentile,
