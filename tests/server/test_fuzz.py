@@ -15,6 +15,7 @@ schemathesis = pytest.importorskip(
     "schemathesis", reason="sends what the OpenAPI document allows (the dev extra)"
 )
 
+checks = schemathesis.checks
 EXAMPLES = int(os.environ.get("RTJAZZ_FUZZ", "50"))
 MANY = settings(
     max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
