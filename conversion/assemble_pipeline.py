@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +21,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rtjazz_hf import (
-    FlowMatchScheduler,
-    RealTimeJazzCodec,
-    RealTimeJazzFlowTransformer,
-    RealTimeJazzPipeline,
-    RealTimeJazzStyleEncoder,
-    RealTimeJazzTokenizer,
-    hub,
-)
+from rtjazz_hf import FlowMatchScheduler, RealTimeJazzPipeline, hub
+from rtjazz_hf.evaluation.instrument_probe import PROBE_NAME
+from rtjazz_hf.flow_training import load_style_encoder
 from rtjazz_hf.training_utils import atomic_folder
 
 MODELS = ("codec", "transformer", "style_encoder")
@@ -40,11 +35,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--codec", type=Path, required=True, help="folder of train_codec.py's final model")
-    parser.add_argument("--transformer", type=Path, required=True, help="of train_flow.py's")
     parser.add_argument(
-        "--style-encoder", type=Path, required=True, help="of train_style.py's, tokenizer included"
+        "--codec", required=True, help="folder of train_codec.py's final model, or a pipeline to take it from"
     )
+    parser.add_argument("--transformer", required=True, help="the same of train_flow.py or distill_flow.py")
+    parser.add_argument(
+        "--style-encoder", required=True, help="the same of train_style.py, tokenizer included, and the probe of "
+        "instruments where there is one"
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the pipeline")
     parser.add_argument("--overwrite", action="store_true", help="replace the pipeline that is there")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="how weights are stored (float16)")
@@ -68,32 +66,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def load_part(model_class: type, folder: Path) -> nn.Module:
-    """A trained model in float32, every weight of which was in its folder."""
-    if not (folder / "config.json").is_file():
-        raise OSError(f"{folder} is no trained {model_class.__name__}: it has no config.json")
-    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    if model_type != model_class.config_class.model_type:
-        raise ValueError(
-            f"{folder} holds a {model_type!r}; {model_class.config_class.model_type!r} is wanted"
-        )
-    hub.weight_names(folder)  # refuses a file that was cut short
-    model, info = model_class.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-    )
-    faults = {what: list(names)[:3] for what, names in info.items() if names}
-    if faults:
-        raise ValueError(f"the weights in {folder} do not fit its config.json: {faults}")
-    return model.eval()
-
-
 def build_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
     """The pipeline in float32, after a check that its parts were made for each other."""
-    codec = load_part(RealTimeJazzCodec, args.codec)
-    transformer = load_part(RealTimeJazzFlowTransformer, args.transformer)
-    style_encoder = load_part(RealTimeJazzStyleEncoder, args.style_encoder)
-    if not (args.style_encoder / "tokenizer.json").is_file():
-        raise OSError(f"{args.style_encoder} has no tokenizer.json: give the final folder of train_style.py")
+    codec = hub.load_codec(args.codec)
+    transformer = hub.load_part(hub.part_folder(args.transformer, "transformer"), "transformer")
+    style_encoder, tokenizer = load_style_encoder(args.style_encoder)
     if not codec.quantizer.is_initialized:
         raise ValueError(f"{args.codec} has no codes yet: train it past freeze_encoder_at")
     if transformer.config.style_dim != style_encoder.config.projection_dim:
@@ -113,7 +90,7 @@ def build_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
         codec=codec,
         transformer=transformer,
         style_encoder=style_encoder,
-        tokenizer=RealTimeJazzTokenizer.from_pretrained(args.style_encoder),
+        tokenizer=tokenizer,
         scheduler=FlowMatchScheduler(
             shift=own["shift"] if args.shift is None else args.shift, method=args.method
         ),
@@ -229,6 +206,9 @@ def assemble(args: argparse.Namespace) -> None:
     print(f"a clip differs from the trained weights' by {10 * torch.log10(noise.clamp_min(1e-20)):.1f} dB")
     with atomic_folder(args.output) as partial:
         save_pipeline(pipe, partial, dtype, hub.model_card(pipe, name, template, **values))
+        probe = hub.part_folder(args.style_encoder, "style_encoder") / PROBE_NAME
+        if probe.is_file():
+            shutil.copyfile(probe, partial / "style_encoder" / PROBE_NAME)
         difference = largest_difference(rounded, play(RealTimeJazzPipeline.from_pretrained(partial)))
         print(f"largest difference after loading: {difference}")
         if difference != 0.0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tiny_models import build_tiny_pipeline
 from transformers import AutoModel
 
 from rtjazz_hf import RealTimeJazzPipeline, hub
+from rtjazz_hf.evaluation.instrument_probe import PROBE_NAME
 
 SCRIPT = Path(__file__).parents[2] / "conversion" / "assemble_pipeline.py"
 
@@ -71,6 +73,15 @@ class TestFolder:
         assert pipe.scheduler.config.shift == 2.0
         card = (assembled / "README.md").read_text()
         assert "# tiny\n" in card and "guidance_scale = 1.5" in card
+
+    def test_parts_of_a_pipeline_make_it_again_and_its_probe_goes_along(self, script, assembled, tmp_path):
+        (assembled / "style_encoder" / PROBE_NAME).write_bytes(b"probe")
+        folders = {"codec": assembled, "transformer": assembled, "style_encoder": assembled}
+        assert script.main(typed(assembled, tmp_path / "again", **folders)) == 0
+        for part in ("codec", "transformer", "style_encoder"):
+            one, other = (load_file(f / part / "model.safetensors") for f in (assembled, tmp_path / "again"))
+            assert all(torch.equal(one[name], other[name]) for name in one)
+        assert (tmp_path / "again" / "style_encoder" / PROBE_NAME).read_bytes() == b"probe"
 
     def test_a_distilled_transformer_is_played_as_it_was_taught(self, script, parts, tiny_pipeline, tmp_path):
         distilled = copy.deepcopy(tiny_pipeline.transformer)
@@ -199,12 +210,14 @@ class TestBadInput:
             assert script.main(typed(parts, tmp_path / "x", **folders)) == 1
             return capsys.readouterr().err
 
-        assert "no config.json" in refuse(codec=tmp_path / "nowhere")
-        assert "realtime_jazz_flow' is wanted" in refuse(transformer=parts / "codec")
+        assert "no folder" in refuse(codec=tmp_path / "nowhere")
+        assert "not a transformer" in refuse(transformer=parts / "codec")
         lacking = self.damaged(parts, tmp_path / "a", "flow", lambda weights: weights.popitem())
-        assert "missing_keys" in refuse(transformer=lacking)
+        assert "lacks weights" in refuse(transformer=lacking)
         cut = self.damaged(parts, tmp_path / "b", "style", lambda weights: None)
         assert "tokenizer.json" in refuse(style_encoder=cut)
+        for path in (parts / "style").glob("tokenizer*.json"):
+            shutil.copy(path, cut)
         path = cut / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-100])
         assert "cut short" in refuse(style_encoder=cut)
@@ -218,7 +231,7 @@ class TestBadInput:
         assert "freeze_encoder_at" in refuse(codec=unfitted)
         config = json.loads((parts / "codec" / "config.json").read_text())
         (unfitted / "config.json").write_text(json.dumps({**config, "encoder_hidden_size": 64}))
-        assert "do not fit" in refuse(codec=unfitted)
+        assert "does not load" in refuse(codec=unfitted)
         assert not (tmp_path / "x").exists()
 
     def test_settings_out_of_range(self, script, parts, tmp_path, capsys):
