@@ -47,6 +47,7 @@ class TestPlaying:
             assert (described["bar"], described["chord"]) == (want.bar, want.chord.symbol)
             assert described["beat"] == pytest.approx(want.beat, abs=1e-3)
             assert described["chords"][0] == [0.0, want.chord.symbol]
+            assert all(start < want.duration for start, _ in described["chords"])
             assert {"p50", "p95", "p99", "under_runs"} <= set(described["stats"])
 
     def test_controls(self, server):

@@ -200,7 +200,7 @@ class LiveConnection:
 
 def describe(block: LiveBlock, stats: LiveStats) -> dict[str, Any]:
     """A block's place in the music, its chords, and how the session keeps up; in JSON's types."""
-    segments = block.lead_sheet.chord_segments(block.start, block.start + block.duration)
+    segments = block.lead_sheet.chord_segments(block.start, block.duration)
     return {
         "start": round(block.start, 6),
         "samples": block.audio.shape[1],
