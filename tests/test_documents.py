@@ -5,22 +5,31 @@ from __future__ import annotations
 import argparse
 import ast
 import configparser
+import inspect
 import re
 import runpy
 import shlex
 import sys
+import warnings
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from test_adapters import make_adapter
 
+import rtjazz_hf
 from rtjazz_hf import cli, hub
 from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS, parse_chart
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARD = ROOT / "model_cards" / "rtjazz-mini.md"
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("training/*.md")),
+    CARD,
+]
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[.*\])?([<>=!~,.\d ]*)")
 
 
@@ -102,6 +111,100 @@ class TestCommands:
         chords = re.findall(r"`([A-G][^`|]*)`", table[table.index("Chords as jazz charts") :])
         assert len(chords) == 14
         parse_chart(" | ".join(chords))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of a Markdown page may end in, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Every option of a parser and of the commands under it."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*(options_of(each) for each in action.choices.values()))
+    return found
+
+
+def messages() -> list[str]:
+    """Every piece of text in the package, its scripts and converters, places to fill in left out."""
+    pieces = []
+    for folder in ("src", "training", "conversion"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    pieces.append(node.value)
+    return pieces
+
+
+class TestPages:
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_links_lead_somewhere(self, page):
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith(("https://", "http://")):
+                continue
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_commands_exist_and_have_the_options(self, page):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        code = [*re.findall(r"```\w*\n(.*?)```", text, re.DOTALL), *re.findall(r"`([^`\n]+)`", text)]
+        commands = next(
+            action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+        )
+        for name, arguments in re.findall(r"^rtjazz ([a-z]+)(.*)$", "\n".join(code), re.MULTILINE):
+            assert name in commands.choices, name
+            arguments = arguments.split(" #")[0]
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", arguments):
+                assert option in options_of(commands.choices[name]), f"rtjazz {name} {option}"
+
+    def test_quoted_messages_are_in_the_code(self):
+        text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+        known = messages()
+        quoted = [
+            quote
+            for row in re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
+            for quote in re.findall(r"`([^`]+)`", row)
+            if " " in quote and not quote.startswith("rtjazz ")
+        ]
+        assert len(quoted) > 30
+        assert not [quote for quote in quoted if not any(quote in message for message in known)]
+
+
+class TestReference:
+    """docs/README.md's command for the API reference."""
+
+    def test_public_names_have_docstrings(self):
+        for name in set(rtjazz_hf.__all__) - {"__version__"}:
+            home = getattr(rtjazz_hf, name)
+            assert home.__doc__ and not home.__doc__.startswith(f"{name}("), (
+                name
+            )  # a dataclass writes that itself
+            for member, value in vars(home).items():
+                if inspect.isfunction(value) and member[0] != "_" and value.__qualname__.startswith(name):
+                    assert inspect.getdoc(getattr(home, member)), f"{name}.{member}"
+
+    def test_every_module_named_is_documented_without_a_warning(self, tmp_path):
+        pdoc = pytest.importorskip("pdoc")
+        block = "\n".join(code_blocks((ROOT / "docs" / "README.md").read_text(encoding="utf-8"), "bash"))
+        command = shlex.split(block[block.index("\npdoc ") :].replace("\\\n", " "))
+        modules = [word for word in command if word.startswith("rtjazz_hf")]
+        assert command[:5] == ["pdoc", "-d", "google", "-o", "docs/api"] and command[5:] == modules
+        pdoc.render.configure(docformat="google")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pdoc.pdoc(*modules, output_directory=tmp_path)
+        assert not [str(each.message) for each in caught if "pdoc" in str(each.filename)]
+        for module in modules:
+            assert (tmp_path / (module.replace(".", "/") + ".html")).is_file()
+        page = (tmp_path / "rtjazz_hf.html").read_text(encoding="utf-8")
+        assert all(f'id="{name}"' in page for name in rtjazz_hf.__all__ if name != "__version__")
 
 
 class TestSnippets:
