@@ -302,3 +302,41 @@ class TestBadInput:
         assert "another codec" in refused(train_flow, typed, capsys)
         typed = flow_options("none", parts, tmp_path / "b", model={"prediction_type": "codebook"})
         assert "holds no codes" in refused(train_flow, typed, capsys)
+
+
+class TestEvaluationOnTheWay:
+    """`evaluate_every`: the package's own evaluation of held-out takes while a run goes on."""
+
+    def test_flow(self, train_flow, corpus, parts, tmp_path):
+        pytest.importorskip("librosa")
+        values = {"evaluate_every": 2, "evaluate_takes": 1, "evaluate_seconds": 2.5, "max_steps": 4}
+        train_flow.main(flow_options(corpus, parts, tmp_path / "run", **values))
+        told = [row for row in log(tmp_path / "run") if "eval_sane" in row]
+        assert [row["step"] for row in told] == [2, 4] and "eval_band_error_db" in told[0]
+        for step in (2, 4):
+            folder = tmp_path / "run" / "evaluation" / f"step-{step:08d}"
+            report = json.loads((folder / "report.json").read_text())
+            assert len(report["charts"]["charts"]) == 1 and list((folder / "clips").glob("*.flac"))
+        plain = tmp_path / "plain"
+        train_flow.main(flow_options(corpus, parts, plain, data=tmp_path / "latents", max_steps=4))
+        losses = [[row["loss"] for row in log(out) if "loss" in row] for out in (tmp_path / "run", plain)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # who looks changes nothing
+
+    def test_codec(self, train_codec, corpus, tmp_path):
+        pytest.importorskip("librosa")
+        values = {"evaluate_every": 2, "evaluate_takes": 1, "evaluate_seconds": 2.5}
+        train_codec.main(codec_options(corpus, tmp_path / "run", **values))
+        told = [row for row in log(tmp_path / "run") if "eval_unquantised_pitch" in row]
+        assert [row["step"] for row in told] == [2, 4, 6]
+        assert ["eval_codes_mel_db" in row for row in told] == [
+            False,
+            True,
+            True,
+        ]  # codes come with the freeze
+
+    def test_what_it_needs_is_asked_for(self, train_flow, corpus, parts, tmp_path, capsys):
+        typed = flow_options(corpus, parts, tmp_path / "run", evaluate_every=2)
+        place = typed.index("--takes")
+        with pytest.raises(SystemExit) as stop:
+            train_flow.main(typed[:place] + typed[place + 2 :])
+        assert stop.value.code == 2 and "--takes and --style-encoder" in capsys.readouterr().err

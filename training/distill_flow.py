@@ -21,8 +21,17 @@ from pathlib import Path
 import torch
 
 from rtjazz_hf.flow_distillation import Distiller, FlowDistillConfig, distill_losses, load_flow, score_loss
-from rtjazz_hf.flow_training import FlowBatches, channel_weights, flow_state, open_stores, play_takes
+from rtjazz_hf.flow_training import (
+    FlowBatches,
+    channel_weights,
+    flow_state,
+    load_style_encoder,
+    open_stores,
+    play_takes,
+)
 from rtjazz_hf.hub import load_codec
+from rtjazz_hf.training_evaluation import FlowEvaluation
+from rtjazz_hf.training_monitor import batch_sizes
 from rtjazz_hf.training_utils import (
     TrainingRun,
     input_errors,
@@ -50,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(
                 "the student plays while it learns, which wants whole weights on each process: use DDP."
             )
+        if config.evaluate_every:
+            evaluation = FlowEvaluation(run, codec, *load_style_encoder(config.style_encoder), config.takes,
+                                        config.evaluate_takes, config.evaluate_seconds)  # fmt: skip
     model.config.distilled_steps, model.config.distilled_shift = config.steps, distiller.shift
     codec.to(run.device)
     distiller.to(run.device)
@@ -73,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if config.validate_every and run.step == 0:
         validate()  # where it begins
-    for batch in run.batches(batches):
+    per_batch = batch_sizes(config.batch_size, config.crop_frames, model.config.patch_size)
+    for batch in run.batches(batches, per_batch):
         pairs = distiller.make_pairs(run.weights(prepared), batch)
         with run.accelerator.accumulate(prepared):
             losses = distill_losses(prepared, pairs, weights, config.steps)
@@ -88,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.log(loss=losses, **{f"loss_step_{index}": loss for index, loss in enumerate(losses)})
         if run.due(config.validate_every):
             validate()
+        if run.due(config.evaluate_every):
+            evaluation(run.weights(prepared))
         if run.due(config.sample_every) and len(test):
             takes = test.takes[:2]
             clips = play_takes(run.weights(prepared).eval(), codec, takes)

@@ -30,6 +30,8 @@ from rtjazz_hf.corpus.augment import AugmentSettings
 from rtjazz_hf.corpus.crops import AudioCrops
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.real_music import load_real_music
+from rtjazz_hf.training_evaluation import CodecEvaluation
+from rtjazz_hf.training_monitor import batch_sizes
 from rtjazz_hf.training_utils import (
     TrainingRun,
     build_config,
@@ -69,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with input_errors():
         crops, test_crops = open_crops(config)
         run = TrainingRun(config)
+        if config.evaluate_every:
+            evaluation = CodecEvaluation(run, config.data, config.evaluate_takes, config.evaluate_seconds)
         if config.init_from:
             # What `model` asks for otherwise, a quantiser of more levels say, starts anew.
             codec = RealTimeJazzCodec.from_pretrained(
@@ -99,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # The encoder's first frames look into silence, which no clip begins with in the middle of a take.
     skip = min(6, config.crop_frames // 4) * HOP_LENGTH
-    for batch in run.batches(make_batch):
+    per_batch = batch_sizes(config.batch_size, config.crop_frames)
+    for batch in run.batches(make_batch, per_batch):
         frozen = run.step >= config.freeze_encoder_at
         together = config.quantize_from is not None and run.step >= config.quantize_from and not frozen
         if together and not codec.quantizer.is_initialized:
@@ -128,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         if run.due(config.watch_every):
             watch.look()
+        if run.due(config.evaluate_every):
+            evaluation(run.weights(model))
         if run.due(config.sample_every):
             judge = run.weights(model)
             for index, clip in enumerate(test_crops.clips(4, seconds=6.0)):

@@ -32,6 +32,8 @@ from rtjazz_hf.flow_training import (
     validate,
 )
 from rtjazz_hf.hub import load_codec
+from rtjazz_hf.training_evaluation import FlowEvaluation
+from rtjazz_hf.training_monitor import batch_sizes
 from rtjazz_hf.training_utils import (
     TrainingRun,
     input_errors,
@@ -73,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sizes = model.config.block_sizes, model.config.window_frames
         batches = FlowBatches(train, config, *sizes)
         held_out = FlowBatches(test if len(test) else train, config, *sizes)
+        if config.evaluate_every:
+            evaluation = FlowEvaluation(run, codec, *load_style_encoder(config.style_encoder), config.takes,
+                                        config.evaluate_takes, config.evaluate_seconds)  # fmt: skip
     model.to(run.device).train()
     weights = channel_weights(model)
     run.make_ema(model)
@@ -87,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with run.accelerator.autocast():
             return run.weights(prepared)(*inputs, **named)
 
-    for batch in run.batches(batches):
+    per_batch = batch_sizes(config.batch_size, config.crop_frames, model.config.patch_size)
+    for batch in run.batches(batches, per_batch):
         with run.accelerator.accumulate(prepared):
             loss = flow_loss(prepared, batch, config, weights, denoiser=denoise)
             run.backward(loss, prepared, optimizer)
@@ -97,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 losses = validate(run.weights(prepared), held_out, config, weights, run.device)
             run.log_now(**losses)
             run.print(f"step {run.step + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+        if run.due(config.evaluate_every):
+            evaluation(run.weights(prepared))
         if run.due(config.sample_every) and len(test):
             takes = test.takes[:2]
             clips = play_takes(run.weights(prepared).eval(), codec, takes)

@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     learner, optimizer = run.prepare(learner, optimizer)
     run.resume()
     learner.train()
-    for batch in run.batches(make_batch):
+    for batch in run.batches(make_batch, {"samples": config.batch_size}):
         with run.accelerator.accumulate(learner):
             output = learner(**batch)
             run.backward(output["loss"], learner, optimizer)

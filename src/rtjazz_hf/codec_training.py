@@ -71,12 +71,22 @@ class CodecTrainConfig(TrainConfig):
     freeze_encoder_at: int = 1000
     fit_clips: int = 100  # clips of 10 s for the transform start; four times as many for the quantiser
     watch_every: int = 100  # steps between two looks at the run's health
+    evaluate_every: int = (
+        0  # steps between two measures of round trips of held-out takes, as `rtjazz evaluate` has
+    )
+    evaluate_takes: int = 4
+    evaluate_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.data:
             raise ValueError(
                 "data is missing: give --data, a folder of takes (see training/prepare_corpus.py)."
+            )
+        if self.evaluate_takes < 1 or not self.evaluate_seconds > 0:
+            raise ValueError(
+                f"evaluate_takes {self.evaluate_takes} and evaluate_seconds {self.evaluate_seconds}: give one take at "
+                "least and more than 0 seconds."
             )
         known = (*LOSSES, *ADVERSARIAL_LOSSES)
         if unknown := sorted(set(self.loss_weights) - set(known)):

@@ -78,6 +78,9 @@ class FlowTrainConfig(TrainConfig):
     time_distribution: str = "logit_normal"
     time_mean: float = -0.4  # under zero: more noise, where the chart decides
     validate_every: int = 250
+    evaluate_every: int = 0  # steps between two reports of `rtjazz evaluate --only charts`; needs takes
+    evaluate_takes: int = 4
+    evaluate_seconds: float = 12.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,6 +96,15 @@ class FlowTrainConfig(TrainConfig):
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if not self.context_drift >= 0:
             raise ValueError(f"context_drift must not be negative, got {self.context_drift}.")
+        if self.evaluate_every and not (self.takes and self.style_encoder):
+            raise ValueError(
+                "evaluate_every plays held-out takes by their captions: give --takes and --style-encoder."
+            )
+        if self.evaluate_takes < 1 or not self.evaluate_seconds > 0:
+            raise ValueError(
+                f"evaluate_takes {self.evaluate_takes} and evaluate_seconds {self.evaluate_seconds}: give one take at "
+                "least and more than 0 seconds."
+            )
         if self.window_frames is not None and self.window_frames < 0:
             raise ValueError(f"window_frames must not be negative, got {self.window_frames}.")
         if self.takes and not self.style_encoder:

@@ -44,6 +44,7 @@ from .flow_training import (
 from .hub import load_codec, load_part, part_folder
 from .music import LeadSheet, rotated_chords
 from .quantization import quantize
+from .training_monitor import batch_sizes
 from .training_utils import TrainingRun
 
 
@@ -77,6 +78,8 @@ class LoraTrainConfig(FlowTrainConfig):
             raise ValueError("recordings is missing: give --recordings, a folder of your own takes.")
         if self.ema_decay:
             raise ValueError("ema_decay must be 0: an adapter is saved where it validated best instead.")
+        if self.evaluate_every:
+            raise ValueError("evaluate_every must be 0: an adapter is judged by training/evaluate_lora.py.")
         if not self.prior_weight >= 0:
             raise ValueError(f"prior_weight must not be negative, got {self.prior_weight}.")
 
@@ -276,7 +279,8 @@ def train_lora(config: LoraTrainConfig) -> dict:
         save_adapter(base, folder, base_name=config.base, style_embedding=bare.embedding().detach().cpu(),
                      style_name=config.name)  # fmt: skip
 
-    for batch in run.batches(batches):
+    per_batch = batch_sizes(config.batch_size, config.crop_frames, model.config.patch_size)
+    for batch in run.batches(batches, per_batch):
         with run.accelerator.accumulate(prepared):
             losses = lora_losses(prepared, batch, config, weights)
             run.backward(

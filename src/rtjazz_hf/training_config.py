@@ -46,7 +46,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     resume: bool = True
     init_from: str | None = None
-    wandb: bool = False
+    wandb: bool = False  # W&B beside TensorBoard, kept in output_dir unless WANDB_MODE=online
 
     def __post_init__(self) -> None:
         if not self.output_dir:
@@ -234,8 +234,8 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
         raise ValueError(f"{key} must be of type {origin.__name__}, got {value!r}.") from error
 
 
-def import_train_extra(name: str) -> Any:
+def import_train_extra(name: str, extra: str = "train") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{name} is not installed; run: pip install 'rtjazz-hf[train]'") from error
+        raise ImportError(f"{name} is not installed; run: pip install 'rtjazz-hf[{extra}]'") from error

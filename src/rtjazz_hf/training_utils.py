@@ -40,7 +40,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from .training_config import (
     load_config,
     parse_config,
 )
+from .training_monitor import TrainingMonitor
 
 __all__ = [
     "EMA",
@@ -80,7 +81,8 @@ _CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
 _STATE_FILE = "state.json"
 # What may change between two parts of one run without a word.
 _FREE_TO_CHANGE = {"max_minutes", "max_steps", "log_every", "save_every", "sample_every", "keep_checkpoints",
-                   "num_workers", "wandb", "output_dir", "resume", "init_from"}  # fmt: skip
+                   "num_workers", "wandb", "output_dir", "resume", "init_from", "evaluate_every", "evaluate_takes",
+                   "evaluate_seconds"}  # fmt: skip
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -174,6 +176,8 @@ class TrainingRun:
         from accelerate.utils import ProjectConfiguration, set_seed
 
         import_train_extra("tensorboard")
+        if config.wandb:
+            import_train_extra("wandb", "wandb")
         self.config = config
         self.output_dir = Path(config.output_dir)
         if self.output_dir.is_file():
@@ -192,7 +196,13 @@ class TrainingRun:
         )
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
-        self.accelerator.init_trackers("rtjazz", {k: str(v) for k, v in dataclasses.asdict(config).items()})
+        # Off line unless the environment says otherwise: a run tells nobody of itself without being asked to.
+        offline = {"dir": str(self.output_dir), "mode": os.environ.get("WANDB_MODE", "offline"),
+                   "name": self.output_dir.name}  # fmt: skip
+        self.accelerator.init_trackers(
+            "rtjazz", {k: str(v) for k, v in dataclasses.asdict(config).items()}, {"wandb": offline}
+        )
+        self.monitor = TrainingMonitor(self.device, self.accelerator.num_processes)
         set_seed(config.seed)
         self.step = 0
         self.healthy = True  # a script says False where checkpoints of the state in hand are not wanted
@@ -251,17 +261,20 @@ class TrainingRun:
         self.accelerator.load_state(str(folder))
         self.step = state["step"]
         self._pending = {name: list(pair) for name, pair in state["pending"].items()}
+        self.monitor.earlier = state.get("cost", 0.0)
         if self.is_main:
             self._trim_log()
         self.print(f"resumed from {folder.name}")
         return self.step
 
-    def batches(self, make_batch: Callable[[np.random.Generator], Any]) -> Iterator[Any]:
+    def batches(
+        self, make_batch: Callable[[np.random.Generator], Any], sizes: Mapping[str, float] | None = None
+    ) -> Iterator[Any]:
         """Yield batches on the device until max_steps, max_minutes or an interrupt; checkpoints on the way
         and at the end.
 
         `make_batch(rng)` makes one process's micro-batch (a tensor, dict or list of them) from its generator
-        alone.
+        alone. `sizes` (`training_monitor.batch_sizes`) is what it holds, for the rates that are logged.
         """
         from accelerate.utils import send_to_device
         from tqdm.auto import tqdm
@@ -276,6 +289,7 @@ class TrainingRun:
         self._progress = tqdm(
             total=self.config.max_steps, initial=self.step, disable=not self.is_main, unit="step"
         )
+        self.monitor.begin(self.step, {name: size * micro for name, size in (sizes or {}).items()})
         with self._progress, self._graceful_stop():
             for index, batch in zip(indices, loader):
                 self._last_micro_batch = (index + 1) % micro == 0
@@ -380,7 +394,8 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         if self.is_main:
             pending = {name: [float(total), count] for name, (total, count) in self._pending.items()}
-            state = {"step": self.step, "pending": pending, "config": dataclasses.asdict(self.config)}
+            state = {"step": self.step, "pending": pending, "config": dataclasses.asdict(self.config),
+                     "cost": self.monitor.cost}  # fmt: skip
             (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
@@ -416,7 +431,8 @@ class TrainingRun:
         self._stop = True
 
     def finish(self) -> None:
-        """Close the logs."""
+        """Close the logs, and say what the run has cost."""
+        self.print(self.monitor.summary())
         self.accelerator.end_training()
 
     def _set_learning_rate(self) -> None:
@@ -443,14 +459,29 @@ class TrainingRun:
         self._pending.clear()
         self.metrics.update(means)
         self._write(self.step + 1, means)
+        cost = self._write_machine(self.step + 1)
         if self._progress is not None:
-            self._progress.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:6]}, refresh=False)
+            shown = {k: f"{v:.4g}" for k, v in list(means.items())[:6]}
+            self._progress.set_postfix({**shown, "cost": cost}, refresh=False)
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         self.accelerator.log(values, step=step)
         if self.is_main:
             with (self.output_dir / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step, **values}) + "\n")
+
+    def _write_machine(self, step: int) -> str:
+        """Rates, memory and cost, in a file of their own: what log.jsonl holds is the same in every repetition."""
+        figures = {**self.monitor.window(step), "cost": self.monitor.cost}
+        limit = self.config.max_minutes
+        left = self.monitor.left(step, self.config.max_steps, None if limit is None else limit - self.minutes)
+        if left is not None:
+            figures["cost_left"] = left
+        self.accelerator.log({f"machine/{name}": value for name, value in figures.items()}, step=step)
+        if self.is_main:
+            with (self.output_dir / "machine.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, **figures}) + "\n")
+        return f"{figures['cost']:.2g}+{figures.get('cost_left', 0.0):.2g} {self.monitor.unit}"
 
     def _trim_log(self) -> None:
         """Forget what was logged after the checkpoint: those steps are run again."""
