@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rtjazz_hf.audio import HOP_LENGTH
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, mel_loss, pitch_contrast_loss
 from rtjazz_hf.codec_training import (
     CodecLoss,
     CodecTrainConfig,
     CodecWatch,
     LatentStatistics,
+    codec_step,
     fit_quantizer,
     freeze_encoder,
 )
@@ -55,15 +55,6 @@ def open_crops(config: CodecTrainConfig) -> tuple[AudioCrops, AudioCrops]:
         sources = dict(stems=stems, real=real, augment=augment, shares=config.shares or None)
         crops.append(AudioCrops(takes, config.crop_frames, **sources))
     return tuple(crops)
-
-
-def draw_levels(rows: int, codec: RealTimeJazzCodecConfig) -> torch.Tensor:
-    """How many levels of codes each row goes through: half the rows none (0), a third the standard number, and the
-    others any number from 1 to all."""
-    counts = torch.randint(1, codec.total_codebooks + 1, (rows,))
-    draw = torch.rand(rows)
-    counts = torch.where(draw < 5 / 6, codec.num_codebooks, counts)
-    return torch.where(draw < 0.5, 0, counts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,8 +92,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             "start_frame": torch.from_numpy(start_frame),
         }
 
-    # The encoder's first frames look into silence, which no clip begins with in the middle of a take.
-    skip = min(6, config.crop_frames // 4) * HOP_LENGTH
     per_batch = batch_sizes(config.batch_size, config.crop_frames)
     for batch in run.batches(make_batch, per_batch):
         frozen = run.step >= config.freeze_encoder_at
@@ -116,21 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             codec.encoder.requires_grad_(False)
             codec.quantizer.requires_grad_(False)
         codec.quantizer.train(together)
-        with run.accelerator.accumulate(model):
-            audio = batch["audio"]
-            levels = draw_levels(len(audio), codec.config) if frozen or together else None
-            out = model(
-                audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"]
-            )
-            loss = codec_loss(out.audio[..., skip:], audio[..., skip:])
-            if together:
-                loss = loss + config.commitment_weight * out.quantizer.loss
-                run.log(commitment=out.quantizer.loss)
-            run.backward(loss, model, optimizer)
-        watch.see(
-            codec_loss.reconstruction,
-            None if levels is None else out.quantizer.codes.transpose(1, 2).flatten(0, 1),
-        )
+        codes = codec_step(run, model, optimizer, codec_loss, batch, frozen, together)
+        watch.see(codec_loss.reconstruction, codes)
         if run.due(config.watch_every):
             watch.look()
         if run.due(config.evaluate_every):

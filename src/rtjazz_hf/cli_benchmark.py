@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .benchmark.recipes import PARTS, SIZES, TrainingSettings
 from .benchmark.settings import (
     ATTENTION,
     BLOCK_FRAMES,
@@ -21,6 +22,7 @@ from .cli_common import DEFAULT_MODEL, Refused, add_command, choose_device, quie
 
 NO_PEERS = "none"
 RESULT_FILES = ("benchmark.json", "benchmark.md")
+TRAIN_FILES = ("training.json", "training.md")
 PROFILE_FILES = ("profile.json", "profile.md", "profile.png")
 
 _HELP = f"""\
@@ -34,6 +36,7 @@ example:
   rtjazz benchmark --quick --models mini --peers {NO_PEERS} --json
   rtjazz benchmark --models mini --block-frames 12 --minutes 10 --peers {NO_PEERS} --out live/
   rtjazz benchmark --profile --out profile/
+  rtjazz benchmark --train --models mini --out training/
 """
 
 
@@ -106,6 +109,17 @@ def add_benchmark(commands: Any) -> None:
         help="instead of all that, find where the time of a block goes; in --out, a picture and traces too",
     )
     parser.add_argument(
+        "--train",
+        action="store_true",
+        help="instead of all that, measure training: a few steps of codec, flow and adapter in the sizes mini and base, "
+        "and from them memory and hours of the recipes for GPUs, computed",
+    )
+    training = parser.add_argument_group("with --train")
+    training.add_argument("--parts", nargs="+", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    training.add_argument("--batch-size", type=int, metavar="N", help="crops a step (default: the config's; 1 for base on"
+                          " a CPU)")  # fmt: skip
+    training.add_argument("--checkpointing", action="store_true", help="compute the flow's activations twice")
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
@@ -116,12 +130,14 @@ def add_benchmark(commands: Any) -> None:
 
 def run_benchmark_command(args: argparse.Namespace) -> int:
     try:
-        settings = benchmark_settings(args)
+        settings = training_settings(args) if args.train else benchmark_settings(args)
         _check_out(args)
-        settings.check_generation()
-        from .benchmark.run import check_models, run_benchmark, run_profile
+        if not args.train:
+            settings.check_generation()
+        from .benchmark.run import check_models, run_benchmark, run_profile, run_training_benchmark
 
-        check_models(settings)
+        if not args.train:
+            check_models(settings)
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from error
     quiet_libraries()
@@ -131,7 +147,9 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    if args.profile:
+    if args.train:
+        report = run_training_benchmark(settings, say=say)
+    elif args.profile:
         report = run_profile(settings, args.out, say=say)
     else:
         report = run_benchmark(settings, say=say)
@@ -140,7 +158,7 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
     from .evaluation.writing import write_text
 
     if args.out is not None:
-        data, page = (PROFILE_FILES if args.profile else RESULT_FILES)[:2]
+        data, page = _files(args)[:2]
         write_text(args.out / data, json.dumps(report, indent=1) + "\n")
         write_text(args.out / page, to_markdown(report))
     print(f"\n{to_text(report)}", file=sys.stderr)
@@ -158,6 +176,8 @@ def benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
     Raises:
         ValueError: naming the option's setting, its value and what is allowed.
     """
+    if alien := [name for name in ("parts", "batch_size", "checkpointing") if getattr(args, name)]:
+        raise ValueError(f"--{alien[0].replace('_', '-')} is of training: give --train too")
     peers = None if args.peers is None else tuple(name for name in args.peers if name != NO_PEERS)
     if args.peers is not None and NO_PEERS in args.peers and peers:
         raise ValueError(f"--peers {' '.join(args.peers)}: give {NO_PEERS} alone, or names without it")
@@ -186,6 +206,54 @@ def benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
     )
 
 
+def training_settings(args: argparse.Namespace) -> TrainingSettings:
+    """The settings that a command line with --train asks for.
+
+    Raises:
+        ValueError: as `benchmark_settings`, and for options that belong to playing.
+    """
+    playing = (
+        "peers",
+        "block_frames",
+        "steps",
+        "guidance",
+        "window",
+        "attn",
+        "compile",
+        "seconds",
+        "minutes",
+        "profile",
+    )
+    if alien := [name for name in playing if getattr(args, name)]:
+        raise ValueError(
+            f"--train and --{alien[0].replace('_', '-')}: one measures training, the other playing"
+        )
+    if args.model != DEFAULT_MODEL:
+        raise ValueError(
+            f"--train and --model {args.model}: training is measured with random weights; give --models"
+        )
+    for name in ("dtype", "threads"):
+        if len(getattr(args, name) or ()) > 1:
+            raise ValueError(f"--train and several of --{name}: give one")
+    given = {
+        "parts": args.parts and tuple(args.parts),
+        "sizes": tuple(args.models or SIZES),
+        "batch_size": args.batch_size,
+        "checkpointing": args.checkpointing,
+        "dtype": args.dtype and args.dtype[0],
+        "threads": args.threads and args.threads[0],
+        "steps": 1 if args.quick else None,
+        "seed": args.seed,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    return TrainingSettings(device=choose_device(args.device).partition(":")[0], **given)
+
+
+def _files(args: argparse.Namespace) -> tuple[str, ...]:
+    """Names of what is written to --out."""
+    return TRAIN_FILES if args.train else PROFILE_FILES if args.profile else RESULT_FILES
+
+
 def _check_out(args: argparse.Namespace) -> None:
     """Everything that a folder can be wrong in, before any work."""
     if args.profile and args.out is not None:
@@ -201,7 +269,7 @@ def _check_out(args: argparse.Namespace) -> None:
 
     args.out = args.out.expanduser()
     if args.out.is_dir():
-        for name in PROFILE_FILES if args.profile else RESULT_FILES:
+        for name in _files(args):
             check_output_path(args.out / name, (Path(name).suffix,), args.overwrite)
     elif args.out.exists() or not args.out.parent.is_dir():
         raise ValueError(f"--out {args.out} can be no folder here: its parent is missing, or a file is there")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .audio import HOP_LENGTH
-from .codec import RealTimeJazzCodec
+from .codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from .codec.discriminators import CodecDiscriminator
 from .codec.losses import (
     GradientBalancer,
@@ -178,6 +178,46 @@ class CodecLoss:
         return loss
 
 
+def draw_levels(rows: int, codec: RealTimeJazzCodecConfig) -> torch.Tensor:
+    """How many levels of codes each row goes through: half the rows none (0), a third the standard number, and the
+    others any number from 1 to all."""
+    counts = torch.randint(1, codec.total_codebooks + 1, (rows,))
+    draw = torch.rand(rows)
+    counts = torch.where(draw < 5 / 6, codec.num_codebooks, counts)
+    return torch.where(draw < 0.5, 0, counts)
+
+
+def codec_step(
+    run: TrainingRun,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    codec_loss: CodecLoss,
+    batch: dict[str, torch.Tensor],
+    frozen: bool,
+    together: bool,
+) -> torch.Tensor | None:
+    """One step of `model`, a prepared codec; the codes (n, levels) that its latents went through, if they did.
+
+    Args:
+        batch: "audio" (batch, 2, samples) and "start_frame" (batch,).
+        frozen: the encoder is fixed, and the decoder learns on latents and codes. together: encoder and quantiser
+            learn at once.
+    """
+    config, audio = codec_loss.config, batch["audio"]
+    codec = run.accelerator.unwrap_model(model)
+    # The encoder's first frames look into silence, which no clip begins with in the middle of a take.
+    skip = min(6, config.crop_frames // 4) * HOP_LENGTH
+    levels = draw_levels(len(audio), codec.config) if frozen or together else None
+    with run.accelerator.accumulate(model):
+        out = model(audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"])
+        loss = codec_loss(out.audio[..., skip:], audio[..., skip:])
+        if together:
+            loss = loss + config.commitment_weight * out.quantizer.loss
+            run.log(commitment=out.quantizer.loss)
+        run.backward(loss, model, optimizer)
+    return None if levels is None else out.quantizer.codes.transpose(1, 2).flatten(0, 1)
+
+
 class TrainingFailed(RuntimeError):
     """A run that cannot become good any more; the message names its last good checkpoint."""
 
@@ -278,6 +318,8 @@ __all__ = [
     "CodecWatch",
     "LatentStatistics",
     "TrainingFailed",
+    "codec_step",
+    "draw_levels",
     "fit_quantizer",
     "freeze_encoder",
 ]

@@ -12,15 +12,19 @@ _NAMES = {
     "encodec_48khz_config": "codec",
     "run_benchmark": "run",
     "run_profile": "run",
+    "run_training_benchmark": "run",
+    "TrainingSettings": "recipes",
 }
 
 __all__ = [
     "BenchmarkSettings",
+    "TrainingSettings",
     "benchmark_codec",
     "describe_hardware",
     "encodec_48khz_config",
     "run_benchmark",
     "run_profile",
+    "run_training_benchmark",
 ]
 
 

@@ -15,6 +15,18 @@ MUSICGEN = "musicgen-small"
 Rows = list[tuple[str, ...]]
 STREAM_HEADER = ("model", "dtype", "block", "steps", "guidance", "variant", "RTF", "P50", "P95", "P99", "of ms",
                  "blocks", "under-runs", "memory")  # fmt: skip
+TRAIN_HEADER = ("part", "arithmetic", "parameters", "batch", "step, s", "tokens/s", "x real time", "GFLOP/s",
+                "kept a crop", "memory", "config's steps here")  # fmt: skip
+RECIPE_HEADER = (
+    "recipe",
+    "steps",
+    "batch",
+    "hours at 30% of peak",
+    "at 10%",
+    "asked",
+    "memory a GPU",
+    "fits",
+)
 PEER_HEADER = ("peer", "dtype", "parameters", "RTF", "memory", "note")
 
 
@@ -33,6 +45,8 @@ def tables(report: dict[str, Any]) -> list[tuple[str, tuple[str, ...], Rows]]:
         ("In real time", ("model", "dtype", "block", "minutes", "blocks", "P50", "P99", "max", "of ms", "under-runs",
                           "memory"), _endurance_rows(report)),
         ("Where a block's time goes", ("model", "part", "ms a block", "share"), _profile_rows(report)),
+        ("Training, measured here", TRAIN_HEADER, _train_rows(report)),
+        ("Recipes, computed from counted FLOPs and not run", RECIPE_HEADER, _recipe_rows(report)),
         ("Not measured", ("case", "why"), [(each["label"], each["failed"]) for each in report["cases"]
                                            if "failed" in each]),
     ]  # fmt: skip
@@ -101,6 +115,31 @@ def _profile_rows(report: dict[str, Any]) -> Rows:
          f"{100 * part['share']:.1f}%")
         for each in streams_of(report, "profile")
         for part in each["parts"]
+    ]  # fmt: skip
+
+
+def _train_rows(report: dict[str, Any]) -> Rows:
+    return [
+        (
+            each["case"]["name"], each["case"]["dtype"] + (", checkpointed" if each["checkpointing"] else ""),
+            f"{each['trained_parameters'] / 1e6:.2f}M of {each['parameters'] / 1e6:.1f}M",
+            f"{each['batch_size']} x {each['crop_frames']} frames", f"{each['step_seconds']:.2f}",
+            f"{each['tokens_per_second']:.0f}", f"{each['audio_seconds_per_second']:.2f}",
+            f"{each['flops_per_second'] / 1e9:.1f}", f"{each['activation_bytes_per_sample'] / 1e9:.2f} GB",
+            _memory(each), f"{each['recipe_hours']:.1f} h",
+        )
+        for each in streams_of(report, "train")
+    ]  # fmt: skip
+
+
+def _recipe_rows(report: dict[str, Any]) -> Rows:
+    return [
+        (
+            each["recipe"], str(each["steps"]), each["batch"], *(f"{hours:.1f}" for hours in each["hours"].values()),
+            "-" if each["asked_hours"] is None else f"{each['asked_hours']:g}", f"{each['memory_gb']:.1f} GB",
+            "yes" if each["fits"] else "no",
+        )
+        for each in report.get("recipes", ())
     ]  # fmt: skip
 
 
@@ -236,6 +275,12 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 
 def _footer(report: dict[str, Any]) -> str:
+    if "recipes" in report:
+        return (
+            "Random weights and data in the real sizes; EMA, clipping and AdamW included, reading data not. Recipes: batch "
+            "is crops a GPU x accumulation x GPUs; what GPUs wait for each other is not counted; memory is states and what "
+            f"the backward pass keeps, without workspaces. Measured in {report['wall_seconds']:.0f} s."
+        )
     return (
         "RTF: real-time factor, time to make over time it plays. Percentiles are of a block, in ms. *: as shipped. "
         "Peers and base have random weights, which cost what trained ones do. "

@@ -17,6 +17,7 @@ from rtjazz_hf import hub
 from rtjazz_hf.evaluation.writing import to_plain
 
 from .hardware import describe_hardware
+from .recipes import RECIPES, TrainingSettings, compute_recipe, plan_training
 from .report import ratios, verdicts
 from .settings import DEFAULT_DTYPES, OWN_MODELS, BenchmarkSettings, Case, plan_cases
 from .timing import torch_threads
@@ -100,6 +101,37 @@ def run_profile(
     return report
 
 
+def run_training_benchmark(
+    settings: TrainingSettings | None = None, *, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Measure how fast this machine trains codec, flow and adapters, and compute what the recipes would take.
+
+    A few real optimizer steps of each with random weights at the real sizes, in a process of its own. Recipes for GPUs
+    are computed: counted FLOPs over an assumed share of the maker's peak (`recipes.UTILISATIONS`). None of it was run.
+
+    Returns:
+        As `run_benchmark`; "recipes" has a row for each recipe whose part and size were measured.
+    """
+    settings = settings or TrainingSettings()
+    begun = time.perf_counter()
+    with torch_threads(settings.threads):
+        hardware = describe_hardware(settings.device)
+    measured = _run_group(plan_training(settings), settings, say)
+    done = {each["case"].name: each for each in measured if "failed" not in each}
+    computed = [(recipe, done.get(f"{recipe.part} {recipe.size}")) for recipe in RECIPES]
+    for each in measured:
+        each["case"] = dataclasses.asdict(each["case"])
+    report = {
+        "hardware": hardware,
+        "settings": dataclasses.asdict(settings),
+        "cases": measured,
+        "recipes": [compute_recipe(recipe, figures) for recipe, figures in computed if figures],
+        "table": [],
+        "wall_seconds": time.perf_counter() - begun,
+    }
+    return to_plain(report)
+
+
 def _run(
     settings: BenchmarkSettings, plan: Callable[[dict[str, str]], list[Case]], say: Say
 ) -> dict[str, Any]:
@@ -125,7 +157,9 @@ def _run(
     return to_plain(report)
 
 
-def _run_group(cases: Sequence[Case], settings: BenchmarkSettings, say: Say) -> list[dict[str, Any]]:
+def _run_group(
+    cases: Sequence[Case], settings: BenchmarkSettings | TrainingSettings, say: Say
+) -> list[dict[str, Any]]:
     """The cases of a group, as many at once as there is memory for, in turns."""
     measured: list[dict[str, Any]] = []
     waiting = list(cases)
@@ -147,7 +181,8 @@ def _run_group(cases: Sequence[Case], settings: BenchmarkSettings, say: Say) -> 
                     going.append(worker)
             for number in range(max(worker.case.rounds for worker in workers)):
                 for worker in going:
-                    if worker.case not in failed and number < (1 if alone else worker.case.rounds):
+                    once = alone and worker.case.kind != "train"
+                    if worker.case not in failed and number < (1 if once else worker.case.rounds):
                         say(f"round {number + 1}: {worker.case.label}")
                         _try(worker.round, worker.case, failed, settings)
             for worker in workers:
@@ -163,7 +198,9 @@ def _run_group(cases: Sequence[Case], settings: BenchmarkSettings, say: Say) -> 
     return measured
 
 
-def _try(do: Callable[[], Any], case: Case, failed: dict[Case, str], settings: BenchmarkSettings) -> Any:
+def _try(
+    do: Callable[[], Any], case: Case, failed: dict[Case, str], settings: BenchmarkSettings | TrainingSettings
+) -> Any:
     try:
         return do()
     except CaseFailed as error:

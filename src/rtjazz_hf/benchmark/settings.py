@@ -136,7 +136,7 @@ class Case:
     """One thing that is measured, in a process of its own: plain values only, to be sent there. A case is itself.
 
     Attributes:
-        kind: "stream", "musicgen", "stable_audio", "codec", "endurance" or "profile".
+        kind: "stream", "musicgen", "stable_audio", "codec", "endurance", "profile" or "train".
         name: for people: mini, base, musicgen-small.
         group: "comparison" cases run interleaved with each other, "variants" likewise, "alone" by themselves.
         source: folder or Hub id of a pipeline. config: values of a peer's configuration; its own by default.

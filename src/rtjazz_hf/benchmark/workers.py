@@ -32,6 +32,10 @@ class CaseFailed(RuntimeError):
 def build_contender(case: Case) -> Contender:
     from . import peers, profiling, streams
 
+    if case.kind == "train":
+        from .training import TrainContender  # wants the extra train
+
+        return TrainContender(case)
     kinds = {
         "stream": streams.StreamContender,
         "endurance": streams.EnduranceContender,

@@ -1,0 +1,287 @@
+"""How fast a part trains: real optimizer steps of the training code itself, on random weights and random data."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import flop_counter
+
+from rtjazz_hf.audio import FRAME_RATE, HOP_LENGTH
+from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
+from rtjazz_hf.codec_training import CodecLoss, CodecTrainConfig, codec_step
+from rtjazz_hf.flow import RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
+from rtjazz_hf.flow_training import FlowTrainConfig, channel_weights, flow_loss
+from rtjazz_hf.lora_training import LoraTrainConfig, StyledFlow, lora_losses
+from rtjazz_hf.music import LEAD_SHEET_DIM
+from rtjazz_hf.training_utils import TrainConfig, TrainingRun, parameter_groups
+
+from .settings import Case
+from .timing import peak_memory, timed
+
+# One step of each kind, and the share of a whole training's steps that are of it.
+Kinds = dict[str, tuple[float, Callable[[], Any]]]
+
+
+class TrainContender:
+    """A part in training. Its kinds of steps are measured apart: a training is a mixture of them, of known shares.
+
+    The first step of each kind is counted (FLOPs, and what is kept for the backward pass), those of `round` are timed.
+    """
+
+    def __init__(self, case: Case):
+        if case.device == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # a GPU that is there is not what was asked for
+        self.case = case
+        self.folder = tempfile.TemporaryDirectory(prefix="rtjazz-train-")
+        given = case.config or {}
+        torch.manual_seed(case.seed)
+        trainee = {"codec": _codec, "flow": _flow, "lora": _lora}[given["part"]]
+        self.config, self.run, self.model, self.kinds, patch = trainee(
+            {**given["values"], "output_dir": str(Path(self.folder.name) / "run"), "seed": case.seed},
+            given.get("checkpointing", False),
+        )
+        self.frames = self.config.batch_size * self.config.crop_frames
+        self.tokens = self.frames / patch
+        self.seconds: dict[str, list[float]] = {name: [] for name in self.kinds}
+        self.counts: dict[str, tuple[float, float]] = {}
+
+    def warm_up(self) -> None:
+        for name, (_, step) in self.kinds.items():
+            with flop_counter.FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as flops:
+                kept = _kept_bytes(step, self.model)
+            self.counts[name] = float(flops.get_total_flops()), float(kept)
+
+    def round(self) -> None:
+        for name, (_, step) in self.kinds.items():
+            self.seconds[name].append(timed(step, self.run.device)[0])
+
+    def result(self) -> dict[str, Any]:
+        seconds = self._mean({name: statistics.median(times) for name, times in self.seconds.items()})
+        flops = self._mean({name: count[0] for name, count in self.counts.items()})
+        batch = self.config.batch_size
+        parameters = list(self.model.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        everything = sum(p.numel() for p in parameters)
+        average = everything if self.config.ema_decay else 0
+        self.run.finish()
+        self.folder.cleanup()
+        return {
+            "parameters": everything,
+            "trained_parameters": trained,
+            "batch_size": batch,
+            "crop_frames": self.config.crop_frames,
+            "checkpointing": bool((self.case.config or {}).get("checkpointing")),
+            "step_seconds": seconds,
+            "kinds": {
+                name: {"share": share, "seconds": statistics.median(self.seconds[name])}
+                for name, (share, _) in self.kinds.items()
+            },
+            "tokens_per_second": self.tokens / seconds,
+            "samples_per_second": batch / seconds,
+            "audio_seconds_per_second": self.frames / FRAME_RATE / seconds,
+            "flops_per_second": flops / seconds,
+            "flops_per_sample": flops / batch,
+            # float32: weights and their average, gradients, two moments of AdamW
+            "state_bytes": 4.0 * (everything + average + 3 * trained),
+            "activation_bytes_per_sample": max(kept for _, kept in self.counts.values()) / batch,
+            "recipe_hours": seconds / batch * self._recipe_samples() / 3600,
+            "peak_memory_mb": peak_memory(self.run.device),
+        }
+
+    def _mean(self, values: dict[str, float]) -> float:
+        return sum(share * values[name] for name, (share, _) in self.kinds.items())
+
+    def _recipe_samples(self) -> float:
+        """Crops of the config's whole training on one device."""
+        from .recipes import SETTINGS
+
+        part, _, size = self.case.name.partition(" ")
+        planned = SETTINGS[part, size]
+        return planned["max_steps"] * planned.get("batch_size", self.config.batch_size)
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+def _codec(
+    values: dict[str, Any], checkpointing: bool
+) -> tuple[TrainConfig, TrainingRun, nn.Module, Kinds, int]:
+    config = CodecTrainConfig(data="random", **values)
+    run = TrainingRun(config)
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**config.model))
+    codec.quantizer.train()
+    codec.quantizer(torch.randn(1, codec.config.latent_dim, 64))  # its first look at data
+    codec.quantizer.eval()
+    codec.to(run.device)
+    run.make_ema(codec)
+    optimizer = torch.optim.AdamW(parameter_groups(codec, config.weight_decay), lr=config.learning_rate)
+    model, optimizer = run.prepare(codec, optimizer)
+    loss = CodecLoss(run, config)
+    samples = config.crop_frames * HOP_LENGTH
+    batch = {
+        "audio": 0.1 * torch.randn(config.batch_size, 2, samples, device=run.device),
+        "start_frame": torch.randint(codec.config.noise_frames, (config.batch_size,), device=run.device),
+    }
+
+    def step(at: int) -> Callable[[], Any]:
+        frozen = at >= config.freeze_encoder_at
+
+        def one() -> None:
+            run.step = at
+            codec.encoder.requires_grad_(not frozen)
+            codec.quantizer.requires_grad_(not frozen)
+            codec_step(run, model, optimizer, loss, batch, frozen, together=False)
+
+        return one
+
+    whole, begin = config.max_steps, config.adversarial_from
+    marks = sorted(
+        {0, min(config.freeze_encoder_at, whole), whole if begin is None else min(begin, whole), whole}
+    )
+    kinds = {}
+    for start, end in zip(marks, marks[1:]):
+        judged = begin is not None and start >= begin
+        names = ["encoder and decoder", "decoder"][start >= config.freeze_encoder_at]
+        kinds[names + (", discriminators" if judged else "")] = (
+            (end - start) / whole,
+            step(start + config.adversarial_warmup if judged else start),
+        )
+    return config, run, codec, kinds, 1
+
+
+def _random_flow(config: FlowTrainConfig, checkpointing: bool) -> RealTimeJazzFlowTransformer:
+    model = RealTimeJazzFlowTransformer(
+        RealTimeJazzFlowTransformerConfig(**{"lead_sheet_dim": LEAD_SHEET_DIM, **config.model})
+    )
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def _flow_batch(model: RealTimeJazzFlowTransformer, config: FlowTrainConfig, block: int, own: bool) -> dict:
+    """A batch as `FlowBatches` makes it, of noise; the context is as long as it ever is."""
+    rows, frames, device = config.batch_size, config.crop_frames, model.device
+    window = model.config.window_frames if config.window_frames is None else config.window_frames
+    return {
+        "latents": torch.randn(rows, model.config.latent_dim, frames, device=device),
+        "lead_sheet": torch.rand(rows, frames, model.config.lead_sheet_dim, device=device),
+        "style": nn.functional.normalize(torch.randn(rows, model.config.style_dim, device=device), dim=-1),
+        "window_frames": torch.full((rows,), window // max(block, 1) * block),
+        "block_frames": torch.tensor(block),
+        "own_context": torch.tensor(own),
+    }
+
+
+def _block_of(model: RealTimeJazzFlowTransformer, config: FlowTrainConfig) -> int:
+    sizes = [size for size in model.config.block_sizes if config.crop_frames % size == 0]
+    return model.config.block_frames if model.config.block_frames in sizes else sizes[-1]
+
+
+def _flow(
+    values: dict[str, Any], checkpointing: bool
+) -> tuple[TrainConfig, TrainingRun, nn.Module, Kinds, int]:
+    config = FlowTrainConfig(data="random", codec="random", **values)
+    run = TrainingRun(config)
+    model = _random_flow(config, checkpointing).to(run.device).train()
+    ema = run.make_ema(model)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+    prepared, optimizer = run.prepare(model, optimizer)
+    weights = channel_weights(model)
+
+    def step(block: int, own: bool) -> Callable[[], Any]:
+        batch = _flow_batch(model, config, block, own)
+
+        def denoise(*inputs: Any, **named: Any) -> Any:
+            with run.accelerator.autocast():
+                return (prepared if ema is None else ema.module)(*inputs, **named)
+
+        def one() -> None:
+            with run.accelerator.accumulate(prepared):
+                loss = flow_loss(prepared, batch, config, weights, denoiser=denoise)
+                run.backward(loss, prepared, optimizer)
+
+        return one
+
+    full, own, block = config.full_attention_rate, config.own_context_rate, _block_of(model, config)
+    kinds = {
+        "full attention": (full, step(0, False)),
+        "blocks": ((1 - full) * (1 - own), step(block, False)),
+        "blocks, own context": ((1 - full) * own, step(block, True)),
+    }
+    return config, run, model, _present(kinds), model.config.patch_size
+
+
+def _lora(
+    values: dict[str, Any], checkpointing: bool
+) -> tuple[TrainConfig, TrainingRun, nn.Module, Kinds, int]:
+    from rtjazz_hf.adapters import attach_adapter
+
+    config = LoraTrainConfig(recordings="random", **values)
+    run = TrainingRun(config)
+    model = _random_flow(config, checkpointing)
+    attach_adapter(model, rank=config.rank, alpha=config.alpha, targets=config.targets, use_dora=config.dora)
+    styled = StyledFlow(model, torch.randn(model.config.style_dim)).to(run.device).train()
+    parameters = [parameter for parameter in styled.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
+    prepared, optimizer = run.prepare(styled, optimizer)
+    weights = channel_weights(model)
+
+    def step(block: int) -> Callable[[], Any]:
+        batch = _flow_batch(model, config, block, False)
+
+        def one() -> None:
+            with run.accelerator.accumulate(prepared):
+                losses = lora_losses(prepared, batch, config, weights)
+                loss = losses["style"] + config.prior_weight * losses.get("prior", 0.0)
+                run.backward(loss, prepared, optimizer)
+
+        return one
+
+    full = config.full_attention_rate
+    kinds = {"full attention": (full, step(0)), "blocks": (1 - full, step(_block_of(model, config)))}
+    return config, run, styled, _present(kinds), model.config.patch_size
+
+
+def _present(kinds: Kinds) -> Kinds:
+    return {name: (share, step) for name, (share, step) in kinds.items() if share > 0}
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def _kept_bytes(step: Callable[[], Any], model: nn.Module) -> int:
+    """Bytes that a step keeps for its backward pass, each storage once and the weights' own left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = max(kept.get(storage.data_ptr(), 0), storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **named: Any) -> int:
+    return flop_counter.sdpa_flop_count(query, key, value)
+
+
+def _attention_backward_flops(out: Any, query: Any, key: Any, value: Any, *args: Any, **named: Any) -> int:
+    return flop_counter.sdpa_backward_flop_count(out, query, key, value)
+
+
+# torch's counter knows the kernels of GPUs alone.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
