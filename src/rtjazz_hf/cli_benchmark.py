@@ -111,13 +111,13 @@ def add_benchmark(commands: Any) -> None:
     parser.add_argument(
         "--train",
         action="store_true",
-        help="instead of all that, measure training: a few steps of codec, flow and adapter in the sizes mini and base, "
+        help="instead of all that, measure training: a few steps of codec, flow and adapter, mini and base, "
         "and from them memory and hours of the recipes for GPUs, computed",
     )
     training = parser.add_argument_group("with --train")
     training.add_argument("--parts", nargs="+", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    training.add_argument("--batch-size", type=int, metavar="N", help="crops a step (default: the config's; 1 for base on"
-                          " a CPU)")  # fmt: skip
+    training.add_argument("--batch-size", type=int, metavar="N", help="crops a step (default: the config's; on a CPU"
+                          " 1 for base)")  # fmt: skip
     training.add_argument("--checkpointing", action="store_true", help="compute the flow's activations twice")
     parser.add_argument(
         "--out",

@@ -277,9 +277,9 @@ def to_markdown(report: dict[str, Any]) -> str:
 def _footer(report: dict[str, Any]) -> str:
     if "recipes" in report:
         return (
-            "Random weights and data in the real sizes; EMA, clipping and AdamW included, reading data not. Recipes: batch "
-            "is crops a GPU x accumulation x GPUs; what GPUs wait for each other is not counted; memory is states and what "
-            f"the backward pass keeps, without workspaces. Measured in {report['wall_seconds']:.0f} s."
+            "Random weights and data in the real sizes; EMA, clipping and AdamW included, reading data not. Recipes: "
+            "batch is crops a GPU x accumulation x GPUs; what GPUs wait for each other is not counted; memory is "
+            f"states and what the backward pass keeps, without workspaces. Measured in {report['wall_seconds']:.0f} s."
         )
     return (
         "RTF: real-time factor, time to make over time it plays. Percentiles are of a block, in ms. *: as shipped. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -146,7 +147,7 @@ def _codec(
         {0, min(config.freeze_encoder_at, whole), whole if begin is None else min(begin, whole), whole}
     )
     kinds = {}
-    for start, end in zip(marks, marks[1:]):
+    for start, end in itertools.pairwise(marks):
         judged = begin is not None and start >= begin
         names = ["encoder and decoder", "decoder"][start >= config.freeze_encoder_at]
         kinds[names + (", discriminators" if judged else "")] = (
