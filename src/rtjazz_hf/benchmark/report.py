@@ -121,7 +121,9 @@ def _profile_rows(report: dict[str, Any]) -> Rows:
 def _train_rows(report: dict[str, Any]) -> Rows:
     return [
         (
-            each["case"]["name"], each["case"]["dtype"] + (", checkpointed" if each["checkpointing"] else ""),
+            each["case"]["name"],
+            {"no": "float32"}.get(each["mixed_precision"], each["mixed_precision"])
+            + ", checkpointed" * each["checkpointing"],
             f"{each['trained_parameters'] / 1e6:.2f}M of {each['parameters'] / 1e6:.1f}M",
             f"{each['batch_size']} x {each['crop_frames']} frames", f"{each['step_seconds']:.2f}",
             f"{each['tokens_per_second']:.0f}", f"{each['audio_seconds_per_second']:.2f}",

@@ -78,6 +78,7 @@ class TrainContender:
             "trained_parameters": trained,
             "batch_size": batch,
             "crop_frames": self.config.crop_frames,
+            "mixed_precision": self.run.accelerator.mixed_precision,
             "checkpointing": bool((self.case.config or {}).get("checkpointing")),
             "step_seconds": seconds,
             "kinds": {
