@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     codec.to(run.device)
     distiller.to(run.device)
     model.to(run.device).train()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     weights = channel_weights(model)
     run.make_ema(model)
     optimizer = torch.optim.AdamW(

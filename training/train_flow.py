@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             evaluation = FlowEvaluation(run, codec, *load_style_encoder(config.style_encoder), config.takes,
                                         config.evaluate_takes, config.evaluate_seconds)  # fmt: skip
     model.to(run.device).train()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     weights = channel_weights(model)
     run.make_ema(model)
     optimizer = torch.optim.AdamW(

@@ -77,6 +77,7 @@ class FlowTrainConfig(TrainConfig):
     )
     time_distribution: str = "logit_normal"
     time_mean: float = -0.4  # under zero: more noise, where the chart decides
+    gradient_checkpointing: bool = False  # less memory, a third more work
     validate_every: int = 250
     evaluate_every: int = 0  # steps between two reports of `rtjazz evaluate --only charts`; needs takes
     evaluate_takes: int = 4

@@ -62,7 +62,6 @@ class LoraTrainConfig(FlowTrainConfig):
     targets: list = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
     dora: bool = False
     qlora: bool = False  # the base in 4 bits (nf4, double quantisation; arXiv:2305.14314)
-    gradient_checkpointing: bool = False
     prior_weight: float = 0.5
     patience: int = 6  # validations without a gain before it stops; 0: never
     batch_size: int = 4
