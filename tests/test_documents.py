@@ -84,7 +84,7 @@ class TestCommands:
         text = text.replace("$LAUNCH ", "accelerate launch ")  # one of the launches of a recipe
         commands = re.findall(r"^(?:python|accelerate launch) (\w+/\w+\.py)(.*)$", text, re.MULTILINE)
         assert len(commands) == count
-        for config in re.findall(r"--config_file (\S+)", text):
+        for config in re.findall(r"--config_file ([^\s\"]+)", text):
             assert (ROOT / config).is_file(), config
         homes = [
             *(ROOT / "src" / "rtjazz_hf").glob("*_training.py"),

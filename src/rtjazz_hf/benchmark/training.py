@@ -7,6 +7,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,25 @@ from rtjazz_hf.training_utils import TrainConfig, TrainingRun, parameter_groups
 from .settings import Case
 from .timing import peak_memory, timed
 
-# One step of each kind, and the share of a whole training's steps that are of it.
-Kinds = dict[str, tuple[float, Callable[[], Any]]]
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of step: its share of a whole training, a step, and (where that can be counted without computing) loss
+    and backward pass of a twin whose tensors are shapes alone, on torch's device "meta"."""
+
+    share: float
+    step: Callable[[], Any]
+    twin: nn.Module | None = None
+    twin_step: Callable[[], Any] | None = None
+
+
+Kinds = dict[str, Kind]
 
 
 class TrainContender:
     """A part in training. Its kinds of steps are measured apart: a training is a mixture of them, of known shares.
 
-    The first step of each kind is counted (FLOPs, and what is kept for the backward pass), those of `round` are timed.
+    FLOPs and what is kept for the backward pass are counted once of each kind; the steps of `round` are timed.
     """
 
     def __init__(self, case: Case):
@@ -54,14 +66,16 @@ class TrainContender:
         self.counts: dict[str, tuple[float, float]] = {}
 
     def warm_up(self) -> None:
-        for name, (_, step) in self.kinds.items():
-            with flop_counter.FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as flops:
-                kept = _kept_bytes(step, self.model)
-            self.counts[name] = float(flops.get_total_flops()), float(kept)
+        for name, kind in self.kinds.items():
+            if kind.twin is None:
+                self.counts[name] = count_step(kind.step, self.model)
+            else:
+                self.counts[name] = count_step(kind.twin_step, kind.twin)
+                kind.step()
 
     def round(self) -> None:
-        for name, (_, step) in self.kinds.items():
-            self.seconds[name].append(timed(step, self.run.device)[0])
+        for name, kind in self.kinds.items():
+            self.seconds[name].append(timed(kind.step, self.run.device)[0])
 
     def result(self) -> dict[str, Any]:
         seconds = self._mean({name: statistics.median(times) for name, times in self.seconds.items()})
@@ -82,8 +96,8 @@ class TrainContender:
             "checkpointing": bool((self.case.config or {}).get("checkpointing")),
             "step_seconds": seconds,
             "kinds": {
-                name: {"share": share, "seconds": statistics.median(self.seconds[name])}
-                for name, (share, _) in self.kinds.items()
+                name: {"share": kind.share, "seconds": statistics.median(self.seconds[name])}
+                for name, kind in self.kinds.items()
             },
             "tokens_per_second": self.tokens / seconds,
             "samples_per_second": batch / seconds,
@@ -98,7 +112,7 @@ class TrainContender:
         }
 
     def _mean(self, values: dict[str, float]) -> float:
-        return sum(share * values[name] for name, (share, _) in self.kinds.items())
+        return sum(kind.share * values[name] for name, kind in self.kinds.items())
 
     def _recipe_samples(self) -> float:
         """Crops of the config's whole training on one device."""
@@ -151,9 +165,8 @@ def _codec(
     for start, end in itertools.pairwise(marks):
         judged = begin is not None and start >= begin
         names = ["encoder and decoder", "decoder"][start >= config.freeze_encoder_at]
-        kinds[names + (", discriminators" if judged else "")] = (
-            (end - start) / whole,
-            step(start + config.adversarial_warmup if judged else start),
+        kinds[names + (", discriminators" if judged else "")] = Kind(
+            (end - start) / whole, step(start + config.adversarial_warmup if judged else start)
         )
     return config, run, codec, kinds, 1
 
@@ -192,12 +205,14 @@ def _flow(
     config = FlowTrainConfig(data="random", codec="random", **values)
     run = TrainingRun(config)
     model = _random_flow(config, checkpointing).to(run.device).train()
+    with torch.device("meta"):
+        twin = _random_flow(config, checkpointing).train()
     ema = run.make_ema(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     prepared, optimizer = run.prepare(model, optimizer)
     weights = channel_weights(model)
 
-    def step(block: int, own: bool) -> Callable[[], Any]:
+    def kind(share: float, block: int, own: bool) -> Kind:
         batch = _flow_batch(model, config, block, own)
 
         def denoise(*inputs: Any, **named: Any) -> Any:
@@ -209,13 +224,17 @@ def _flow(
                 loss = flow_loss(prepared, batch, config, weights, denoiser=denoise)
                 run.backward(loss, prepared, optimizer)
 
-        return one
+        def count() -> None:
+            shapes = _flow_batch(twin, config, block, own)
+            flow_loss(twin, shapes, config, channel_weights(twin)).backward()
+
+        return Kind(share, one, twin, count)
 
     full, own, block = config.full_attention_rate, config.own_context_rate, _block_of(model, config)
     kinds = {
-        "full attention": (full, step(0, False)),
-        "blocks": ((1 - full) * (1 - own), step(block, False)),
-        "blocks, own context": ((1 - full) * own, step(block, True)),
+        "full attention": kind(full, 0, False),
+        "blocks": kind((1 - full) * (1 - own), block, False),
+        "blocks, own context": kind((1 - full) * own, block, True),
     }
     return config, run, model, _present(kinds), model.config.patch_size
 
@@ -227,15 +246,24 @@ def _lora(
 
     config = LoraTrainConfig(recordings="random", **values)
     run = TrainingRun(config)
-    model = _random_flow(config, checkpointing)
-    attach_adapter(model, rank=config.rank, alpha=config.alpha, targets=config.targets, use_dora=config.dora)
-    styled = StyledFlow(model, torch.randn(model.config.style_dim)).to(run.device).train()
+
+    def adapted() -> StyledFlow:
+        model = _random_flow(config, checkpointing)
+        attach_adapter(
+            model, rank=config.rank, alpha=config.alpha, targets=config.targets, use_dora=config.dora
+        )
+        return StyledFlow(model, torch.randn(model.config.style_dim)).train()
+
+    styled = adapted().to(run.device)
+    model = styled.transformer
+    with torch.device("meta"):
+        twin = adapted()
     parameters = [parameter for parameter in styled.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     prepared, optimizer = run.prepare(styled, optimizer)
     weights = channel_weights(model)
 
-    def step(block: int) -> Callable[[], Any]:
+    def kind(share: float, block: int) -> Kind:
         batch = _flow_batch(model, config, block, False)
 
         def one() -> None:
@@ -244,34 +272,42 @@ def _lora(
                 loss = losses["style"] + config.prior_weight * losses.get("prior", 0.0)
                 run.backward(loss, prepared, optimizer)
 
-        return one
+        def count() -> None:
+            shapes = _flow_batch(twin.transformer, config, block, False)
+            sum(lora_losses(twin, shapes, config, channel_weights(twin.transformer)).values()).backward()
+
+        return Kind(share, one, twin, count)
 
     full = config.full_attention_rate
-    kinds = {"full attention": (full, step(0)), "blocks": (1 - full, step(_block_of(model, config)))}
+    kinds = {"full attention": kind(full, 0), "blocks": kind(1 - full, _block_of(model, config))}
     return config, run, styled, _present(kinds), model.config.patch_size
 
 
 def _present(kinds: Kinds) -> Kinds:
-    return {name: (share, step) for name, (share, step) in kinds.items() if share > 0}
+    return {name: kind for name, kind in kinds.items() if kind.share > 0}
 
 
 # --- counting -------------------------------------------------------------------------------------
 
 
-def _kept_bytes(step: Callable[[], Any], model: nn.Module) -> int:
-    """Bytes that a step keeps for its backward pass, each storage once and the weights' own left out."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+def count_step(step: Callable[[], Any], model: nn.Module) -> tuple[float, float]:
+    """FLOPs of a step (products of matrices, convolutions and attention, both passes), and the bytes that it keeps
+    for its backward pass: each storage once, the weights' own left out."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = max(kept.get(storage.data_ptr(), 0), storage.nbytes())
+        if storage._cdata not in weights:
+            kept[storage._cdata] = max(kept.get(storage._cdata, 0), storage.nbytes())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with (
+        flop_counter.FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as flops,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
         step()
-    return sum(kept.values())
+    return float(flops.get_total_flops()), float(sum(kept.values()))
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **named: Any) -> int:

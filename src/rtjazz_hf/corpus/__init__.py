@@ -1,0 +1,1 @@
+"""The corpus: a band that composes and plays labelled takes, recordings of others, and the store of their latents."""
