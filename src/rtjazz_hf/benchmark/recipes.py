@@ -87,8 +87,8 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("codec", "base", A100, 4, 32, 1, 200_000, 7 * 24.0),
-    Recipe("flow", "base", A100, 8, 32, 1, 400_000, 14 * 24.0),
+    Recipe("codec", "base", A100, 4, 16, 2, 200_000, 7 * 24.0),
+    Recipe("flow", "base", A100, 8, 8, 4, 400_000, 14 * 24.0),
     Recipe("codec", "mini", SMALL, 1, 6, 1, 7000, 24.0),
     Recipe("flow", "mini", SMALL, 1, 8, 1, 8000, 24.0),
     Recipe("codec", "base", SMALL, 1, 2, 16, 200_000, math.inf),

@@ -6,7 +6,8 @@ import itertools
 import os
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ class TrainContender:
             if kind.twin is None:
                 self.counts[name] = count_step(kind.step, self.model)
             else:
-                self.counts[name] = count_step(kind.twin_step, kind.twin)
+                with fused_attention() as attention:
+                    flops, kept = count_step(kind.twin_step, kind.twin)
+                self.counts[name] = flops + sum(attention), kept
                 kind.step()
 
     def round(self) -> None:
@@ -308,6 +311,41 @@ def count_step(step: Callable[[], Any], model: nn.Module) -> tuple[float, float]
     ):
         step()
     return float(flops.get_total_flops()), float(sum(kept.values()))
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Shapes of attention as the fused kernels of a GPU have them: they keep inputs, output and one number a query."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, flops: list[float]) -> Any:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]))
+        ctx.flops = flops
+        flops.append(float(flop_counter.sdpa_flop_count(query.shape, key.shape, value.shape)))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        query, key, value, _, _ = ctx.saved_tensors
+        count = flop_counter.sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+        ctx.flops.append(float(count))
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+@contextmanager
+def fused_attention() -> Iterator[list[float]]:
+    """On "meta", attention would be made of matrices that no GPU keeps. Instead, FLOPs of each call, in a list."""
+    flops: list[float] = []
+
+    def attend(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return _FusedAttention.apply(query, key, value, flops)
+
+    plain = nn.functional.scaled_dot_product_attention
+    nn.functional.scaled_dot_product_attention = attend
+    try:
+        yield flops
+    finally:
+        nn.functional.scaled_dot_product_attention = plain
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **named: Any) -> int:
