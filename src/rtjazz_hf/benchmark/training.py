@@ -259,8 +259,7 @@ def _lora(
 
     styled = adapted().to(run.device)
     model = styled.transformer
-    with torch.device("meta"):
-        twin = adapted()
+    twin = adapted().to("meta")  # made of numbers first: an adapter looks at its base's
     parameters = [parameter for parameter in styled.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     prepared, optimizer = run.prepare(styled, optimizer)
