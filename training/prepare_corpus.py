@@ -1,7 +1,10 @@
-"""Compose and render a corpus of jazz takes with exact labels; on request, fetch recorded music beside it.
+"""Compose and render a corpus of jazz takes with exact labels; on request, fetch recorded music beside it. Or make
+latents of music from elsewhere.
 
     python training/prepare_corpus.py --hours 10 --out corpus/ --workers 8
     python training/prepare_corpus.py --real --out recorded/    # for the codec only
+    python training/prepare_corpus.py --dataset fma --source fma/ --jazz --engine ray --workers 16 \\
+        --codec runs/codec/final --style-encoder runs/style/final --out fma-latents/
 
 Needs FluidSynth and the sound fonts (Debian, Ubuntu):
     apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm
@@ -10,6 +13,10 @@ Needs FluidSynth and the sound fonts (Debian, Ubuntu):
 --real takes music under free licences out of Debian's game packages (about 900 MB to download, nothing is
 installed): which packages and which licences, see rtjazz_hf/corpus/real_music.py. It is for training on this
 machine, and never to be redistributed.
+
+--dataset fma, musiccaps or folder reads what lies in --source (training/README.md says in which layout), leaves out
+what is of no use and says why, finds tempo, beats, key and chords, encodes, and writes shards that train_flow.py
+--data takes. --engine ray needs pip install 'rtjazz-hf[scale]'.
 
 Stop it when you like; the same command goes on where it stopped. What a take holds depends on --seed and its
 number alone.
@@ -22,8 +29,11 @@ import json
 import os
 import sys
 
+from rtjazz_hf.corpus.engines import ENGINES
+from rtjazz_hf.corpus.external import FMA_SUBSETS, FREE_LICENCES, LICENCES, SOURCES, Selection, load_external
 from rtjazz_hf.corpus.prepare import CorpusSettings, prepare_corpus
 from rtjazz_hf.corpus.renderer import HELD_OUT_FONTS, SOUND_FONTS
+from rtjazz_hf.corpus.screening import FINGERPRINTS, is_disk_full
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -62,13 +72,71 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--real-hours", type=float, default=4.0, help="hours of it for training, about (default: 4)"
     )
+    add_external(parser.add_argument_group("music from elsewhere"))
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(arguments)
-    if args.hours is None and not args.real:
-        parser.error("give --hours, --real or both")
+    if args.dataset is not None:
+        if args.hours is not None or args.real:
+            parser.error("--dataset makes latents, --hours and --real a corpus: give one or the other")
+        for name in ("source", "codec", "style_encoder"):
+            if getattr(args, name) is None:
+                parser.error(f"--dataset needs --{name.replace('_', '-')}")
+        if args.licences is None and args.dataset == "fma":
+            args.licences = list(FREE_LICENCES)
+    elif args.hours is None and not args.real:
+        parser.error("give --hours, --real or both, or --dataset")
     if args.test_fraction is None:
         args.test_fraction = 1.0 if args.soundfont in HELD_OUT_FONTS else 0.05
     return args
+
+
+def add_external(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--dataset", choices=SOURCES, help="what lies in --source")
+    group.add_argument("--source", help="folder, table, or Hub id of a copy")
+    group.add_argument("--audio", help="where the sound is, if not below --source")
+    group.add_argument("--codec", help="folder of a codec or pipeline, bundled name or Hub id")
+    group.add_argument("--style-encoder", help="folder of train_style.py, or a pipeline")
+    group.add_argument("--codes", action="store_true", help="store codes too, for prediction_type codebook")
+    group.add_argument("--engine", choices=ENGINES, default="local", help="who does the work (local)")
+    group.add_argument(
+        "--licences",
+        nargs="+",
+        choices=LICENCES,
+        metavar="LICENCE",
+        help=f"those allowed, of {', '.join(LICENCES)} (fma: {' '.join(FREE_LICENCES)}; else all)",
+    )
+    group.add_argument("--jazz", action="store_true", help="only what genre or words call jazz")
+    group.add_argument("--words", nargs="+", default=[], help="only what has one of these words")
+    group.add_argument("--subset", choices=FMA_SUBSETS, help="of FMA (by the name of its folder)")
+    group.add_argument("--streaming", action="store_true", help="rows of a Hub copy as they are needed")
+    group.add_argument("--band", nargs="+", help="who plays, where words do not say (piano bass drums)")
+    group.add_argument("--shard-size", type=int, default=64, help="recordings in a shard (64)")
+    group.add_argument("--fingerprint", choices=FINGERPRINTS, help="how copies are told (the best installed)")
+    group.add_argument(
+        "--core-hour-price", type=float, default=0.04, help="for the estimate of 10 TB (0.04, an assumption)"
+    )
+
+
+def prepare_elsewhere(args: argparse.Namespace) -> dict:
+    # Brings torch: not for the rendering processes.
+    from rtjazz_hf.corpus.prepare_external import BAND, AudioSettings, prepare_external
+
+    rows = load_external(args.dataset, args.source, args.audio, args.streaming, args.subset)
+    settings = AudioSettings(
+        args.codec,
+        args.style_encoder,
+        args.codes,
+        tuple(args.band or BAND),
+        args.shard_size,
+        args.fingerprint,
+    )
+    selection = Selection(args.licences and tuple(args.licences), args.jazz, tuple(args.words))
+    report, speed = prepare_external(
+        rows, args.out, settings, selection, args.engine, args.workers, progress=not args.quiet
+    )
+    if not args.quiet:
+        print(speed.to_text(args.core_hour_price), file=sys.stderr)
+    return report
 
 
 def prepare_recorded(args: argparse.Namespace) -> dict:
@@ -87,6 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_args(arguments)
     summary = {}
     try:
+        if args.dataset is not None:
+            summary = prepare_elsewhere(args)
         if args.hours is not None:
             settings = CorpusSettings(
                 args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one
@@ -94,8 +164,15 @@ def main(arguments: list[str] | None = None) -> int:
             summary = prepare_corpus(args.out, args.hours, settings, args.workers, progress=not args.quiet)
         if args.real:
             summary["real"] = prepare_recorded(args)
-    except (RuntimeError, ValueError, OSError) as error:  # RendererUnavailable, RealMusicUnavailable
+    except (
+        ImportError,
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:  # RendererUnavailable, RealMusicUnavailable
         print(f"error: {error}", file=sys.stderr)
+        if is_disk_full(error):
+            print("the disk is full: make room, and the same command goes on from here", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)

@@ -8,6 +8,11 @@ DIR/styles/{name}.safetensors   text (captions, style_dim), audio (clips, style_
 DIR/styles.json                 fingerprint of the style encoder; embeddings of another lie beside it under
                                 another name, DIR/{styles}/ and DIR/{styles}.json
 
+Or in shards of many takes each, as `corpus.prepare_external` makes them:
+
+DIR/shards/shard-00000.safetensors  "{name}/latents" and so on, embeddings too, of each of its takes
+DIR/shards/shard-00000.json         their labels ("takes"), beside what became of every recording
+
 Every .safetensors file has the SHA-256 of its tensors in its header (`sha256`), every label that of its entries.
 An hour takes 75 * 3600 frames * latent_dim * 2 bytes: 69 MB with 128 channels, 3.5 GB for 50 hours. Files are mapped
 into memory and read crop by crop: what stays in a process is labels, and several processes share the system's cache.
@@ -25,13 +30,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from ..audio import HOP_LENGTH, SAMPLE_RATE, read_audio, whole_or_not_at_all
 from ..music import LeadSheet
 
 STYLE_CLIP_SECONDS = 5.0
+SHARDS = "shards"
 
 
 def fingerprint(*models: nn.Module) -> str:
@@ -86,13 +92,44 @@ def _read_index(path: Path) -> dict:
         ) from error
 
 
+@torch.no_grad()
+def encode_audio(codec, audio: torch.Tensor, codes: bool = False, cues=None) -> dict[str, torch.Tensor]:
+    """What a store keeps of `audio` `(2, samples)`: latents, and codes and cues where they are asked for."""
+    audio = audio[None].to(codec.device)
+    encoded = codec.encode(audio, return_codes=codes)
+    tensors = {"latents": encoded.latents[0].T.half().cpu().contiguous()}
+    if codes:
+        tensors["codes"] = encoded.codes[0].to(torch.int16).cpu()
+    if cues is not None:
+        tensors["cues"] = cues(audio)[0].T.half().cpu().contiguous()
+    return tensors
+
+
+@torch.no_grad()
+def embed_audio(
+    style_encoder, tokenizer, captions: Sequence[str], audio: torch.Tensor | None, clips: int = 3
+) -> dict[str, torch.Tensor]:
+    """text (captions, style_dim), audio (clips, style_dim): embeddings of captions and of pieces of `audio`; without
+    audio, text stands for it."""
+    device = style_encoder.device
+    tokens = tokenizer(list(captions), return_tensors="pt", padding=True, truncation=True).to(device)
+    text = style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float().cpu()
+    if audio is None:
+        return {"text": text, "audio": text.clone()}
+    length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
+    starts = np.linspace(0, audio.shape[-1] - length, clips).astype(int)
+    pieces = torch.stack([audio[:, start : start + length] for start in starts])
+    embedded = style_encoder.encode_audio(pieces.to(device))
+    return {"text": text, "audio": embedded.float().cpu()}
+
+
 class _Encoding:
     """What `fill_takes` makes of a take with a codec, and where."""
 
     def __init__(self, codec, folder: Path, codes: bool, cues) -> None:
         self.codec, self.codes, self.cues = codec, codes, cues
         self.folder = folder / "takes"
-        index = {"encoder": _encoder_fingerprint(codec), "codes": codes}
+        index = {"encoder": encoder_fingerprint(codec), "codes": codes}
         if cues is not None:
             index["cues"] = cues.fingerprint()
         claim(folder / "index.json", "latents", **index)
@@ -111,13 +148,7 @@ class _Encoding:
         return True
 
     def write(self, name: str, take, audio: torch.Tensor) -> None:
-        audio = audio[None].to(self.codec.device)
-        encoded = self.codec.encode(audio, return_codes=self.codes)
-        tensors = {"latents": encoded.latents[0].T.half().cpu().contiguous()}
-        if self.codes:
-            tensors["codes"] = encoded.codes[0].to(torch.int16).cpu()
-        if self.cues is not None:
-            tensors["cues"] = self.cues(audio)[0].T.half().cpu().contiguous()
+        tensors = encode_audio(self.codec, audio, self.codes, self.cues)
         with whole_or_not_at_all(self.folder / f"{name}.safetensors") as partial:
             save_file(tensors, partial, metadata={"sha256": checksum(tensors)})
         label = {"lead_sheet": take.lead_sheet.to_dict(), "caption": take.caption, "split": take.split}
@@ -137,21 +168,12 @@ class _Embedding:
         return (self.folder / f"{name}.safetensors").exists()
 
     def write(self, name: str, take, audio: torch.Tensor) -> None:
-        device = self.style_encoder.device
         # Who asks for a quartet without its piano says "quartet" all the same. A flow that has only met words that
-        # agree with the lead sheet believes the words, so where players are silent most captions speak of all.
-        captions = [*take.full_captions, *take.captions[:1]] if take.full_captions else list(take.captions)
-        tokens = self.tokenizer(captions, return_tensors="pt", padding=True, truncation=True).to(device)
-        text = self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"])
-        if take.full_captions:  # and a clip would tell who is silent: the words stand for it
-            return self._save(name, text, text.clone())
-        length = min(int(STYLE_CLIP_SECONDS * SAMPLE_RATE), audio.shape[-1])
-        starts = np.linspace(0, audio.shape[-1] - length, self.clips).astype(int)
-        pieces = torch.stack([audio[:, start : start + length] for start in starts])
-        self._save(name, text, self.style_encoder.encode_audio(pieces.to(device)))
-
-    def _save(self, name: str, text: torch.Tensor, audio: torch.Tensor) -> None:
-        tensors = {"text": text.float().cpu(), "audio": audio.float().cpu()}
+        # agree with the lead sheet believes the words, so where players are silent most captions speak of all; and a
+        # clip would tell who is silent: the words stand for it.
+        silent = bool(take.full_captions)
+        captions = [*take.full_captions, *take.captions[:1]] if silent else take.captions
+        tensors = embed_audio(self.style_encoder, self.tokenizer, captions, None if silent else audio, self.clips)
         with whole_or_not_at_all(self.folder / f"{name}.safetensors") as partial:
             save_file(tensors, partial, metadata={"sha256": checksum(tensors)})
 
@@ -246,7 +268,8 @@ def styles_folder(folder: Path, styles: str) -> Path:
     return folder / styles
 
 
-def _encoder_fingerprint(codec) -> str:
+def encoder_fingerprint(codec) -> str:
+    """A short hash of a codec's encoder and statistics: latents with the same one can be mixed."""
     digest = hashlib.sha256(str((codec.config.latents_mean, codec.config.latents_std)).encode())
     for name, tensor in sorted(codec.encoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
@@ -257,12 +280,16 @@ def _damaged(path: Path, why: object) -> ValueError:
     return ValueError(f"{path} is damaged ({why}): delete it, and fill the store again.")
 
 
-def _read_tensors(path: Path, check: bool) -> dict[str, torch.Tensor]:
-    """The tensors of a file, mapped into memory; on request compared with their checksum, if they have one."""
+def _read_tensors(path: Path, check: bool, prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a file, or of a shard those that begin with `prefix`, which their names lose: mapped into memory;
+    on request compared with their checksum, if they have one."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
             known = (file.metadata() or {}).get("sha256")
+            if known is not None and prefix:
+                known = json.loads(known).get(prefix)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: fill the store again.") from error
     except SafetensorError as error:
@@ -287,6 +314,65 @@ def _read_label(path: Path) -> dict:
     return label
 
 
+def write_shard(
+    path: Path, takes: Sequence[tuple[dict, dict[str, torch.Tensor]]], told: dict | None = None
+) -> None:
+    """Write `path`.safetensors and then `path`.json, each whole or not at all: a shard with a label is complete.
+
+    Args:
+        takes: (label, tensors) of each; a label has name, lead_sheet (a dict), caption, split and num_frames, and may
+            have more. told: what else the label file holds.
+
+    Raises:
+        OSError: also where the disk is full.
+    """
+    tensors = {f"{label['name']}/{key}": value for label, parts in takes for key, value in parts.items()}
+    # One entry: safetensors writes several in an order of chance. As bytes: a full disk is then an OSError.
+    sums = {f"{label['name']}/": checksum(parts) for label, parts in takes}
+    data = save(tensors, metadata={"sha256": json.dumps(sums)})
+    with whole_or_not_at_all(path.with_suffix(".safetensors")) as partial:
+        partial.write_bytes(data)
+    content = {**(told or {}), "takes": [label for label, _ in takes], "bytes": len(data)}
+    with whole_or_not_at_all(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(content | {"sha256": checksum(content)}, sort_keys=True))
+
+
+def read_shard(label_path: Path) -> dict:
+    """The labels of a shard, compared with their checksum; its tensors must be there at their full length.
+
+    Raises:
+        ValueError: it is damaged, by name.
+    """
+    try:
+        content = dict(json.loads(label_path.read_text()))
+        known = content.pop("sha256")
+        matches = checksum(content) == known
+        size = label_path.with_suffix(".safetensors").stat().st_size
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(label_path, error) from error
+    if not matches:
+        raise _damaged(label_path, "it does not match its checksum")
+    if size != content["bytes"]:
+        raise _damaged(label_path.with_suffix(".safetensors"), f"{size} bytes, of {content['bytes']}")
+    return content
+
+
+def shard_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of one take of a shard, compared with their checksum."""
+    return _read_tensors(path.with_suffix(".safetensors"), True, f"{name}/")
+
+
+def _take_of_shard(path: Path, label: dict) -> StoredTake:
+    try:
+        sheet = LeadSheet.from_dict(label["lead_sheet"])
+        return StoredTake(
+            label["name"], path, path, label["num_frames"], sheet, label["caption"], label["split"],
+            prefix=f"{label['name']}/",
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path.with_suffix(".json"), error) from error
+
+
 @dataclass
 class StoredTake:
     """One take of a store, read when asked for; the first read of each file compares it with its checksum.
@@ -307,6 +393,7 @@ class StoredTake:
     lead_sheet: LeadSheet
     caption: str
     split: str
+    prefix: str = ""  # of its tensors in a shard
     checked: set[Path] = field(default_factory=set, repr=False)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -314,7 +401,7 @@ class StoredTake:
         return self._read(self.path)
 
     def _read(self, path: Path) -> dict[str, torch.Tensor]:
-        tensors = _read_tensors(path, check=path not in self.checked)
+        tensors = _read_tensors(path, path not in self.checked, self.prefix)
         self.checked.add(path)
         return tensors
 
@@ -356,11 +443,12 @@ class StoredTake:
 
 
 class LatentStore:
-    """All takes of a folder made by `fill_takes`, in the order of their names: a sequence of `StoredTake`.
+    """All takes of a folder made by `fill_takes`, in the order of their names, or of one of shards, in theirs: a
+    sequence of `StoredTake`.
 
     Args:
-        split (`str`, *optional*): `"train"`, `"test"`, or all.
-        styles: Name of the style embeddings to use.
+        split (`str`, *optional*): `"train"`, `"test"`, in shards also `"validation"`, or all.
+        styles: Name of the style embeddings to use; a shard has those of one style encoder.
 
     Raises:
         FileNotFoundError: the folder is no store, or a file of a take is missing.
@@ -377,6 +465,10 @@ class LatentStore:
         self.index = _read_index(self.folder / "index.json")
         styles_path = styles_folder(self.folder, styles)
         self.takes: list[StoredTake] = []
+        for label_path in sorted((self.folder / SHARDS).glob("shard-*.json")):
+            for label in read_shard(label_path)["takes"]:
+                if split in (None, label["split"]):
+                    self.takes.append(_take_of_shard(label_path.with_suffix(".safetensors"), label))
         for label_path in sorted((self.folder / "takes").glob("[!.]*.json")):
             label = _read_label(label_path)
             if split is not None and label["split"] != split:
@@ -398,13 +490,13 @@ class LatentStore:
         """
         checked, damaged = 0, []
         for take in self.takes:
-            for path in (take.path, take.styles_path):
+            for path in sorted({take.path, take.styles_path}):
                 try:
                     with safe_open(path, framework="pt") as file:
                         checked += "sha256" in (file.metadata() or {})
-                    _read_tensors(path, check=True)
+                    _read_tensors(path, True, take.prefix)
                 except (OSError, SafetensorError, ValueError):
-                    damaged.append(str(path))
+                    damaged.append(f"{path} ({take.name})" if take.prefix else str(path))
         if damaged:
             raise ValueError(
                 f"{len(damaged)} damaged files, delete them and fill the store again: {', '.join(damaged)}"
@@ -419,7 +511,7 @@ class LatentStore:
 
     def check_codec(self, codec) -> None:
         """Raise ValueError if these are latents of another codec's encoder."""
-        if self.index["encoder"] != _encoder_fingerprint(codec):
+        if self.index["encoder"] != encoder_fingerprint(codec):
             raise ValueError(
                 f"{self.folder} holds latents of another codec; give that one, or make another store."
             )
@@ -430,4 +522,7 @@ class LatentStore:
         return frames * HOP_LENGTH / SAMPLE_RATE / 3600
 
 
-__all__ = ["LatentStore", "StoredTake", "claim", "embed_takes", "encode_takes", "fill_takes", "fingerprint"]
+__all__ = [
+    "SHARDS", "LatentStore", "StoredTake", "claim", "embed_audio", "embed_takes", "encode_audio", "encode_takes",
+    "encoder_fingerprint", "fill_takes", "fingerprint", "read_shard", "shard_tensors", "write_shard",
+]  # fmt: skip
