@@ -12,9 +12,12 @@ from torch import nn
 
 from rtjazz_hf.training_utils import (
     EMA,
+    EpochOrder,
     TrainConfig,
     TrainingRun,
     atomic_folder,
+    complete_checkpoints,
+    damaged_files,
     latest_checkpoint,
     learning_rate_factor,
     load_config,
@@ -98,6 +101,54 @@ class TestResume:
         assert latest_checkpoint(tmp_path).name == "step-00000009"
         assert latest_checkpoint(tmp_path / "nowhere") is None
 
+    def test_a_damaged_checkpoint_is_named_and_passed_over(self, tmp_path, capsys):
+        train(tiny_config(tmp_path))
+        before = losses(tmp_path)
+        file = tmp_path / "checkpoints" / "step-00000009" / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        assert damaged_files(file.parent) == ["model.safetensors"]
+        run, _ = train(tiny_config(tmp_path))
+        assert "step-00000009 is damaged (model.safetensors)" in capsys.readouterr().err
+        assert run.checkpoint.name == "step-00000006" and losses(tmp_path) == before
+        assert damaged_files(file.parent) == []  # made anew
+
+    def test_the_best_are_kept_beside_the_newest(self, tmp_path):
+        run = TrainingRun(tiny_config(tmp_path, max_steps=6, save_every=1, keep_checkpoints=1, keep_best=2))
+        model = run.prepare(nn.Linear(4, 1))
+        judged = iter([3.0, 1.0, float("nan"), 2.0, 4.0, 5.0])
+        for batch in run.batches(make_batch):
+            run.backward(model(batch["x"]).mean(), model, torch.optim.SGD(model.parameters(), lr=0.0))
+            run.log_now(val_true=next(judged))
+        names = [folder.name for folder in complete_checkpoints(tmp_path)]
+        assert names == ["step-00000002", "step-00000004", "step-00000006"]
+
+    def test_a_checkpoint_of_another_model_is_refused(self, tmp_path):
+        train(tiny_config(tmp_path, max_steps=1, model={"width": 16}))
+        with pytest.raises(ValueError, match=r"another model \(model \{'width': 16\}, now \{'width': 8\}\)"):
+            TrainingRun(tiny_config(tmp_path, model={"width": 8}))
+        assert TrainingRun(tiny_config(tmp_path, model={"width": 16}, learning_rate=1.0)).checkpoint
+
+    def test_more_micro_batches_go_on_where_fewer_were(self, tmp_path):
+        """As with other numbers of processes: what was seen is not seen again, and nothing is left out."""
+        seen = []
+
+        class Numbered:
+            def numbered(self, number, rng):
+                seen.append(number)
+                return make_batch(rng)
+
+        for steps, micro in ((2, 1), (4, 3), (6, 2)):
+            run = TrainingRun(tiny_config(tmp_path, max_steps=steps, gradient_accumulation_steps=micro))
+            model = nn.Linear(4, 1)
+            model, optimizer = run.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+            run.resume()
+            for batch in run.batches(Numbered()):
+                with run.accelerator.accumulate(model):
+                    run.backward(model(batch["x"]).mean(), model, optimizer)
+        assert seen == list(range(2 * 1 + 2 * 3 + 2 * 2))
+
     def test_a_run_is_not_overwritten(self, tmp_path):
         train(tiny_config(tmp_path, max_steps=1))
         with pytest.raises(FileExistsError, match="holds a run"):
@@ -138,6 +189,10 @@ class TestStopping:
             for batch in run.batches(make_batch):
                 run.backward(model(batch["x"]).mean() * float("nan"), model, optimizer)
         assert all(torch.isfinite(p).all() for p in model.parameters())
+        dumps = sorted(path.name for path in (tmp_path / "bad_batches").iterdir())
+        assert dumps == [f"step-{step:08d}-0.pt" for step in (7, 8, 9)]
+        kept = torch.load(tmp_path / "bad_batches" / dumps[-1])
+        assert torch.equal(kept["batch"]["x"], batch["x"]) and torch.isnan(kept["loss"])
 
 
 class TestConfig:
@@ -228,6 +283,13 @@ class TestParts:
         assert (
             len({int(step_rng(*key).integers(1 << 40)) for key in [(1, 5), (1, 6), (2, 5), (1, 5, 1)]}) == 4
         )
+
+    def test_an_epoch_has_every_sample_once(self):
+        order = EpochOrder(7, seed=3)
+        epochs = [[order[7 * epoch + place] for place in range(7)] for epoch in range(3)]
+        assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and epochs[0] != epochs[1]
+        again = EpochOrder(7, seed=3)  # asked in another order, as by another process
+        assert [again[place] for place in (20, 3, 9)] == [epochs[2][6], epochs[0][3], epochs[1][2]]
 
     def test_atomic_folder_keeps_the_old_on_failure(self, tmp_path):
         with atomic_folder(tmp_path / "final") as folder:

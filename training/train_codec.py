@@ -36,7 +36,6 @@ from rtjazz_hf.training_utils import (
     TrainingRun,
     build_config,
     input_errors,
-    latest_checkpoint,
     model_card,
     parameter_groups,
     parse_config,
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         else:
             codec = RealTimeJazzCodec(build_config(RealTimeJazzCodecConfig, config.model))
-    if not config.init_from and not (config.resume and latest_checkpoint(config.output_dir)):
+    if not config.init_from and run.checkpoint is None:
         kept = codec.fit_start(crops.clips(config.fit_clips))
         run.print(f"transform start keeps {kept:.3f} of the variance of the features")
     codec.to(run.device).train()

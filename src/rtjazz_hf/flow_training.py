@@ -39,7 +39,7 @@ from .hub import load_part, part_folder
 from .live.engine import BlockStream
 from .music import LEAD_SHEET_DIM, rotated_chords, without_chords
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-from .training_utils import TrainConfig, build_config
+from .training_utils import EpochOrder, TrainConfig, build_config
 
 VALIDATION_BLOCK = 36  # frames
 # Times from which the model makes context of its own in one step. Of the first bundled model (128 latents), the made
@@ -58,6 +58,7 @@ class FlowTrainConfig(TrainConfig):
     styles: str = "styles"  # name of the style embeddings in the store
     model: dict = field(default_factory=dict)
     batch_size: int = 8
+    order: str = "random"  # of takes: drawn anew for each row, or "epoch", each once before any comes again
     crop_frames: int = 432  # 5.76 s, whole blocks of every size
     full_attention_rate: float = 0.5  # share of batches without blocks
     style_dropout: float = 0.2
@@ -95,6 +96,8 @@ class FlowTrainConfig(TrainConfig):
                      "no_context_rate", "context_noise", "own_context_rate"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if self.order not in ("random", "epoch"):
+            raise ValueError(f"order must be random or epoch, got {self.order!r}.")
         if not self.context_drift >= 0:
             raise ValueError(f"context_drift must not be negative, got {self.context_drift}.")
         if self.evaluate_every and not (self.takes and self.style_encoder):
@@ -178,12 +181,25 @@ class FlowBatches:
         self.usable = np.array([i for i in range(len(store)) if store[i].num_frames >= config.crop_frames])
         if len(self.usable) == 0:
             raise ValueError(f"no take in {store.folder} is as long as crop_frames={config.crop_frames}.")
+        self.epochs = EpochOrder(len(self.usable), config.seed)
         if not self.block_sizes:
             raise ValueError(f"crop_frames={config.crop_frames} is no multiple of any of {block_sizes}.")
 
+    def numbered(self, number: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """The batch of that number in a run; `order: epoch` needs it."""
+        if self.config.order == "random":
+            return self(rng)
+        first = number * self.config.batch_size
+        return self._crops(
+            [self.usable[self.epochs[first + row]] for row in range(self.config.batch_size)], rng
+        )
+
     def __call__(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return self._crops(rng.choice(self.usable, self.config.batch_size), rng)
+
+    def _crops(self, takes: Sequence[int], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         config, rows = self.config, []
-        for index in rng.choice(self.usable, config.batch_size):
+        for index in takes:
             take = self.store[index]
             row = take.crop(int(rng.integers(take.num_frames - config.crop_frames + 1)), config.crop_frames)
             styles = take.audio if rng.random() < config.audio_style_rate else take.text

@@ -43,7 +43,9 @@ class TrainConfig:
     log_every: int = 10
     save_every: int = 500
     sample_every: int = 0
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest
+    keep_best: int = 0  # and so many with the lowest best_metric, of those logged
+    best_metric: str = "val_true"
     resume: bool = True
     init_from: str | None = None
     wandb: bool = False  # W&B beside TensorBoard, kept in output_dir unless WANDB_MODE=online

@@ -24,8 +24,9 @@ A script reads top to bottom; this module keeps its promises. The pattern:
     run.save_model(run.weights(model), extras=[tokenizer], card=model_card(...))  # output_dir/final
     run.finish()
 
-A batch depends on (seed, step, process) alone and the random state is set from them before each step, so a
-run that was killed and resumed repeats the losses of one that was not.
+Micro-batches are numbered over all processes: number n is what process n % processes makes next, and what it holds
+depends on (seed, n) alone, as does the random state that is set before it. So a run that was killed and resumed repeats
+the losses of one that was not; and two processes learn what one does that accumulates two micro-batches.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,10 +66,13 @@ from .training_monitor import TrainingMonitor
 
 __all__ = [
     "EMA",
+    "EpochOrder",
     "TrainConfig",
     "TrainingRun",
     "atomic_folder",
     "build_config",
+    "complete_checkpoints",
+    "damaged_files",
     "input_errors",
     "latest_checkpoint",
     "learning_rate_factor",
@@ -79,10 +85,13 @@ __all__ = [
 
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
 _STATE_FILE = "state.json"
+_BAD_BATCHES = 3  # dumps of batches whose gradient was not finite that are kept
+# What a checkpoint's tensors are of: with another value they do not fit, or mean something else.
+_FIXED = ("model", "discriminator", "styles", "rank", "alpha", "targets", "dora", "qlora")
 # What may change between two parts of one run without a word.
 _FREE_TO_CHANGE = {"max_minutes", "max_steps", "log_every", "save_every", "sample_every", "keep_checkpoints",
-                   "num_workers", "wandb", "output_dir", "resume", "init_from", "evaluate_every", "evaluate_takes",
-                   "evaluate_seconds"}  # fmt: skip
+                   "keep_best", "best_metric", "num_workers", "wandb", "output_dir", "resume", "init_from",
+                   "evaluate_every", "evaluate_takes", "evaluate_seconds"}  # fmt: skip
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -140,14 +149,31 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def latest_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The newest complete checkpoint folder of a run, or None; half-written ones are ignored."""
-    complete = [
+def complete_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """The complete checkpoint folders of a run, oldest first; half-written ones are ignored."""
+    return sorted(
         folder
         for folder in Path(output_dir, "checkpoints").glob("step-*")
         if _CHECKPOINT_NAME.fullmatch(folder.name) and (folder / _STATE_FILE).is_file()
-    ]
-    return max(complete, key=lambda folder: folder.name, default=None)
+    )
+
+
+def latest_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """The newest complete checkpoint folder of a run, or None."""
+    return next(reversed(complete_checkpoints(output_dir)), None)
+
+
+def damaged_files(checkpoint: Path) -> list[str]:
+    """The files of a checkpoint that are missing, cut short or changed since it was written, by their checksums."""
+    sums = json.loads((checkpoint / _STATE_FILE).read_text()).get("sha256", {})  # older ones have none
+    return [name for name, known in sums.items() if _file_sum(checkpoint / name) != known]
+
+
+def _file_sum(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def step_rng(seed: int, *key: int) -> np.random.Generator:
@@ -155,20 +181,44 @@ def step_rng(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng([seed, *key])
 
 
+class EpochOrder:
+    """Every one of `size` samples once an epoch, each epoch in an order of its own.
+
+    A pure function of the seed and of how many samples came before, so that a restart, or other processes, neither
+    repeat nor skip one.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        if size < 1:
+            raise ValueError(f"an epoch of {size} samples: there must be one at least")
+        self.size, self.seed = size, seed
+        self._epoch, self._order = -1, np.zeros(0, dtype=int)
+
+    def __getitem__(self, place: int) -> int:
+        """The sample at `place`, counted from the beginning of the run over all epochs."""
+        epoch, within = divmod(place, self.size)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, step_rng(self.seed, epoch, 2).permutation(self.size)
+        return int(self._order[within])
+
+
 class _StepDataset(torch.utils.data.Dataset):
-    """Batches by their place in the run, so that workers and resumed runs make the same ones."""
+    """Micro-batches by their number, so that workers, processes and resumed runs make the same ones."""
 
-    def __init__(self, make_batch: Callable[[np.random.Generator], Any], seed: int, process: int) -> None:
-        self.make_batch, self.seed, self.process = make_batch, seed, process
+    def __init__(self, make_batch: Callable[[np.random.Generator], Any], seed: int) -> None:
+        self.make_batch, self.seed = make_batch, seed
 
-    def __getitem__(self, index: int) -> Any:
-        return self.make_batch(step_rng(self.seed, index, self.process))
+    def __getitem__(self, number: int) -> Any:
+        rng = step_rng(self.seed, number, 0)
+        numbered = getattr(self.make_batch, "numbered", None)
+        return self.make_batch(rng) if numbered is None else numbered(number, rng)
 
 
 class TrainingRun:
     """One run of a training script: Accelerator, clock, checkpoints, logs. See the module's head for its use.
 
-    Attributes: `accelerator`, `config`, `output_dir`, `step` (optimizer steps done), `device`, `is_main`.
+    Attributes: `accelerator`, `config`, `output_dir`, `step` (optimizer steps done), `device`, `is_main`, `checkpoint`
+    (what `resume` loads: the newest whose files are whole, or None).
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -184,6 +234,7 @@ class TrainingRun:
             raise NotADirectoryError(f"output_dir '{self.output_dir}' is a file; give a folder.")
         if not config.resume and latest_checkpoint(self.output_dir) is not None:
             raise FileExistsError(f"'{self.output_dir}' holds a run; resume it, or give another output_dir.")
+        self.checkpoint = self._usable_checkpoint()
         self.output_dir.mkdir(parents=True, exist_ok=True)
         precision = training_precision(config.mixed_precision)
         self.accelerator = Accelerator(
@@ -205,6 +256,9 @@ class TrainingRun:
         self.monitor = TrainingMonitor(self.device, self.accelerator.num_processes)
         set_seed(config.seed)
         self.step = 0
+        self._micro_batches = 0  # made before this call, by all processes
+        self._first_step = 0
+        self._batch: Any = None
         self.healthy = True  # a script says False where checkpoints of the state in hand are not wanted
         self.ema: EMA | None = None
         self._ema_source: nn.Module | None = None
@@ -249,8 +303,12 @@ class TrainingRun:
         return prepared
 
     def resume(self) -> int:
-        """Load the newest complete checkpoint, if any, into everything prepared; the steps done so far."""
-        folder = latest_checkpoint(self.output_dir) if self.config.resume else None
+        """Load the newest whole checkpoint, if any, into everything prepared; the steps done so far.
+
+        Another number of processes goes on with the micro-batches that have not been seen yet (with FSDP, whose shards
+        belong to their processes, it must be the same).
+        """
+        folder = self.checkpoint
         if folder is None:
             return 0
         state = json.loads((folder / _STATE_FILE).read_text())
@@ -258,14 +316,55 @@ class TrainingRun:
         changed = [key for key in now if key not in _FREE_TO_CHANGE and state["config"].get(key) != now[key]]
         if changed:
             self.print(f"settings changed since the last part of this run: {', '.join(changed)}")
+        processes = state.get("processes", self.accelerator.num_processes)
+        if processes != self.accelerator.num_processes:
+            if "FSDP" in str(self.accelerator.distributed_type):
+                raise ValueError(
+                    f"'{folder}' holds the shards of {processes} processes, now there are "
+                    f"{self.accelerator.num_processes}: start as many, or save the model and use init_from."
+                )
+            self.print(
+                f"{self.accelerator.num_processes} processes instead of {processes}: set gradient_accumulation_steps "
+                "so that a step sees as much as before"
+            )
         self.accelerator.load_state(str(folder))
-        self.step = state["step"]
-        self._pending = {name: list(pair) for name, pair in state["pending"].items()}
+        self.step = self._first_step = state["step"]
+        micro = self.config.gradient_accumulation_steps
+        self._micro_batches = state.get("micro_batches", self.step * micro * processes)
+        if self.is_main:  # they are of all processes, and added up again
+            self._pending = {name: list(pair) for name, pair in state["pending"].items()}
         self.monitor.earlier = state.get("cost", 0.0)
         if self.is_main:
             self._trim_log()
         self.print(f"resumed from {folder.name}")
         return self.step
+
+    def _usable_checkpoint(self) -> Path | None:
+        """The newest checkpoint whose files are as they were written; ValueError where it is of another model."""
+        if not self.config.resume:
+            return None
+        for folder in reversed(complete_checkpoints(self.output_dir)):
+            if damaged := damaged_files(folder):
+                print(
+                    f"checkpoint {folder.name} is damaged ({', '.join(damaged)}): passed over",
+                    file=sys.stderr,
+                )
+                continue
+            before = json.loads((folder / _STATE_FILE).read_text())["config"]
+            now = json.loads(json.dumps(dataclasses.asdict(self.config)))
+            other = [key for key in _FIXED if key in now and key in before and now[key] != before[key]]
+            if other:
+                told = "; ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
+                raise ValueError(
+                    f"'{folder}' is of another model ({told}): give another output_dir, or the settings of this one."
+                )
+            return folder
+        return None
+
+    def _made_by(self, step: int) -> int:
+        """Micro-batches that all processes together have made before `step`."""
+        processes, micro = self.accelerator.num_processes, self.config.gradient_accumulation_steps
+        return self._micro_batches + (step - self._first_step) * micro * processes
 
     def batches(
         self, make_batch: Callable[[np.random.Generator], Any], sizes: Mapping[str, float] | None = None
@@ -273,17 +372,22 @@ class TrainingRun:
         """Yield batches on the device until max_steps, max_minutes or an interrupt; checkpoints on the way
         and at the end.
 
-        `make_batch(rng)` makes one process's micro-batch (a tensor, dict or list of them) from its generator
-        alone. `sizes` (`training_monitor.batch_sizes`) is what it holds, for the rates that are logged.
+        `make_batch(rng)` makes a micro-batch (a tensor, dict or list of them) from its generator alone; where it has a
+        method `numbered(number, rng)`, that is called instead, with the micro-batch's number (see `EpochOrder`).
+        `sizes` (`training_monitor.batch_sizes`) is what it holds, for the rates that are logged.
         """
         from accelerate.utils import send_to_device
         from tqdm.auto import tqdm
 
         micro = self.config.gradient_accumulation_steps
         indices = range(self.step * micro, self.config.max_steps * micro)
+        first = self._made_by(self.step) + self.accelerator.process_index
+        numbers = range(
+            first, first + len(indices) * self.accelerator.num_processes, self.accelerator.num_processes
+        )
         loader = torch.utils.data.DataLoader(
-            _StepDataset(make_batch, self.config.seed, self.accelerator.process_index),
-            batch_size=None, sampler=indices, num_workers=self.config.num_workers,
+            _StepDataset(make_batch, self.config.seed), batch_size=None, sampler=numbers,
+            num_workers=self.config.num_workers,
             prefetch_factor=2 if self.config.num_workers else None, pin_memory=self.device.type == "cuda",
         )  # fmt: skip
         self._progress = tqdm(
@@ -291,13 +395,13 @@ class TrainingRun:
         )
         self.monitor.begin(self.step, {name: size * micro for name, size in (sizes or {}).items()})
         with self._progress, self._graceful_stop():
-            for index, batch in zip(indices, loader):
+            for index, number, batch in zip(indices, numbers, loader):
                 self._last_micro_batch = (index + 1) % micro == 0
                 if index % micro == 0:
                     self._set_learning_rate()
                 # the same noise, dropout and masks in a resumed run, whatever an evaluation drew before
-                seed = step_rng(self.config.seed, index, self.accelerator.process_index, 1).integers(2**62)
-                torch.manual_seed(int(seed))
+                torch.manual_seed(int(step_rng(self.config.seed, number, 0, 1).integers(2**62)))
+                self._batch = batch
                 yield send_to_device(batch, self.device)
                 if not self._last_micro_batch:
                     continue
@@ -318,7 +422,8 @@ class TrainingRun:
     ) -> None:
         """Back-propagate; where a step is due: clip, step, clear, and update the EMA if it is of this model.
 
-        A step with a gradient that is not finite is left out; ten in a row end the run with an error.
+        A step with a gradient that is not finite is left out, and its batch kept as
+        output_dir/bad_batches/step-XXXXXXXX-N.pt (the last three); ten in a row end the run with an error.
         `name` is the logged name of the gradient's norm, where one script trains two models.
         """
         self.accelerator.backward(loss)
@@ -333,6 +438,7 @@ class TrainingRun:
                     self.ema.update(unwrapped)
             else:
                 self._skipped[name] = self._skipped.get(name, 0) + 1
+                self._keep_bad_batch(name, loss)
                 if self._skipped[name] == 10:
                     raise FloatingPointError(
                         f"the gradient was not finite 10 times in a row at step {self.step}; "
@@ -340,8 +446,19 @@ class TrainingRun:
                     )
             optimizer.zero_grad(set_to_none=True)
 
+    def _keep_bad_batch(self, name: str, loss: torch.Tensor) -> None:
+        folder = self.output_dir / "bad_batches"
+        folder.mkdir(exist_ok=True)
+        process = self.accelerator.process_index
+        path = folder / f"step-{self.step:08d}-{process}.pt"
+        torch.save({"step": self.step, "what": name, "loss": loss.detach().cpu(), "batch": self._batch}, path)
+        self.print(f"step {self.step}: {name} is not finite, left out; its batch is in {path}")
+        for old in sorted(folder.glob(f"step-*-{process}.pt"))[:-_BAD_BATCHES]:
+            old.unlink()
+
     def log(self, **values: torch.Tensor | float) -> None:
-        """Add values to this window's means, written every log_every steps to TensorBoard and log.jsonl."""
+        """Add values to this window's means over all processes, written every log_every steps to TensorBoard and
+        log.jsonl."""
         for name, value in values.items():
             value = value.detach().float().mean() if isinstance(value, torch.Tensor) else float(value)
             total = self._pending.setdefault(name, [0.0, 0])
@@ -383,7 +500,8 @@ class TrainingRun:
             writer.add_image(name, picture, self.step + 1, dataformats=layout)
 
     def save_checkpoint(self) -> None:
-        """Write checkpoints/step-XXXXXXXX whole or not at all; drop the oldest beyond keep_checkpoints."""
+        """Write checkpoints/step-XXXXXXXX whole or not at all, with checksums; drop the oldest beyond keep_checkpoints
+        that are not among the keep_best best by best_metric."""
         folder = self.output_dir / "checkpoints" / f"step-{self.step:08d}"
         partial = folder.with_name(f".{folder.name}.partial")
         if self.is_main:
@@ -391,18 +509,34 @@ class TrainingRun:
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(partial))  # every process: FSDP keeps a shard each
-        self.accelerator.wait_for_everyone()
+        pending = self._pending_of_all()
         if self.is_main:
-            pending = {name: [float(total), count] for name, (total, count) in self._pending.items()}
-            state = {"step": self.step, "pending": pending, "config": dataclasses.asdict(self.config),
-                     "cost": self.monitor.cost}  # fmt: skip
+            files = sorted(path for path in partial.rglob("*") if path.is_file())
+            state = {
+                "step": self.step, "pending": pending, "config": dataclasses.asdict(self.config),
+                "processes": self.accelerator.num_processes, "micro_batches": self._made_by(self.step),
+                "cost": self.monitor.cost, "metrics": self.metrics,
+                "sha256": {str(path.relative_to(partial)): _file_sum(path) for path in files},
+            }  # fmt: skip
             (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
-            done = sorted(p for p in folder.parent.iterdir() if _CHECKPOINT_NAME.fullmatch(p.name))
-            for old in done[: -max(1, self.config.keep_checkpoints)]:
+            done = complete_checkpoints(self.output_dir)
+            kept = {*done[-max(1, self.config.keep_checkpoints) :], *self._best_checkpoints(done)}
+            for old in set(done) - kept:
                 shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+
+    def _best_checkpoints(self, done: Sequence[Path]) -> list[Path]:
+        """The keep_best of `done` with the lowest best_metric; of two that are equal the older."""
+        measured = []
+        for folder in done if self.config.keep_best else ():
+            value = (
+                json.loads((folder / _STATE_FILE).read_text()).get("metrics", {}).get(self.config.best_metric)
+            )
+            if value is not None and np.isfinite(value):
+                measured.append((value, folder))
+        return [folder for _, folder in sorted(measured)[: self.config.keep_best]]
 
     def weights(self, model: nn.Module) -> nn.Module:
         """The model to sample from, judge and save: the EMA where there is one, else the unwrapped model."""
@@ -452,10 +586,24 @@ class TrainingRun:
             self.accelerator.check_trigger()
         )  # all processes agree, or they would wait for each other for ever
 
+    def _pending_of_all(self) -> dict[str, list[Any]]:
+        """This window's sums and counts, added up over all processes; the same on each of them."""
+        from accelerate.utils import gather_object
+
+        mine = {name: [float(total), count] for name, (total, count) in self._pending.items()}
+        if self.accelerator.num_processes == 1:
+            return mine
+        added: dict[str, list[Any]] = {}
+        for part in gather_object([mine]):
+            for name, (total, count) in part.items():
+                before = added.get(name, [0.0, 0])
+                added[name] = [before[0] + total, before[1] + count]
+        return added
+
     def _end_of_log_window(self) -> None:
         if (self.step + 1) % self.config.log_every:
             return
-        means = {name: float(total) / count for name, (total, count) in self._pending.items()}
+        means = {name: total / count for name, (total, count) in self._pending_of_all().items()}
         self._pending.clear()
         self.metrics.update(means)
         self._write(self.step + 1, means)

@@ -6,9 +6,9 @@ import pytest
 from external_sources import BY, BY_NC, BY_SA, fma_path, sound, write, write_fma, write_musiccaps
 
 pytest.importorskip("datasets")
-import datasets  # noqa: E402
+import datasets
 
-from rtjazz_hf.corpus.external import (  # noqa: E402
+from rtjazz_hf.corpus.external import (
     FREE_LICENCES,
     Selection,
     WrongSchema,
@@ -97,7 +97,7 @@ class TestFma:
 
     def test_sound_that_is_nowhere(self, fma, tmp_path):
         (tmp_path / "fma_metadata").symlink_to(fma / "fma_metadata")
-        with pytest.raises(FileNotFoundError, match="000/000002.mp3"):
+        with pytest.raises(FileNotFoundError, match=r"000/000002\.mp3"):
             load_external("fma", tmp_path)
 
 
@@ -140,7 +140,7 @@ class TestHubCopies:
     def test_missing_columns_are_named(self, copy):
         file = copy / "data" / "train-00000-of-00001.parquet"
         datasets.Dataset.from_parquet(str(file)).remove_columns(["license", "artist"]).to_parquet(file)
-        with pytest.raises(WrongSchema, match="lacks artist, license. Expected are audio, title"):
+        with pytest.raises(WrongSchema, match=r"lacks artist, license\. Expected are audio, title"):
             load_external("fma", copy)
         with pytest.raises(WrongSchema, match="lacks ytid"):
             load_external("musiccaps", copy)
@@ -168,7 +168,7 @@ class TestMusicCaps:
     def test_missing_columns_are_named(self, musiccaps, tmp_path):
         text = (musiccaps / "musiccaps-public.csv").read_text().replace("aspect_list", "aspects")
         (tmp_path / "musiccaps-public.csv").write_text(text)
-        with pytest.raises(WrongSchema, match="lacks aspect_list. Expected are ytid"):
+        with pytest.raises(WrongSchema, match=r"lacks aspect_list\. Expected are ytid"):
             load_external("musiccaps", tmp_path, audio=musiccaps)
 
     def test_no_sound(self, tmp_path):

@@ -164,8 +164,8 @@ class TestSameBytes:
 
 def _command(music: Path, pipeline: Path, out: Path) -> list[str]:
     return [sys.executable, str(ROOT / "training" / "prepare_corpus.py"), "--dataset", "folder", "--source", str(music),
-            "--codec", str(pipeline), "--style-encoder", str(pipeline), "--codes", "--shard-size", "3", "--workers", "1",
-            "--fingerprint", "spectral", "--out", str(out)]  # fmt: skip
+            "--codec", str(pipeline), "--style-encoder", str(pipeline), "--codes", "--shard-size", "3",
+            "--workers", "1", "--fingerprint", "spectral", "--out", str(out)]  # fmt: skip
 
 
 class TestRefusals:

@@ -423,13 +423,9 @@ def _musiccaps_hub_row(row: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _as_dataset(rows: Iterator[dict[str, Any]], streaming: bool) -> Any:
-    datasets = _datasets()
-    if not streaming:
-        return datasets.Dataset.from_list(list(rows), features=features())
     # What a table tells fits into memory; it is the sound that does not, and that is read row by row in either way.
-    return datasets.IterableDataset.from_generator(
-        iter, gen_kwargs={"iterable": list(rows)}, features=features()
-    )
+    data = _datasets().Dataset.from_list(list(rows), features=features())
+    return data.to_iterable_dataset() if streaming else data
 
 
 def _literal(value: Any) -> list[Any]:
