@@ -77,7 +77,7 @@ class TestCommands:
         listed = set(re.findall(r"--[a-z]+", " ".join(rows)))
         assert listed == known - {"--help", "--output"}  # -o and --help are in the text
 
-    @pytest.mark.parametrize(("document", "count"), [("README.md", 9), ("training/README.md", 21)])
+    @pytest.mark.parametrize(("document", "count"), [("README.md", 9), ("training/README.md", 24)])
     def test_scripts_have_the_options(self, document, count):
         blocks = code_blocks((ROOT / document).read_text(encoding="utf-8"), "bash")
         text = "\n".join(blocks).replace("\\\n", " ")
@@ -258,7 +258,7 @@ class TestVersions:
         wanted = requirements()
         named = {
             name_of(line)
-            for extra in ("", "corpus", "eval", "train", "live", "link", "serve", "quant")
+            for extra in ("", "corpus", "scale", "eval", "train", "live", "link", "serve", "quant")
             for line in wanted[extra]
         }
         provides = packages_distributions()

@@ -206,13 +206,16 @@ def train_lora(config: LoraTrainConfig) -> dict:
     Raises:
         FileNotFoundError, ValueError: no or too few usable recordings, or parts that do not fit together.
     """
+    from accelerate import PartialState
+
     from .adapters import adapter_parameters, attach_adapter, save_adapter
 
     codec = load_codec(config.codec)
     encoder, tokenizer = load_style_encoder(config.style_encoder)
-    records, report = prepare_takes(
-        config.recordings, Path(config.output_dir) / "takes", config.name, config.instruments
-    )
+    with PartialState().main_process_first():  # the others find it done
+        records, report = prepare_takes(
+            config.recordings, Path(config.output_dir) / "takes", config.name, config.instruments
+        )
     run = TrainingRun(config)
     run.print(report.to_text())
     fill_takes(

@@ -9,11 +9,9 @@ import numpy as np
 import soundfile
 from synthetic_takes import SAMPLE_RATE, played
 
-CHARTS = (
-    "Dm7 | G7 | Cmaj7 | A7",
-    "Fm7 | Bb7 | Ebmaj7 | C7",
-    "Am7 | D7 | Gmaj7 | E7",
-    "Cm7 | F7 | Bbmaj7 | G7",
+ROOTS, QUALITIES = (
+    ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    ("maj7", "m7", "7", "m7b5"),
 )
 FMA_TOP = ["album"] * 2 + ["artist"] * 2 + ["set"] * 2 + ["track"] * 7
 FMA_NAMES = ["id", "title", "id", "name", "split", "subset", "bit_rate", "duration", "genre_top", "genres",
@@ -24,8 +22,10 @@ BY_NC = "Attribution-NonCommercial-ShareAlike 3.0 United States"
 
 
 def sound(number: int, seconds: float = 8.0) -> np.ndarray:
-    """A take of its own for each number: `(2, samples)`."""
-    return played(96 + 7 * (number % 9), seconds, CHARTS[number % 4], seed=number)
+    """A take of its own for each number, in tempo, chords and noise: `(2, samples)`."""
+    rng = np.random.default_rng([number, 0])
+    chart = " | ".join(f"{rng.choice(ROOTS)}{rng.choice(QUALITIES)}" for _ in range(8))
+    return played(float(rng.uniform(90, 160)), seconds, chart, seed=number)
 
 
 def write(path: Path, audio: np.ndarray, **options) -> Path:
@@ -91,6 +91,28 @@ BAD = {
         path, 0.1 * np.random.default_rng(number).standard_normal((2, 8 * SAMPLE_RATE)), format="WAV"
     ),
 }  # by what they are counted as; copies are made of others
+
+
+COPIES = ("duplicate", "same recording")
+KINDS = tuple(kind for kind in BAD if kind != "missing") + COPIES  # a folder lacks nothing
+
+
+def write_many(root: Path, good: int, bad: int, kinds: tuple[str, ...] = KINDS) -> Path:
+    """A folder of `good` recordings of three artists, the last one mono, and `bad` files, each of the next kind."""
+    for number in range(good):
+        audio = sound(number)
+        write(root / f"artist {number % 3}" / f"{number:04d}.wav", audio[:1] if number == good - 1 else audio)
+    (root / "bad").mkdir()
+    for number in range(bad):
+        kind = kinds[number % len(kinds)]
+        path = root / "bad" / f"{kind} {number}.wav"
+        if kind == "same recording":
+            write(path.with_suffix(".mp3"), 0.5 * sound(number % (good - 1)), format="MP3")
+        elif kind == "duplicate":
+            write(path, sound(number % (good - 1)))
+        else:
+            BAD[kind](path, 100_000 + number)
+    return root
 
 
 def _cut(path: Path, audio: np.ndarray) -> None:

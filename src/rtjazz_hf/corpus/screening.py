@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import importlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -141,10 +142,15 @@ def _kind(error: OSError | ValueError) -> str:
 def best_fingerprint() -> str:
     """The better of `FINGERPRINTS` that is installed here."""
     try:
-        import chromaprint  # noqa: F401
-    except ImportError:  # the package, or the library that it loads
+        _chromaprint()
+    except ImportError:
         return "spectral"
     return "chromaprint"
+
+
+def _chromaprint() -> Any:
+    """pyacoustid's module; ImportError without it, or without the library that it loads."""
+    return importlib.import_module("chromaprint")
 
 
 def fingerprint_of(audio: np.ndarray, kind: str) -> np.ndarray:
@@ -155,7 +161,7 @@ def fingerprint_of(audio: np.ndarray, kind: str) -> np.ndarray:
     if kind != "chromaprint":
         raise ValueError(f"unknown fingerprint {kind!r}: choose {', '.join(FINGERPRINTS)}")
     try:
-        import chromaprint
+        chromaprint = _chromaprint()
     except ImportError as error:
         raise ImportError(
             "Chromaprint is not installed; run: pip install 'rtjazz-hf[scale]' and apt-get install libchromaprint1"
