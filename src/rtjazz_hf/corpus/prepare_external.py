@@ -133,6 +133,8 @@ def prepare_external(
     claim(out / "index.json", "latents", **maker.index(), selection=asdict(selection))
     for folder in (SHARDS, PARTS):
         (out / folder).mkdir(exist_ok=True)
+        for left in (out / folder).glob(".*.partial.*"):  # of a call that was killed while it wrote
+            left.unlink()
     unwanted: Counter[str] = Counter()
     seen: dict[int, list[str]] = {}
     known, speed, made = KnownRecordings(), Speed(), set()
