@@ -425,7 +425,9 @@ def _musiccaps_hub_row(row: Mapping[str, Any], index: int) -> dict[str, Any]:
 def _as_dataset(rows: Iterator[dict[str, Any]], streaming: bool) -> Any:
     # What a table tells fits into memory; it is the sound that does not, and that is read row by row in either way.
     told, kinds = list(rows), features()
-    data = _datasets().Dataset.from_dict({name: [row[name] for row in told] for name in kinds}, features=kinds)
+    data = _datasets().Dataset.from_dict(
+        {name: [row[name] for row in told] for name in kinds}, features=kinds
+    )
     return data.to_iterable_dataset() if streaming else data
 
 

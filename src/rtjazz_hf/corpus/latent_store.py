@@ -173,7 +173,9 @@ class _Embedding:
         # clip would tell who is silent: the words stand for it.
         silent = bool(take.full_captions)
         captions = [*take.full_captions, *take.captions[:1]] if silent else take.captions
-        tensors = embed_audio(self.style_encoder, self.tokenizer, captions, None if silent else audio, self.clips)
+        tensors = embed_audio(
+            self.style_encoder, self.tokenizer, captions, None if silent else audio, self.clips
+        )
         with whole_or_not_at_all(self.folder / f"{name}.safetensors") as partial:
             save_file(tensors, partial, metadata={"sha256": checksum(tensors)})
 
