@@ -114,7 +114,7 @@ def _run_ray(work: Work, parts: Iterable[Any], workers: int) -> Iterator[dict[st
             done = ray.data.from_items(items, override_num_blocks=len(items)).map(
                 _RayWorker,
                 fn_constructor_args=(pickle.dumps(work),),
-                concurrency=min(workers, len(items)),
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
                 num_cpus=1,
             )
             yield from done.iter_rows()
