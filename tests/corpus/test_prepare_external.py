@@ -115,6 +115,23 @@ class TestSameBytes:
         )
         assert shards(tmp_path) == shards(made[0]) and report == made[1]
 
+    def test_after_an_interrupt(self, made, music, tiny_folder, tmp_path):
+        def until(count):
+            for number, row in enumerate(load_external("folder", music)):
+                if number == count:
+                    raise KeyboardInterrupt
+                yield row
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare_external(until(10), tmp_path, settings(tiny_folder), progress=False)
+        some = shards(tmp_path)
+        assert some and some.items() <= shards(made[0]).items()
+        report, speed = prepare_external(
+            load_external("folder", music), tmp_path, settings(tiny_folder), progress=False
+        )
+        assert shards(tmp_path) == shards(made[0]) and report == made[1]
+        assert 0 < speed.recordings < report["recordings"]
+
     def test_again_changes_nothing(self, made, music, tiny_folder):
         before = shards(made[0])
         report, speed = prepare_external(
