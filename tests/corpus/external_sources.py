@@ -101,7 +101,10 @@ def write_many(root: Path, good: int, bad: int, kinds: tuple[str, ...] = KINDS) 
     """A folder of `good` recordings of three artists, the last one mono, and `bad` files, each of the next kind."""
     for number in range(good):
         audio = sound(number)
-        write(root / f"artist {number % 3}" / f"{number:04d}.wav", audio[:1] if number == good - 1 else audio)
+        write(
+            root / f"artist {number % 3}" / f"{number:04d}.wav",
+            audio.mean(0, keepdims=True) if number == good - 1 else audio,
+        )
     (root / "bad").mkdir()
     for number in range(bad):
         kind = kinds[number % len(kinds)]
