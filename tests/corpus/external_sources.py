@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 from synthetic_takes import SAMPLE_RATE, played
 
+SECONDS = 10  # at these tempi always some whole bars of 6 s together
 ROOTS, QUALITIES = (
     ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
     ("maj7", "m7", "7", "m7b5"),
@@ -21,11 +22,11 @@ BY, BY_SA = "Attribution", "Attribution-ShareAlike 3.0 International"
 BY_NC = "Attribution-NonCommercial-ShareAlike 3.0 United States"
 
 
-def sound(number: int, seconds: float = 8.0) -> np.ndarray:
+def sound(number: int, seconds: float = SECONDS) -> np.ndarray:
     """A take of its own for each number, in tempo, chords and noise: `(2, samples)`."""
     rng = np.random.default_rng([number, 0])
     chart = " | ".join(f"{rng.choice(ROOTS)}{rng.choice(QUALITIES)}" for _ in range(8))
-    return played(float(rng.uniform(90, 160)), seconds, chart, seed=number)
+    return played(float(rng.uniform(120, 160)), seconds, chart, seed=number)
 
 
 def write(path: Path, audio: np.ndarray, **options) -> Path:
@@ -78,17 +79,17 @@ BAD = {
     "unreadable": lambda path, number: path.write_bytes(b"<html>404, not found</html>" * 100),
     "cut short": lambda path, number: _cut(path, sound(number)),
     "too short": lambda path, number: write(path, sound(number, 2.0), format="WAV"),
-    "silent": lambda path, number: write(path, np.zeros((2, 8 * SAMPLE_RATE)), format="WAV"),
+    "silent": lambda path, number: write(path, np.zeros((2, SECONDS * SAMPLE_RATE)), format="WAV"),
     "clipped": lambda path, number: write(path, np.clip(30 * sound(number), -1, 1), format="WAV"),
     "not finite": lambda path, number: write(
         path,
-        np.where(np.arange(8 * SAMPLE_RATE) == 9999, np.nan, sound(number)),
+        np.where(np.arange(SECONDS * SAMPLE_RATE) == 9999, np.nan, sound(number)),
         format="WAV",
         subtype="FLOAT",
     ),
     "too many channels": lambda path, number: write(path, np.tile(sound(number), (3, 1)), format="WAV"),
     "no beat or pitch": lambda path, number: write(
-        path, 0.1 * np.random.default_rng(number).standard_normal((2, 8 * SAMPLE_RATE)), format="WAV"
+        path, 0.1 * np.random.default_rng(number).standard_normal((2, SECONDS * SAMPLE_RATE)), format="WAV"
     ),
 }  # by what they are counted as; copies are made of others
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from external_sources import BAD, sound, write
+from external_sources import BAD, SECONDS, sound, write
 
 from rtjazz_hf.audio import SAMPLE_RATE, measure_loudness
 from rtjazz_hf.corpus.screening import (
@@ -38,7 +38,7 @@ def test_every_kind_of_bad_file_has_its_name(tmp_path, kind):
 
 def test_mono_is_doubled_and_told(tmp_path):
     heard = screen(row(write(tmp_path / "a.wav", sound(1)[:1])), "spectral")
-    assert heard.mono and heard.audio.shape == (2, 8 * SAMPLE_RATE)
+    assert heard.mono and heard.audio.shape == (2, SECONDS * SAMPLE_RATE)
     assert np.array_equal(heard.audio[0], heard.audio[1])
 
 
