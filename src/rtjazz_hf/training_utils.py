@@ -509,6 +509,7 @@ class TrainingRun:
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(partial))  # every process: FSDP keeps a shard each
+        self.accelerator.wait_for_everyone()
         pending = self._pending_of_all()
         if self.is_main:
             files = sorted(path for path in partial.rglob("*") if path.is_file())

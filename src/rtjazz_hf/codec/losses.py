@@ -147,7 +147,7 @@ class GradientBalancer:
             (gradient,) = torch.autograd.grad(loss, audio, retain_graph=True)
             norm = gradient.flatten(1).norm(dim=1).mean().reshape(1)
             all_reduce_(norm)
-            norms[name] = norm.item() / process_count()
+            norms[name] = norm.item() / process_count() ** 2  # of its share of the batch of all
             if not math.isfinite(norms[name]):
                 balanced = balanced * float("nan")  # the step is left out by whoever looks at the gradient
                 continue
