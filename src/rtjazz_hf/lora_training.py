@@ -207,12 +207,15 @@ def train_lora(config: LoraTrainConfig) -> dict:
         FileNotFoundError, ValueError: no or too few usable recordings, or parts that do not fit together.
     """
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
     from .adapters import adapter_parameters, attach_adapter, save_adapter
 
     codec = load_codec(config.codec)
     encoder, tokenizer = load_style_encoder(config.style_encoder)
-    with PartialState().main_process_first():  # the others find it done
+    # As the Accelerator will ask for it: without the flag, each process on a CPU takes itself for the only one.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    with state.main_process_first():  # the others find it done
         records, report = prepare_takes(
             config.recordings, Path(config.output_dir) / "takes", config.name, config.instruments
         )
