@@ -35,6 +35,9 @@ def shards(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((out / "shards").iterdir())}
 
 
+pytestmark = pytest.mark.slow  # whole preparations, each in processes of its own
+
+
 @pytest.fixture(scope="module")
 def music(tmp_path_factory):
     """Six recordings, one of them mono, and a bad file of each kind. A thousand of them: many_files.py."""
