@@ -28,7 +28,8 @@ from .codec.losses import (
     waveform_loss,
 )
 from .codec.quantizer import codebook_statistics
-from .training_utils import TrainConfig, TrainingRun, latest_checkpoint
+from .training_config import EvaluatedTrainConfig
+from .training_utils import TrainingRun, latest_checkpoint
 
 # Loss name -> function of (round trip, original); those that need a discriminator are made by `Adversary`.
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -41,7 +42,7 @@ ADVERSARIAL_LOSSES = ("adversarial", "feature")
 
 
 @dataclass
-class CodecTrainConfig(TrainConfig):
+class CodecTrainConfig(EvaluatedTrainConfig):
     data: str = ""  # takes of prepare_corpus.py
     stems: str | None = None  # takes made with --stems, mixed anew; those of data by default
     real: str | None = None  # recorded music of prepare_corpus.py --real
@@ -71,22 +72,12 @@ class CodecTrainConfig(TrainConfig):
     freeze_encoder_at: int = 1000
     fit_clips: int = 100  # clips of 10 s for the transform start; four times as many for the quantiser
     watch_every: int = 100  # steps between two looks at the run's health
-    evaluate_every: int = (
-        0  # steps between two measures of round trips of held-out takes, as `rtjazz evaluate` has
-    )
-    evaluate_takes: int = 4
-    evaluate_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.data:
             raise ValueError(
                 "data is missing: give --data, a folder of takes (see training/prepare_corpus.py)."
-            )
-        if self.evaluate_takes < 1 or not self.evaluate_seconds > 0:
-            raise ValueError(
-                f"evaluate_takes {self.evaluate_takes} and evaluate_seconds {self.evaluate_seconds}: give one take at "
-                "least and more than 0 seconds."
             )
         known = (*LOSSES, *ADVERSARIAL_LOSSES)
         if unknown := sorted(set(self.loss_weights) - set(known)):

@@ -39,7 +39,8 @@ from .hub import load_part, part_folder
 from .live.engine import BlockStream
 from .music import LEAD_SHEET_DIM, rotated_chords, without_chords
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-from .training_utils import EpochOrder, TrainConfig, build_config
+from .training_config import EvaluatedTrainConfig
+from .training_utils import EpochOrder, build_config
 
 VALIDATION_BLOCK = 36  # frames
 # Times from which the model makes context of its own in one step. Of the first bundled model (128 latents), the made
@@ -48,7 +49,7 @@ OWN_CONTEXT_TIMES = (0.2, 1.0)
 
 
 @dataclass
-class FlowTrainConfig(TrainConfig):
+class FlowTrainConfig(EvaluatedTrainConfig):
     """Settings of a flow's training beside the shared ones."""
 
     data: str = ""  # the latent store
@@ -80,8 +81,6 @@ class FlowTrainConfig(TrainConfig):
     time_mean: float = -0.4  # under zero: more noise, where the chart decides
     gradient_checkpointing: bool = False  # less memory, a third more work
     validate_every: int = 250
-    evaluate_every: int = 0  # steps between two reports of `rtjazz evaluate --only charts`; needs takes
-    evaluate_takes: int = 4
     evaluate_seconds: float = 12.0
 
     def __post_init__(self) -> None:
@@ -103,11 +102,6 @@ class FlowTrainConfig(TrainConfig):
         if self.evaluate_every and not (self.takes and self.style_encoder):
             raise ValueError(
                 "evaluate_every plays held-out takes by their captions: give --takes and --style-encoder."
-            )
-        if self.evaluate_takes < 1 or not self.evaluate_seconds > 0:
-            raise ValueError(
-                f"evaluate_takes {self.evaluate_takes} and evaluate_seconds {self.evaluate_seconds}: give one take at "
-                "least and more than 0 seconds."
             )
         if self.window_frames is not None and self.window_frames < 0:
             raise ValueError(f"window_frames must not be negative, got {self.window_frames}.")

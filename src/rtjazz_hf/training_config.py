@@ -72,6 +72,23 @@ class TrainConfig:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}.")
 
 
+@dataclass
+class EvaluatedTrainConfig(TrainConfig):
+    """Settings of trainings that can be evaluated on the way (`training_evaluation`)."""
+
+    evaluate_every: int = 0  # steps between two evaluations on held-out takes; 0: none
+    evaluate_takes: int = 4
+    evaluate_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.evaluate_takes < 1 or not self.evaluate_seconds > 0:
+            raise ValueError(
+                f"evaluate_takes {self.evaluate_takes} and evaluate_seconds {self.evaluate_seconds}: give one take at "
+                "least and more than 0 seconds."
+            )
+
+
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 
 
