@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rtjazz_hf.audio import SAMPLE_RATE, resample, whole_or_not_at_all
+from rtjazz_hf.audio import SAMPLE_RATE, WRITE_CHUNK, resample, whole_or_not_at_all
 from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.renderer import HELD_OUT_FONTS, Renderer
 from rtjazz_hf.corpus.score import Note
@@ -94,8 +94,12 @@ def write_take(path: Path, audio: np.ndarray, rate: int, channels: int) -> None:
     """Write `(2, samples)` at another rate, in any format of soundfile, as strangers' recordings are."""
     sound = resample(audio if channels == 2 else audio.mean(0, keepdims=True), SAMPLE_RATE, rate)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_or_not_at_all(path) as partial:
-        soundfile.write(str(partial), sound.T, rate, format=path.suffix[1:].upper())
+    with (
+        whole_or_not_at_all(path) as partial,
+        soundfile.SoundFile(str(partial), "w", rate, channels, format=path.suffix[1:].upper()) as file,
+    ):
+        for start in range(0, sound.shape[1], WRITE_CHUNK):
+            file.write(np.ascontiguousarray(sound[:, start : start + WRITE_CHUNK].T))
 
 
 def make_players(out: Path, minutes: float = 10.0, held_out: float = 2.0, seed: int = 0) -> None:

@@ -77,6 +77,39 @@ def test_analysis_of_a_take_with_clicks_and_chords():
     assert 0 <= first < 4
 
 
+def spoken(seconds=24.0, seed=0):
+    """What is like speech to the analysis: syllables, four a second, of a voice whose pitch glides up and down."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    glide = np.interp(
+        time, np.arange(0, seconds + 1, 0.15), 140 * 2 ** rng.uniform(-0.5, 0.5, round(seconds / 0.15) + 7)
+    )
+    phase = 2 * np.pi * np.cumsum(glide) / SAMPLE_RATE
+    voice = sum(np.sin(k * phase) / k for k in range(1, 12)) * np.abs(np.sin(4 * np.pi * time))
+    return np.stack([0.1 * voice] * 2).astype(np.float32)
+
+
+def staccato(seconds=24.0, seed=0):
+    """Dry notes of 0.1 s, eight a second, on a scale that is tuned 30 cents high."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(0.125 * SAMPLE_RATE)) / SAMPLE_RATE
+    shape = np.exp(-time / 0.05) * (time < 0.1)
+    notes = []
+    for beat, step in enumerate(rng.choice([0, 2, 4, 5, 7, 9, 11, 12], round(8 * seconds))):
+        hertz = 330 * 2 ** ((step + 0.3) / 12)
+        loud = 0.3 if beat % 4 == 0 else 0.15
+        notes.append(loud * shape * sum(np.sin(2 * np.pi * k * hertz * time) / k for k in (1, 2, 3)))
+    return np.stack([np.concatenate(notes)] * 2).astype(np.float32)
+
+
+def test_speech_is_refused_and_staccato_is_not():
+    pytest.importorskip("librosa")
+    with pytest.raises(ValueError, match="as in speech"):
+        analyse(spoken())
+    times, _, _ = analyse(staccato())
+    assert len(times) > 8
+
+
 def test_labels_are_checked(tmp_path):
     assert read_labels(tmp_path) == {}
     (tmp_path / "labels.json").write_text('{"a.wav": {"tempo": 126, "key": "Bb"}}')
