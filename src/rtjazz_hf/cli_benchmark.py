@@ -16,6 +16,7 @@ from .benchmark.settings import (
     OWN_MODELS,
     PEERS,
     QUICK,
+    SWAP_SECONDS,
     BenchmarkSettings,
 )
 from .cli_common import DEFAULT_MODEL, Refused, add_command, choose_device, quiet_libraries
@@ -35,6 +36,7 @@ example:
   rtjazz benchmark --out bench/
   rtjazz benchmark --quick --models mini --peers {NO_PEERS} --json
   rtjazz benchmark --models mini --block-frames 12 --minutes 10 --peers {NO_PEERS} --out live/
+  rtjazz benchmark --models mini --block-frames 36 --minutes 2 --swap ana/adapter ben/adapter --peers {NO_PEERS}
   rtjazz benchmark --profile --out profile/
   rtjazz benchmark --train --models mini --out training/
 """
@@ -101,6 +103,13 @@ def add_benchmark(commands: Any) -> None:
     )
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="play so long in real time too, and count under-runs"
+    )
+    parser.add_argument(
+        "--swap",
+        nargs="+",
+        metavar="ADAPTER",
+        help="with --minutes: play once more, and change from one of these adapters to the next every "
+        f"{SWAP_SECONDS:g} s",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything: does it run at all?")
     parser.add_argument(
@@ -192,6 +201,7 @@ def benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
         "threads": args.threads,
         "attention": args.attn,
         "seconds": args.seconds,
+        "swap": args.swap,
         "seed": args.seed,
     }
     values = dict(QUICK) if args.quick else {}
@@ -222,6 +232,7 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         "compile",
         "seconds",
         "minutes",
+        "swap",
         "profile",
     )
     if alien := [name for name in playing if getattr(args, name)]:

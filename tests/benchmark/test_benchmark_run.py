@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_adapters import make_adapter
 
 from rtjazz_hf.benchmark import BenchmarkSettings, encodec_48khz_config, run_benchmark
 from rtjazz_hf.benchmark import peers as peers_room
@@ -138,6 +139,26 @@ class TestReport:
         (run,) = cases_of(report, "endurance", block_frames=12)
         assert run["minutes"] == 0.01 and run["blocks"] >= 1 and 0 <= run["under_runs"] <= run["blocks"]
 
+    def test_swapping_adapters_beside_not_swapping(self, settings, tmp_path):
+        pytest.importorskip("peft")
+        for number, name in enumerate(("a", "b")):
+            make_adapter(tmp_path / name, number + 1)
+        changes = {
+            "block_frames": (36,),
+            "dtypes": ("float32",),
+            "attention": ("sdpa",),
+            "peers": (),
+            "minutes": 0.1,
+        }
+        swap = tuple(str(tmp_path / name) for name in ("a", "b"))
+        report = run_benchmark(dataclasses.replace(settings, **changes, swap=swap))
+        plain, swapped = cases_of(report, "endurance")
+        assert "swaps" not in plain and swapped["swaps"] == 2 and swapped["blocks"] == plain["blocks"]
+        assert swapped["joins"]["ratio"] > 0
+        under_runs, joins = (row for row in report["table"] if "2 swaps" in row["what"])
+        assert under_runs["ok"] == (swapped["under_runs"] <= plain["under_runs"])
+        assert joins["ok"] == (swapped["joins"]["ratio"] <= 1)
+
     def test_the_machine_is_named(self, report):
         hardware = report["hardware"]
         assert hardware["cpu"] and hardware["memory_gb"] > 0 and hardware["threads"] == 1
@@ -254,6 +275,8 @@ class TestCases:
             ({"seconds": math.nan}, "seconds nan"),
             ({"peer_seconds": -1.0}, "peer_seconds -1"),
             ({"minutes": -1.0}, "minutes -1"),
+            ({"minutes": 1.0, "swap": ("a",)}, "two adapters or more"),
+            ({"swap": ("a", "b")}, "minutes to swap"),
             ({"rounds": 0}, "rounds 0"),
         ],
     )

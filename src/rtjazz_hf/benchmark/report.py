@@ -100,7 +100,8 @@ def _peer_rows(report: dict[str, Any]) -> Rows:
 def _endurance_rows(report: dict[str, Any]) -> Rows:
     return [
         (
-            each["case"]["name"], each["case"]["dtype"], str(each["case"]["block_frames"]), f"{each['minutes']:g}",
+            each["case"]["name"] + ", swapping adapters" * bool(each["case"]["swap"]), each["case"]["dtype"],
+            str(each["case"]["block_frames"]), f"{each['minutes']:g}",
             str(each["blocks"]),
             *(f"{each[name]:.0f}" for name in ("ms_p50", "ms_p99", "ms_max", "duration_ms")),
             str(each["under_runs"]), _memory(each),
@@ -229,11 +230,32 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
             row(f"{name}: times faster than MusicGen-small, best type of each", f">= {limit}",
                 f"{ratio['times_faster']:.1f}", ratio["times_faster"] >= limit)  # fmt: skip
     for each in streams_of(report, "endurance"):
+        if each["case"]["swap"]:
+            for other in streams_of(report, "endurance"):
+                if not other["case"]["swap"] and other["case"] == {
+                    **each["case"],
+                    "swap": other["case"]["swap"],
+                }:
+                    rows += _swap_verdicts(each, other)
+            continue
         ok = each["ms_p99"] < each["duration_ms"]
         row(f"{each['case']['name']}, {each['case']['block_frames']}-frame blocks, {each['minutes']:g} minutes: P99",
             f"< {each['duration_ms']:.0f} ms", f"{each['ms_p99']:.0f} ms, {each['under_runs']} under-runs of "
             f"{each['blocks']}", ok if comparable else None)  # fmt: skip
     return rows
+
+
+def _swap_verdicts(each: dict[str, Any], plain: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a run that swapped adapters, beside the one before it that did not."""
+    what = f"{each['case']['name']}, {each['swaps']} swaps of adapters in {each['minutes']:g} minutes"
+    limit = plain["under_runs"]
+    return [
+        {"what": f"{what}: under-runs", "asked": f"<= {limit}, as without", "ok": each["under_runs"] <= limit,
+         "measured": f"{each['under_runs']} of {each['blocks']}; P99 {each['ms_p99']:.0f} ms, {plain['ms_p99']:.0f} ms "
+                     "without"},
+        {"what": f"{what}: largest sample jump at a join", "asked": "<= the 99.99th percentile of all",
+         "measured": f"{each['joins']['ratio']:.2f} times it", "ok": each["joins"]["ratio"] <= 1},
+    ]  # fmt: skip
 
 
 def _best_shipped(report: dict[str, Any], name: str, frames: int) -> tuple[float, str, dict[str, Any]] | None:

@@ -24,6 +24,7 @@ UNCACHED_WINDOW = 750  # frames: 10 s
 MAX_THREADS = 1024
 MAX_MINUTES = 24 * 60.0
 MAX_SECONDS = 600.0
+SWAP_SECONDS = 5.0  # from one adapter to the next
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class BenchmarkSettings:
         peer_seconds: of audio that MusicGen makes a round.
         rounds: contenders take turns in so many rounds.
         minutes: of a run in real time, with under-runs counted; 0 for none.
+        swap: folders or Hub ids of adapters: a second such run changes from one to the next every `SWAP_SECONDS`.
         device: a device of torch. seed: of music and random weights.
         isolate: each case in a process of its own, so that peaks of memory are its own. Without it, everything
             runs in this process and memory is not told.
@@ -73,6 +75,7 @@ class BenchmarkSettings:
     peer_seconds: float = 1.5
     rounds: int = 2
     minutes: float = 0.0
+    swap: tuple[str, ...] = ()
     device: str = "cpu"
     seed: int = 0
     isolate: bool = True
@@ -96,6 +99,10 @@ class BenchmarkSettings:
                 raise ValueError(f"{name} {value:g}: choose more than 0 and at most {MAX_SECONDS:g}")
         if not (math.isfinite(self.minutes) and 0 <= self.minutes <= MAX_MINUTES):
             raise ValueError(f"minutes {self.minutes:g}: choose 0 to {MAX_MINUTES:g}")
+        if self.swap and not (len(self.swap) > 1 and self.minutes):
+            raise ValueError(
+                f"swap {', '.join(self.swap)}: give two adapters or more, and minutes to swap them in"
+            )
         if self.rounds < 1:
             raise ValueError(f"rounds {self.rounds}: choose 1 or more")
 
@@ -141,6 +148,7 @@ class Case:
         group: "comparison" cases run interleaved with each other, "variants" likewise, "alone" by themselves.
         source: folder or Hub id of a pipeline. config: values of a peer's configuration; its own by default.
         steps: step counts, `None` for the pipeline's own.
+        swap: adapters that an endurance run changes between.
         main: time to first audio, and the gain of the cache, are measured too.
     """
 
@@ -163,6 +171,7 @@ class Case:
     minutes: float = 0.0
     seed: int = 0
     main: bool = False
+    swap: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -178,6 +187,8 @@ class Case:
             parts.append(f"{self.threads} thread{'s' * (self.threads > 1)}")
         if self.kind in ("endurance", "profile"):
             parts.append(self.kind)
+        if self.swap:
+            parts.append("swapping adapters")
         return ", ".join(parts)
 
 
@@ -227,9 +238,17 @@ def plan_cases(
             blocks = settings.block_frames if settings.block_frames != BLOCK_FRAMES else (ENDURANCE_BLOCK,)
             cases += [
                 dataclasses.replace(
-                    variant, kind="endurance", group="alone", block_frames=frames, minutes=settings.minutes
+                    variant,
+                    kind="endurance",
+                    group="alone",
+                    block_frames=frames,
+                    minutes=settings.minutes,
+                    swap=swap,
                 )
                 for frames in blocks
+                for swap in ((), settings.swap)[
+                    : 1 + bool(settings.swap)
+                ]  # the second is compared with the first
             ]
     common["seconds"] = settings.peer_seconds
     for peer, kind in (("musicgen-small", "musicgen"), ("stable-audio-open", "stable_audio")):

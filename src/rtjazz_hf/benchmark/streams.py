@@ -6,12 +6,14 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from rtjazz_hf.audio import FRAME_RATE
+from rtjazz_hf.evaluation.metrics import join_jumps
 from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 
-from .settings import FIRST_BLOCK, UNCACHED_WINDOW, Case
+from .settings import FIRST_BLOCK, SWAP_SECONDS, UNCACHED_WINDOW, Case
 from .timing import block_figures, peak_memory, synchronize, timed
 
 if TYPE_CHECKING:
@@ -195,12 +197,18 @@ def compare_with_uncached(pipe: RealTimeJazzPipeline, case: Case) -> dict[str, A
 
 
 class EnduranceContender:
-    """A run in real time: a block is made while the one before plays, then the maker waits for its turn."""
+    """A run in real time: a block is made while the one before plays, then the maker waits for its turn.
+
+    With adapters to swap, another plays every `SWAP_SECONDS`, from a block's boundary on; the joins are measured.
+    """
 
     def __init__(self, case: Case):
         self.case = case
         self.duration = case.block_frames / FRAME_RATE
         self.pipe = load_pipeline(case)
+        self.adapters = [f"adapter_{number}" for number in range(len(case.swap))]
+        for name, source in zip(self.adapters, case.swap):
+            self.pipe.load_lora_weights(source, adapter_name=name)
 
     def warm_up(self) -> None:
         self.session = live_session(self.pipe, self.case)
@@ -210,21 +218,33 @@ class EnduranceContender:
     def round(self) -> None:
         """All of it, once."""
         self.times: list[float] = []
+        self.swaps, sound = 0, []
         self.memory_before = peak_memory(self.case.device)
         ends = time.monotonic() + 60 * self.case.minutes
         block_ends = time.monotonic() + self.duration
         while not self.times or block_ends < ends:
-            self.times.append(timed(lambda: next(self.session), self.case.device)[0])
+            if self.adapters and len(self.times) * self.duration >= self.swaps * SWAP_SECONDS:
+                self.session.update(adapter=self.adapters[self.swaps % len(self.adapters)])
+                self.swaps += 1
+            seconds, block = timed(lambda: next(self.session), self.case.device)
+            self.times.append(seconds)
+            if self.adapters:
+                sound.append(block.audio)
             now = time.monotonic()
             if now < block_ends:
                 time.sleep(block_ends - now)
             # After an under-run the listener has heard a gap, and the clock starts again.
             block_ends = max(now, block_ends) + self.duration
         synchronize(self.case.device)
+        if sound:
+            samples = sound[0].shape[-1]
+            self.joins = join_jumps(np.concatenate(sound, axis=1), samples * np.arange(1, len(sound)))
 
     def result(self) -> dict[str, Any]:
         self.session.close()
+        swapping = {"swaps": self.swaps, "joins": self.joins} if self.adapters else {}
         return {
+            **swapping,
             "minutes": self.case.minutes,
             **block_figures(self.times, self.duration),
             "peak_memory_mb": peak_memory(self.case.device),
