@@ -24,6 +24,7 @@ from rtjazz_hf.adapters import (
     base_fingerprint,
     call_style,
     detach_adapters,
+    read_adapter,
     save_adapter,
     split_style,
 )
@@ -42,8 +43,10 @@ def make_adapter(folder, seed, base_seed=0, style_name=None, rank=4, base_name="
     with torch.no_grad():
         for parameter in adapter_parameters(transformer, show=None):
             parameter.add_(0.2 * torch.randn_like(parameter))
-    style = STYLE if style_name else None
-    save_adapter(transformer, folder, base_name=base_name, style_embedding=style, style_name=style_name)
+    style, band = (STYLE, ("clarinet", "bass")) if style_name else (None, ())
+    save_adapter(
+        transformer, folder, base_name=base_name, style_embedding=style, style_name=style_name, band=band
+    )
     return transformer.eval()
 
 
@@ -438,6 +441,24 @@ class TestStyle:
         torch.testing.assert_close(pipe.encode_prompt("in the style of a")[0], STYLE)
         pipe.delete_adapters("a")
         assert not torch.allclose(pipe.encode_prompt("slow ballad in the style of Anna Blue")[0], called)
+
+    def test_called_style_brings_its_band_unless_others_are_named(self, pipe):
+        def band(prompt, **wishes):
+            return set(pipe.prepare_lead_sheet(prompt, duration=30.0, **wishes)[0].instruments)
+
+        assert band("slow ballad in the style of Anna Blue") == {"clarinet", "bass"}
+        assert band("in the style of Anna Blue, without bass") == {"clarinet"}
+        assert "piano" in band("piano trio in the style of Anna Blue")
+        assert band("in the style of Anna Blue", instruments=["guitar"]) == {"guitar"}
+        assert band("swing in the style of b", seeds=[3]) == band("swing", seeds=[3])  # it has none
+
+    def test_band_is_kept_in_the_file(self, pipe, folders, tmp_path):
+        assert (
+            set(read_adapter(folders / "a").band) == {"clarinet", "bass"}
+            and read_adapter(folders / "b").band == ()
+        )
+        pipe.save_lora_weights(tmp_path / "again", "a")
+        assert read_adapter(tmp_path / "again").band == read_adapter(folders / "a").band
 
 
 class TestLive:

@@ -2,7 +2,10 @@
 
     python training/evaluate_lora.py my-style/adapter --own players/a/held_out --other players/b/held_out
 
-The charts are those of the corpus, or of the band leader; base and adapted play them with the same seeds.
+The charts are the band leader's, of all bands and genres, and the same for all, and so are the seeds. Where the
+adapter knows its player's band, it plays them, as it does for who calls the style. The base plays the charts twice: as
+they are, which is what the gain is of, and with that band too, which leaves to the adapter what is the adapter's
+("same_band").
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import numpy as np
 import torch
 
 from rtjazz_hf import RealTimeJazzPipeline
-from rtjazz_hf.audio import read_audio, whole_or_not_at_all
+from rtjazz_hf.adapters import read_adapter
+from rtjazz_hf.audio import read_audio, whole_or_not_at_all, write_audio
 from rtjazz_hf.corpus.personal import find_recordings
 from rtjazz_hf.evaluation.embeddings import TowerEmbedder
 from rtjazz_hf.evaluation.style_gain import obedience, style_gain, verdicts
@@ -34,6 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each (default: %(default)g)")
     parser.add_argument("--scale", type=float, default=1.0, help="strength of the adapter, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips-out", type=Path, help="folder that is there, for the clips as FLAC")
     parser.add_argument("--out", help="file for the measures as JSON (printed anyway)")
     return parser.parse_args(argv)
 
@@ -57,27 +62,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         sheets = [random_lead_sheet(rng) for _ in range(args.clips)]
         embed = TowerEmbedder(pipe.style_encoder)
         own, other = ([embed(read_audio(f)) for f in find_recordings(d)] for d in (args.own, args.other))
+        adapter = read_adapter(args.adapter)
+        style = f"jazz in the style of {adapter.style_name}" if adapter.style_name else "jazz"
+        asked = [sheet.with_band(adapter.band) for sheet in sheets] if adapter.band else sheets
         base = generate(pipe, sheets, "jazz", args.seconds)
+        same_band = generate(pipe, asked, "jazz", args.seconds) if adapter.band else base
         name = pipe.load_lora_weights(args.adapter) or "default"
-        style = style_words(args.adapter)
-        adapted = generate(pipe, sheets, style, args.seconds, adapter_scale=args.scale)
-        gain = style_gain([embed(c) for c in base], [embed(c) for c in adapted], own, other)
-        before, after = obedience(base, sheets), obedience(adapted, sheets)
-        result = {"adapter": str(args.adapter), "loaded_as": str(name), "prompt": style, **gain, "before": before,
-                  "after": after, "verdicts": verdicts(gain, before, after)}  # fmt: skip
+        adapted = generate(pipe, asked, style, args.seconds, adapter_scale=args.scale)
+        base_heard, band_heard, adapted_heard = (
+            [embed(c) for c in clips] for clips in (base, same_band, adapted)
+        )
+        gain = style_gain(base_heard, adapted_heard, own, other)
+        before, after = obedience(same_band, asked), obedience(adapted, asked)
+        result = {"adapter": str(args.adapter), "loaded_as": str(name), "prompt": style, "band": adapter.band, **gain,
+                  "same_band": style_gain(band_heard, adapted_heard, own, other), "before": before, "after": after,
+                  "verdicts": verdicts(gain, before, after)}  # fmt: skip
+        if args.clips_out:
+            for index, clip in enumerate(zip(base, same_band, adapted)):
+                for what, audio in zip(("base", "same_band", "adapted"), clip):
+                    write_audio(args.clips_out / f"{index:02d}_{what}.flac", audio, overwrite=True)
         text = json.dumps(result, indent=2)
         print(text)
         if args.out:
             with whole_or_not_at_all(Path(args.out)) as partial:
                 partial.write_text(text)
-
-
-def style_words(folder: str) -> str:
-    """What calls the adapter's learnt style; "jazz" where it has none."""
-    from rtjazz_hf.adapters import read_adapter
-
-    name = read_adapter(folder).style_name
-    return f"jazz in the style of {name}" if name else "jazz"
 
 
 if __name__ == "__main__":

@@ -282,7 +282,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
                                use_dora=config.dora)  # fmt: skip
             base.load_state_dict(weights, strict=False)
         save_adapter(base, folder, base_name=config.base, style_embedding=bare.embedding().detach().cpu(),
-                     style_name=config.name)  # fmt: skip
+                     style_name=config.name, band=config.instruments)  # fmt: skip
 
     per_batch = batch_sizes(config.batch_size, config.crop_frames, model.config.patch_size)
     for batch in run.batches(batches, per_batch):

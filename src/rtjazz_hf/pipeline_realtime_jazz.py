@@ -369,7 +369,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
 
         chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
-        all.
+        all. Without it, and where the words name none, a learnt style that they call brings its own.
         """
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if lead_sheet is not None:
@@ -381,16 +381,20 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
                 raise ValueError(
                     f"{len(value)} values of {name} for {len(prompts)} prompts: give one, or one for each"
                 )
-        return [
-            write_lead_sheet(
-                words_of(item),
-                **{name: v[row] if isinstance(v, (list, tuple)) else v for name, v in wishes.items()},
-                instruments=instruments,
-                duration=duration,
-                seed=seeds[row] if seeds is not None else 0,
+        sheets = []
+        for row, item in enumerate(prompts):
+            words, band = self.called_band(words_of(item))
+            sheets.append(
+                write_lead_sheet(
+                    words,
+                    **{name: v[row] if isinstance(v, (list, tuple)) else v for name, v in wishes.items()},
+                    instruments=instruments,
+                    regulars=band,
+                    duration=duration,
+                    seed=seeds[row] if seeds is not None else 0,
+                )
             )
-            for row, item in enumerate(prompts)
-        ]
+        return sheets
 
     def prepare_features(
         self, lead_sheets: Sequence[LeadSheet], start_frame: int, num_frames: int

@@ -282,3 +282,11 @@ def check_playable(sheet: LeadSheet) -> None:
             assert "bass" in section.instruments
     if len(sheet.instruments) > 3:
         assert set(CHORD_INSTRUMENTS) & set(sheet.instruments)
+
+
+def test_regulars_play_where_nobody_is_named():
+    regulars = ("vibraphone", "bass", "brushes")
+    assert set(write_lead_sheet("slow ballad", regulars=regulars, duration=40.0).instruments) == set(regulars)
+    assert "brushes" not in write_lead_sheet("without brushes", regulars=regulars).instruments
+    for prompt, wishes in (("piano trio", {}), ("jazz quintet", {}), ("jazz", {"instruments": ["guitar"]})):
+        assert "vibraphone" not in write_lead_sheet(prompt, regulars=regulars, **wishes).instruments

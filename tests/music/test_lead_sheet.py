@@ -191,3 +191,13 @@ class TestStorage:
         one, two = LeadSheet.from_chart(CHART), LeadSheet.from_chart("Dm7|G7|CΔ|CM7")
         assert one == two and hash(one) == hash(two)
         assert isinstance(one.spans[0], ChordSpan) and one.spans[0].chord == Chord.parse("D-7")
+
+
+def test_another_band_plays_the_same_chart():
+    sheet = LeadSheet.from_chart("Dm7 | G7 | Cmaj7 | %", 120)
+    other = sheet.with_band(["bass", "vibes"])
+    assert other.instruments == sheet.with_band(("vibraphone", "bass")).instruments
+    assert set(other.instruments) == {"vibraphone", "bass"} and other.spans == sheet.spans
+    assert {section.lead for section in other.sections} == {"vibraphone"}
+    with pytest.raises(ValueError, match="band is empty"):
+        sheet.with_band([])

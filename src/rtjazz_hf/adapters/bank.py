@@ -190,6 +190,15 @@ class AdapterBank:
                 styles.setdefault(adapter.style_name or name, adapter.style)
         return styles
 
+    def band(self, name: str) -> tuple[str, ...]:
+        """Who plays in the learnt style that `name` (of `styles`) calls; empty where its adapter does not say."""
+        adapter = self.adapters.get(name)
+        if adapter is None or adapter.style is None:
+            adapter = next(
+                each for each in self.adapters.values() if each.style is not None and each.style_name == name
+            )
+        return adapter.band
+
 
 def _strength(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..audio import whole_or_not_at_all
+from ..music.vocabulary import canonical_instruments
 from .folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PICKLES, STYLE_EMBEDDING, refused_pickle
 
 if TYPE_CHECKING:
@@ -67,12 +68,14 @@ class Adapter:
         config: `adapter_config.json`.
         style: its learnt style embedding `(style_dim,)` of unit length, or None; style_name: what
             "in the style of <name>" calls it by.
+        band: who plays in that style where nobody says otherwise, names as in `INSTRUMENTS`.
     """
 
     layers: Mapping[str, LowRank]
     config: Mapping[str, Any]
     style: torch.Tensor | None = None
     style_name: str | None = None
+    band: tuple[str, ...] = ()
 
     @property
     def uses_dora(self) -> bool:
@@ -104,7 +107,7 @@ class Adapter:
         config = dict(self.config)
         if base_name is not None:
             config["base_model_name_or_path"] = base_name
-        write_adapter(folder, self.state_dict(), config, self.style, self.style_name)
+        write_adapter(folder, self.state_dict(), config, self.style, self.style_name, self.band)
 
 
 # -- the base ------------------------------------------------------------------------------------------------
@@ -201,14 +204,18 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise ValueError(f"{folder / ADAPTER_CONFIG} is not an adapter's config ({error})") from None
     _check_config(config, folder)
     layers = _layers_of(_read_tensors(folder / ADAPTER_WEIGHTS)[0], config, folder / ADAPTER_WEIGHTS)
-    style = style_name = None
+    style, style_name, band = None, None, ()
     if (folder / STYLE_EMBEDDING).is_file():
         tensors, header = _read_tensors(folder / STYLE_EMBEDDING)
         style, style_name = tensors.get("style_embedding"), header.get("style_name")
         if style is None or style.ndim != 1 or not style.norm() > 0:
             raise ValueError(f"{folder / STYLE_EMBEDDING} has no vector 'style_embedding'")
         style = F.normalize(style.float(), dim=0)
-    return Adapter(layers, config, style, style_name)
+        try:
+            band = canonical_instruments(filter(None, header.get("band", "").split(",")))
+        except ValueError as error:
+            raise ValueError(f"{folder / STYLE_EMBEDDING}: {error}") from None
+    return Adapter(layers, config, style, style_name, band)
 
 
 def _check_config(config: dict[str, Any], folder: Path) -> None:
@@ -314,6 +321,7 @@ def write_adapter(
     config: Mapping[str, Any],
     style: torch.Tensor | None,
     style_name: str | None,
+    band: Sequence[str] = (),
 ) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -324,7 +332,8 @@ def write_adapter(
         save_file(plain, partial, metadata={"format": "pt"})
     if style is not None:
         vector = F.normalize(style.detach().float().flatten(), dim=0).cpu()
-        header = {"format": "pt", **({"style_name": style_name} if style_name else {})}
+        told = {"style_name": style_name, "band": ",".join(band)}
+        header = {"format": "pt", **{name: value for name, value in told.items() if value}}
         with whole_or_not_at_all(folder / STYLE_EMBEDDING) as partial:
             save_file({"style_embedding": vector}, partial, metadata=header)
     else:

@@ -280,6 +280,11 @@ class AdapterMixin:
                 "save_lora_weights"
             )
 
+    def called_band(self, words: str) -> tuple[str, tuple[str, ...]]:
+        """`words` without the learnt styles that they call, and who plays in the first of these."""
+        rest, called = split_style(words, self._adapters.styles())
+        return rest, self._adapters.band(called[0]) if called else ()
+
     def _encode_words(self, words: str, encode: Any) -> torch.Tensor:
         """Words to a style embedding `(1, style_dim)`, with the learnt styles that they call."""
         styles = self._adapters.styles()

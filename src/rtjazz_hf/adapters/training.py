@@ -121,12 +121,14 @@ def save_adapter(
     base_name: str | None = None,
     style_embedding: torch.Tensor | None = None,
     style_name: str | None = None,
+    band: Sequence[str] = (),
 ) -> None:
     """Write an attached adapter as a folder that `load_lora_weights` reads, and PEFT too.
 
     Args:
         base_name: bundled name, Hub id or folder of the pipeline that it was trained on.
-        style_embedding: `(style_dim,)`, learnt beside it; `style_name`: what "in the style of <name>" calls it by.
+        style_embedding: `(style_dim,)`, learnt beside it; `style_name`: what "in the style of <name>" calls it by;
+        `band`: who plays in that style where nobody says otherwise, names as in `INSTRUMENTS`.
 
     Raises:
         ValueError: no such adapter is attached.
@@ -144,7 +146,7 @@ def save_adapter(
     config["base_model_name_or_path"] = base_name or config.get("base_model_name_or_path")
     config["auto_mapping"] = _auto_mapping(transformer)
     write_adapter(folder, {PREFIX + name.removeprefix(PREFIX): t for name, t in tensors.items()}, config,
-           style_embedding, style_name)  # fmt: skip
+           style_embedding, style_name, band)  # fmt: skip
 
 
 __all__ = [

@@ -144,6 +144,7 @@ def write_lead_sheet(
     key: str | None = None,
     mood: str | None = None,
     instruments: Iterable[str] | None = None,
+    regulars: Iterable[str] | None = None,
     duration: float | None = None,
     seed: int = 0,
 ) -> LeadSheet:
@@ -160,6 +161,8 @@ def write_lead_sheet(
         mood: one of `MOODS`.
         instruments: who plays, names as in `INSTRUMENTS`; a name with a leading "-" is left out. Where all
             names have one, the band is the genre's without them.
+        regulars: who plays where neither `instruments` nor the words say who or how many do, names as in
+            `INSTRUMENTS`.
         duration: seconds. The sections are laid out over it and the sheet ends; by default it loops for ever.
         seed: any whole number.
 
@@ -204,8 +207,11 @@ def write_lead_sheet(
         key = key or _called_key(minor, key_rng)
         chorus = _write_chorus(genre, tags.form, key, beats_per_bar, tune_rng)
 
+    named = [name for name in tags.instruments or () if not name.startswith("-")]
     if wanted:
         band = Band.of(wanted, left_out)
+    elif regulars and not named and tags.ensemble is None:
+        band = Band.of(regulars, left_out.union(name[1:] for name in tags.instruments or ()))
     else:
         band = build_band(genre, mood, tags.instruments or (), tags.ensemble, band_rng, left_out)
     title = f"{genre.replace('_', ' ')} in {key}"

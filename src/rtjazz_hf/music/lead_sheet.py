@@ -298,6 +298,21 @@ class LeadSheet:
         )
         return dataclasses.replace(self, sections=sections)
 
+    def with_band(self, instruments: Iterable[str]) -> LeadSheet:
+        """The sheet for another band, all of whom play throughout; the first of them that can lead has the lead.
+
+        Raises:
+            ValueError: an unknown instrument, or none.
+        """
+        band = canonical_instruments(instruments)
+        if not band:
+            raise ValueError("the band is empty: name an instrument at least")
+        lead = choose_lead(band)
+        return dataclasses.replace(
+            self,
+            sections=tuple(dataclasses.replace(each, instruments=band, lead=lead) for each in self.sections),
+        )
+
     def with_tempo(self, tempo: float) -> LeadSheet:
         """The sheet at another tempo; the swing follows where it was the usual one for genre and tempo."""
         usual = math.isclose(self.swing, default_swing(self.genre, self.tempo), abs_tol=1e-3)
