@@ -20,7 +20,7 @@ import torch
 
 from assemble_pipeline import check_output, play
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub, publishing
-from rtjazz_hf.quantization import PRECISIONS, quantize
+from rtjazz_hf.quantization import PRECISIONS, quantize, quantized_size
 from rtjazz_hf.training_utils import atomic_folder
 
 # Root mean square of the velocity's error, relative; a few times what the bundled model has.
@@ -113,6 +113,8 @@ def convert(args: argparse.Namespace) -> None:
     print(
         f"{args.output}: transformer of {after / 1e6:.1f} MB, {after / before:.2f} of {before / 1e6:.1f} MB"
     )
+    size, count = quantized_size(small)
+    print(f"of that {count / 1e6:.1f}M weights in {size / 1e6:.1f} MB, {size / (2 * count):.2f} of bfloat16's")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

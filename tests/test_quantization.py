@@ -7,7 +7,7 @@ import torch
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf import RealTimeJazzPipeline
-from rtjazz_hf.quantization import quantization_config, quantize
+from rtjazz_hf.quantization import quantization_config, quantize, quantized_size
 
 pytest.importorskip("bitsandbytes")
 
@@ -44,6 +44,9 @@ def test_close_and_small(precision, packed):
     error = (velocity(small, packed) - expected).abs().mean() / expected.abs().mean()
     assert 0 < error < TOLERANCES[precision]
     assert small.get_memory_footprint() < SIZES[precision] * whole.get_memory_footprint()
+    size, count = quantized_size(small)
+    least, most = {"int8": (0.5, 0.56), "nf4": (0.25, 0.35)}[precision]  # of bfloat16's bytes
+    assert least < size / (2 * count) < most and quantized_size(whole) == (0, 0)
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])

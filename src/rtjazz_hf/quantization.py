@@ -86,4 +86,20 @@ def quantize(model: PreTrainedModel, precision: str) -> PreTrainedModel:
     )
 
 
-__all__ = ["PRECISIONS", "quantization_config", "quantize"]
+def quantized_size(model: PreTrainedModel) -> tuple[int, int]:
+    """Bytes of the weights of `model` that are quantised, scales and tables included, and how many weights they are."""
+    num_bytes = count = 0
+    state = model.state_dict()
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if type(weight).__name__ not in ("Params4bit", "Int8Params"):
+            continue
+        count += module.in_features * module.out_features
+        own = (
+            tensor for key, tensor in state.items() if key.startswith(f"{name}.") and key != f"{name}.bias"
+        )
+        num_bytes += sum(tensor.numel() * tensor.element_size() for tensor in own)
+    return num_bytes, count
+
+
+__all__ = ["PRECISIONS", "quantization_config", "quantize", "quantized_size"]
