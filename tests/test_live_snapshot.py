@@ -95,6 +95,17 @@ class TestRoundTrip:
         pipe = type(tiny_pipeline).from_pretrained(tiny_folder)
         assert_goes_on(pipe.resume_live(tmp_path / "a.safetensors"), session)
 
+    def test_as_bytes(self, tiny_pipeline):
+        group = tiny_pipeline.live_group()
+        one, two = (group.join("swing", **{**OPTIONS, "seed": seed}) for seed in (1, 2))
+        group.step(), group.step()
+        rows = one._rows, two._rows
+        data = one.to_bytes()
+        assert (one._rows, two._rows) == rows  # it reads, and takes nobody out of the batch
+        group.leave(one)
+        assert_goes_on(tiny_pipeline.resume_live(data), one)
+        assert tiny_pipeline.resume_live(data).asked.keys() == one.asked.keys()
+
     def test_a_closed_one_can_be_saved(self, tiny_pipeline, tmp_path):
         with tiny_pipeline.live("swing", **OPTIONS) as session:
             next(session)
@@ -136,7 +147,7 @@ class TestRefused:
     def test_another_kind_of_file(self, tiny_pipeline, tmp_path, tiny_folder):
         with pytest.raises(FileNotFoundError, match="no session file"):
             tiny_pipeline.resume_live(tmp_path / "none.safetensors")
-        with pytest.raises(ValueError, match="holds no live session"):
+        with pytest.raises(ValueError, match="is no live session"):
             tiny_pipeline.resume_live(next((tiny_folder / "codec").glob("*.safetensors")))
 
     def test_a_newer_version(self, tiny_pipeline, saved, tmp_path):
@@ -161,6 +172,86 @@ class TestRefused:
         path = rewritten(saved, tmp_path / "a.safetensors", change)
         with pytest.raises(ValueError, match="does not load"):
             tiny_pipeline.resume_live(path)
+
+    @pytest.mark.parametrize(
+        ("place", "value", "says"),
+        [
+            ("frame", -1, "frame -1"),
+            ("frame", 2**62, "frame"),
+            ("frame", 1.5, "frame 1.5"),
+            ("largest_block", 0, "largest_block 0"),
+            ("window_frames", 10**9, "window_frames"),
+            ("plan_seeds", None, "plan_seeds None"),
+            ("lead_sheet", {}, "lead sheet"),
+            ("lead_sheet", [], "does not load"),
+            ("asked", [], "does not load"),
+            ("adapters", 7, "does not load"),
+            ("adapters", {"nobody": "1"}, "nobody"),
+            ("cache", {}, "does not load"),
+            ("cache.head_dim", 2**40, "head_dim"),
+            ("cache.block_frames", 10**9, "block_frames of the cache"),
+            ("asked.prompt", [], "empty mix"),
+            ("asked.prompt", [[None, 1.0]], "does not load"),
+            ("asked.num_inference_steps", 10**9, "num_inference_steps"),
+            ("asked.guidance_scale", float("nan"), "guidance_scale"),
+            ("asked.seed", "1", "seed '1'"),
+            ("asked.rm", "-rf", "unknown wishes rm"),
+        ],
+    )
+    def test_settings_of_no_session(self, tiny_pipeline, saved, tmp_path, place, value, says):
+        def change(header, tensors):
+            settings = json.loads(header["session"])
+            *path, name = place.split(".")
+            (settings[path[0]] if path else settings)[name] = value
+            header["session"] = json.dumps(settings)
+
+        path = rewritten(saved, tmp_path / "a.safetensors", change)
+        with pytest.raises(ValueError, match=says):
+            tiny_pipeline.resume_live(path.read_bytes())
+
+    @pytest.mark.parametrize(
+        ("name", "change", "says"),
+        [
+            ("style", lambda t: t * float("nan"), "style holds what is not finite"),
+            ("style", lambda t: t[:, :3], "style is of shape"),
+            ("cache.keys", lambda t: t + float("inf"), "cache.keys holds"),
+            ("cache.values", lambda t: t.to(torch.int64), "cache.values holds"),
+            ("cache.values", lambda t: t[..., :1], "does not load"),
+            ("cache.position", lambda t: t - 2**50, "cache.position holds no counters"),
+            ("cache.blocks", lambda t: t * 0 + 5, "blocks that no session plays"),
+            ("cache.slots", lambda t: t[0], "does not load"),
+            ("decoder.frame", lambda t: t.float(), "decoder.frame holds no counters"),
+            ("decoder.tail", lambda t: t[..., :1], "decoder.tail is of shape"),
+            ("decoder.tail", lambda t: None, "decoder.tail is missing"),
+            ("decoder.more", lambda t: torch.zeros(1), "unknown tensors decoder.more"),
+            ("generator", lambda t: t[:100], "does not load"),
+            ("generator", lambda t: t * 0 + 255, "does not load"),
+        ],
+    )
+    def test_tensors_of_no_session(self, tiny_pipeline, saved, tmp_path, name, change, says):
+        def changed(header, tensors):
+            tensors[name] = change(tensors.get(name))
+            if tensors[name] is None:
+                del tensors[name]
+            else:
+                tensors[name] = tensors[name].contiguous()
+
+        path = rewritten(saved, tmp_path / "a.safetensors", changed)
+        with pytest.raises(ValueError, match=says):
+            tiny_pipeline.resume_live(path.read_bytes())
+
+    @pytest.mark.parametrize(
+        "text", ["[" * 100_000, "7", '{"frame": 1}', "{" + '"x": 1, ' * 40_000 + '"y": 1}'], ids=len
+    )
+    def test_headers_of_no_session(self, tiny_pipeline, saved, tmp_path, text):
+        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(session=text))
+        with pytest.raises(ValueError, match=r"the session (is|was|does)"):
+            tiny_pipeline.resume_live(path.read_bytes())
+
+    @pytest.mark.parametrize("data", [b"", b"\x00" * 8, b"\xff" * 64, b"\x80\x04\x95pickle", b"{}"])
+    def test_bytes_that_are_none(self, tiny_pipeline, data):
+        with pytest.raises(ValueError, match="damaged or cut short"):
+            tiny_pipeline.resume_live(data)
 
     def test_paths_that_cannot_be_written(self, tiny_pipeline, saved, tmp_path):
         session = tiny_pipeline.live("swing", **OPTIONS)

@@ -664,16 +664,18 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         """Sessions that join and leave at any time, their blocks made in one batch."""
         return SessionGroup(self)
 
-    def resume_live(self, path: str | os.PathLike, *, overlap: bool | None = None) -> LiveSession:
-        """The session that `session.save(path)` wrote; it plays on as the saved one does.
+    def resume_live(
+        self, source: str | os.PathLike | bytes, *, overlap: bool | None = None
+    ) -> LiveSession:
+        """The session that `session.save(path)` wrote or `session.to_bytes()` gave; it plays on as that one does.
 
         To the bit on the same kind of device, in the same type. Statistics start anew.
 
         Raises:
-            FileNotFoundError: no such file. ValueError: no session's file, cut short, damaged, of a newer
-            version of the format, or of other models than this pipeline's.
+            FileNotFoundError: no such file. ValueError: no session, cut short, damaged, of a newer version of
+            the format, of other models than this pipeline's, or such as none of its sessions saves.
         """
-        return load_session(self, path, overlap=overlap)
+        return load_session(self, source, overlap=overlap)
 
     def warm_up(self, block_frames: int | None = None) -> None:
         """Make a block and throw it away, if none of this size was made yet, so that no listener waits for

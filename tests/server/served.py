@@ -109,3 +109,25 @@ def hear_block(socket):
     data = socket.recv(timeout=WAIT)
     assert isinstance(data, bytes)
     return described, data
+
+
+def hear_state(socket, heard=None):
+    """The next whole state of the session; blocks that come between are added to `heard`."""
+    state = b""
+    while True:
+        described = json.loads(socket.recv(timeout=WAIT))
+        data = socket.recv(timeout=WAIT) if described["type"] in ("block", "state") else b""
+        if described["type"] == "block" and heard is not None:
+            heard.append((described, data))
+        elif described["type"] == "state":
+            assert described["offset"] == len(state) and len(data) <= 65_536
+            state += data
+            if len(state) == described["bytes"]:
+                return state
+
+
+def go_on(socket, state, **fields):
+    """Begin a session with a state."""
+    say(socket, "start", state=len(state), **fields)
+    for start in range(0, len(state), 65_536):
+        socket.send(state[start : start + 65_536])

@@ -8,7 +8,9 @@ import socket
 
 import numpy as np
 import pytest
-from served import PATIENT, WAIT, hear, hear_block, running, say, wait_for
+from safetensors import safe_open
+from safetensors.torch import save
+from served import PATIENT, WAIT, go_on, hear, hear_block, hear_state, running, say, wait_for
 from test_clips import KEY
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -202,6 +204,100 @@ class TestLimits:
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         listener.socket.close()  # without a word
         wait_for(lambda: not server.engine.seats)
+
+
+class TestStates:
+    def test_goes_on_at_another_server(self, tiny_pipeline):
+        heard = []
+        with running(tiny_pipeline, name="one") as one, one.live() as listener:
+            say(listener, "start", state_every=5, **WISH)
+            assert hear(listener, "started")["server"] == "one"
+            hear_state(listener, heard)  # the first comes at once
+            assert heard  # in pieces, between blocks
+            one.server.should_exit = True
+            state = hear_state(listener, heard)  # the last, when the server stops
+            assert hear(listener, "drained")["resume"] is None  # which keeps none itself
+            assert ending(listener)[0] == 1012
+        end = heard[-1][0]["start"] + heard[-1][0]["samples"] / 48_000
+        alone = tiny_pipeline.resume_live(state)
+        with running(tiny_pipeline, name="two") as two, two.live() as listener:
+            go_on(listener, state)
+            assert hear(listener, "started")["seed"] == WISH["seed"]
+            for _ in range(3):
+                described, data = hear_block(listener)
+                want = next(alone)
+                assert described["start"] == pytest.approx(want.start, abs=1e-5) and described["tempo"] == 120
+                np.testing.assert_allclose(np.frombuffer(data, "<f4").reshape(-1, 2).T, want.audio, atol=1e-4)
+                assert end == pytest.approx(want.start, abs=1e-5)  # and nothing was lost, or played twice
+                end += want.duration
+            say(listener, "update", tempo=150, prompt="bossa nova")
+            assert hear(listener, "updated")["tempo"] == 150
+
+    @pytest.mark.parametrize(
+        ("fields", "pieces", "says"),
+        [
+            ({"state": 0}, [], "state"),
+            ({"state": 2**40}, [], "state"),
+            ({"state": 10}, ["{}"], "after 0 of 10 bytes"),
+            ({"state": 10}, [b"12345", b""], "after 5 of 10 bytes"),
+            ({"state": 10}, [b"12345", b"123456"], "after 5 of 10 bytes"),
+            ({"state": 10}, [b"\x80\x04\x95.1234.6"], "does not load"),
+            ({"state": 4, "tempo": 99}, [b"1234"], "goes on as it was"),
+            ({"state": 4, "resume": "abc"}, [b"1234"], "goes on as it was"),
+            ({"state_every": 1, "prompt": "swing"}, [], "state_every"),
+        ],
+    )
+    def test_states_that_are_none(self, server, fields, pieces, says):
+        with server.live() as listener:
+            say(listener, "start", **fields)
+            for piece in pieces:
+                listener.send(piece)
+            assert says in hear(listener, "error")["detail"]
+            assert ending(listener)[0] == 1008
+
+    @pytest.mark.parametrize(
+        ("options", "change"),
+        [
+            ({"num_inference_steps": 500}, {}),
+            ({"window_frames": 600}, {}),
+            ({"guidance_scale": 7.0}, {}),
+            ({"prompt": "x" * 3000}, {}),
+            ({"prompt": (("swing", 0.5), (np.ones((2, 48_000), np.float32), 0.5))}, {}),
+            ({}, {"model": "0" * 32}),
+            ({}, {"frame": -5}),
+        ],
+    )
+    def test_states_of_what_is_not_played_here(self, server, tiny_pipeline, tmp_path, options, change):
+        tiny_pipeline.live(**{**WISH, **options}, block_frames=12).save(tmp_path / "a.safetensors")
+        with safe_open(tmp_path / "a.safetensors", "pt") as file:
+            header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header["session"] = json.dumps({**json.loads(header["session"]), **change})
+        with server.live() as listener:
+            go_on(listener, save(tensors, header))
+            assert "does not load on this server's model" in hear(listener, "error")["detail"]
+            assert ending(listener)[0] == 1008
+
+    def test_no_room_for_it(self, tiny_pipeline):
+        with running(tiny_pipeline, max_sessions=1) as server, server.live() as one, server.live() as two:
+            say(one, "start", **WISH)
+            hear_block(one)
+            say(two, "start", state=1_000_000)  # refused before it is sent
+            assert "1 sessions play" in hear(two, "error")["detail"]
+            assert ending(two)[0] == 1013
+
+    def test_one_that_cannot_be_played_ends_alone(self, tiny_pipeline):
+        with running(tiny_pipeline) as server, server.live() as good, server.live() as broken:
+            say(good, "start", **WISH)
+            hear_block(good)
+            say(broken, "start", session="broken", **WISH)
+            hear_block(broken)
+            session = next(seat for seat in server.engine.seats if seat.name == "broken").session
+            with session._making:
+                decoder = session.stream.decoder_state
+                decoder["tail"] = decoder["tail"][..., :1]
+            assert ending(broken) == (1011, "the music could not be made")
+            hear_block(good), hear_block(good)
+            assert server.metric('sessions_ended_total{reason="failed"}') == 1
 
 
 class TestDraining:

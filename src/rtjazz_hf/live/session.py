@@ -125,6 +125,11 @@ class LiveSession:
         return self._plan.lead_sheet
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What the listener fixed, and the settings, by the names of `update`; the rest is the band leader's."""
+        return dict(self._plan.asked)
+
+    @property
     def block_frames(self) -> int:
         """Frames of the next block."""
         frames, largest = self._plan.block_frames, self._largest
@@ -249,6 +254,12 @@ class LiveSession:
         from .snapshot import save_session
 
         save_session(self, path, overwrite)
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes, for a database or a network; `RealTimeJazzPipeline.resume_live` takes it too."""
+        from .snapshot import session_bytes
+
+        return session_bytes(self)
 
     # -- one block -----------------------------------------------------------------------------------------
     def _claim(self) -> bool:
@@ -393,8 +404,11 @@ def cores_for_two(device: torch.device) -> bool:
 
 @contextmanager
 def standing_still(session: LiveSession) -> Iterator[BlockStream]:
-    """The session's stream, while no block of it is made; waits for one in the making."""
+    """The session's stream, to be read, while no block of it is made; waits for one in the making.
+
+    A copy where it shares a batch: taken out of it, all of its rows would have to be put together anew.
+    """
     with session._making:
-        stream = session.stream
+        stream, row = session._rows
         stream.settle()
-        yield stream
+        yield stream if stream.batch_size == 1 else stream.select(row)

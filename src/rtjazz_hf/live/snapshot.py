@@ -1,22 +1,27 @@
-"""A session's state in a file: one safetensors file, its settings as JSON in the header, nothing pickled."""
+"""A session's state: one safetensors file, or its bytes, with settings as JSON in the header and nothing pickled.
+
+What is read may come from anybody: it is refused unless a session of this pipeline could have saved it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save, save_file
 
 from ..audio import check_output_path, whole_or_not_at_all
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
-from .plan import Plan, check_asked
+from .engine import BLOCK_SIZES
+from .plan import UPDATE_FIELDS, Plan, check_asked
 from .session import LiveSession, standing_still
 
 if TYPE_CHECKING:
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "rtjazz-live-session", 1
 SUFFIX = ".safetensors"
 _SAMPLED = 64  # values of a weight that its fingerprint looks at
+_MOST_HEADER = 256 * 1024  # bytes: a chart of 512 bars takes some 20,000
+_MOST = 2**40  # of a counter: frames of 465 years
+_ASKED = {"prompt", "seed", "block_frames", "guidance_scale", "num_inference_steps"}  # of every session
+_CACHE_SIZES = ("num_layers", "num_heads", "head_dim", "patch_size", "window_frames")
 
 
 def model_fingerprint(pipe: RealTimeJazzPipeline) -> str:
@@ -52,6 +61,18 @@ def save_session(session: LiveSession, path: str | os.PathLike, overwrite: bool 
         ValueError: the suffix is not .safetensors. FileExistsError: unless `overwrite`. OSError: as it comes.
     """
     path = check_output_path(path, (SUFFIX,), overwrite)
+    tensors, header = _state_of(session)
+    with whole_or_not_at_all(path) as partial:
+        save_file(tensors, partial, metadata=header)
+
+
+def session_bytes(session: LiveSession) -> bytes:
+    """What `save_session` writes."""
+    tensors, header = _state_of(session)
+    return save(tensors, metadata=header)
+
+
+def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     tensors: dict[str, torch.Tensor] = {}
     with standing_still(session) as stream:
         with session._lock:
@@ -76,58 +97,130 @@ def save_session(session: LiveSession, path: str | os.PathLike, overwrite: bool 
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     settings["model"] = model_fingerprint(session.pipe)
     settings["adapters"] = adapters
-    header = {"format": FORMAT, "version": str(VERSION), "session": json.dumps(settings)}
-    with whole_or_not_at_all(path) as partial:
-        save_file(tensors, partial, metadata=header)
+    return tensors, {"format": FORMAT, "version": str(VERSION), "session": json.dumps(settings)}
 
 
-def load_session(pipe: RealTimeJazzPipeline, path: str | os.PathLike, **options: Any) -> LiveSession:
-    """The session that `save_session` wrote, on the models of `pipe`; `options` go to `LiveSession`.
+def load_session(
+    pipe: RealTimeJazzPipeline, source: str | os.PathLike | bytes, **options: Any
+) -> LiveSession:
+    """The session that `save_session` wrote to a file, or `session_bytes` gave, on the models of `pipe`;
+    `options` go to `LiveSession`.
 
     It plays on as the saved one does: to the bit on the same kind of device, in the same type, with the same
     version of torch.
 
     Raises:
-        FileNotFoundError, OSError: as it comes. ValueError: no session's file, cut short, damaged, of a newer
-        version of the format, or of other models.
+        FileNotFoundError, OSError: as it comes. ValueError: no session, cut short, damaged, of a newer version
+        of the format, of other models, or such as no session of this pipeline saves.
     """
-    tensors, settings = _read(path)
+    name = "the session" if isinstance(source, bytes) else f"the session in '{source}'"
+    tensors, settings = _read(source, name)
     if settings.get("model") != model_fingerprint(pipe):
         raise ValueError(
-            f"the session in '{path}' was played by other models than those of this pipeline: load the "
+            f"{name} was played by other models than those of this pipeline: load the "
             "pipeline that it was saved with"
         )
-    for name, fingerprint in settings.get("adapters", {}).items():
-        if _adapter_fingerprints(pipe, {"adapter": name}).get(name) != fingerprint:
-            raise ValueError(
-                f"the session in '{path}' plays the adapter {name!r}, and it, as it was, is not loaded: load it under "
-                "that name with load_lora_weights first"
-            )
     try:
-        return _restored(pipe, tensors, settings, options)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"the session in '{path}' does not load: {error!r}") from error
-
-
-def _read(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no session file '{path}'.")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ValueError(f"'{path}' holds no live session; give a file that `session.save` wrote")
-            version = header.get("version", "")
-            if not version.isdigit() or int(version) > VERSION:
+        for adapter, fingerprint in settings["adapters"].items():
+            if _adapter_fingerprints(pipe, {"adapter": adapter}).get(adapter) != fingerprint:
                 raise ValueError(
-                    f"the session in '{path}' is of format version {version or 'none'}, this package reads up to "
-                    f"{VERSION}: update rtjazz-hf"
+                    f"it plays the adapter {adapter!r}, and that, as it was, is not loaded: load it under "
+                    "that name with load_lora_weights first"
                 )
-            settings = json.loads(header["session"])
-            # copies: the file is mapped, and its tensors are not aligned as a session's own are
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, settings  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f"the session in '{path}' is damaged or cut short: {error}") from error
+        _check(pipe, tensors, settings)
+        return _restored(pipe, tensors, settings, options)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        text = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{name} does not load: {text}") from error
+
+
+def _read(source: str | os.PathLike | bytes, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    if not isinstance(source, bytes) and not os.path.exists(source):
+        raise FileNotFoundError(f"there is no session file '{source}'.")
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    try:
+        tensors = load(data)  # which checks all sizes
+        header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        if header.get("format") != FORMAT:
+            raise ValueError(f"{name} is no live session; give what `session.save` wrote")
+        version = header.get("version", "")
+        if not (version.isdecimal() and len(version) < 10) or int(version) > VERSION:
+            raise ValueError(
+                f"{name} is of format version {version[:10] or 'none'}, this package reads up to "
+                f"{VERSION}: update rtjazz-hf"
+            )
+        if length > _MOST_HEADER:
+            raise ValueError(f"{name} is described in {length} bytes: at most {_MOST_HEADER} are read")
+        settings = json.loads(header["session"])
+        if not isinstance(settings, dict):
+            raise KeyError("session")
+        # copies, which are aligned as a session's own tensors are
+        return {key: tensor.clone() for key, tensor in tensors.items()}, settings
+    except (SafetensorError, json.JSONDecodeError, KeyError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"{name} is damaged or cut short: {error}") from error
+
+
+def _check(pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> None:
+    """Refuse what would not play, or would fail later, or take more memory than a session does.
+
+    Raises:
+        ValueError: naming the first thing that is wrong.
+    """
+    from ..prompts import check_settings  # which imports this room's constants
+
+    for name in ("frame", "seeds", "plan_seeds"):
+        _check_whole(name, settings[name], 0, _MOST)
+    if settings["largest_block"] is not None:
+        _check_whole("largest_block", settings["largest_block"], min(BLOCK_SIZES), 2 * max(BLOCK_SIZES))
+    check_settings(window_frames=settings["window_frames"])
+    asked = settings["asked"]
+    if unknown := sorted(set(asked) - set(UPDATE_FIELDS)):
+        raise ValueError(f"unknown wishes {', '.join(unknown)[:100]}")
+    if missing := sorted(_ASKED - set(asked)):
+        raise ValueError(f"{', '.join(missing)} is missing")
+
+    cache, own = settings["cache"], pipe.transformer.init_cache(1, settings["window_frames"])
+    for name in _CACHE_SIZES:
+        if cache[name] != getattr(own, name):
+            raise ValueError(f"a cache of {name} {cache[name]!r}; this model's has {getattr(own, name)}")
+    _check_whole("block_frames of the cache", cache["block_frames"], 1, max(BLOCK_SIZES))
+
+    blocks = tensors["cache.blocks"]
+    if not torch.isin(blocks, torch.tensor([0, *BLOCK_SIZES])).all():
+        raise ValueError("a cache of blocks that no session plays")
+
+    latents = torch.zeros(
+        1, pipe.codec.config.latent_dim, 1, dtype=pipe.codec.dtype, device=pipe.codec.device
+    )
+    with torch.no_grad():
+        decoder = dict(_flattened(pipe.codec.decode(latents=latents).state))
+    known = {"generator": None, "style": (1, pipe.transformer.config.style_dim), "cache.keys": None}
+    known |= {"cache.values": None, "cache.position": (1,), "cache.blocks": None, "cache.slots": None}
+    if any(name.startswith("decoder.") for name in tensors):  # it has none before the first block
+        known |= {f"decoder.{name}": tuple(tensor.shape) for name, tensor in decoder.items()}
+    known |= {f"prompt.{index}": None for index in range(len(asked["prompt"]))}
+    if unknown := sorted(set(tensors) - set(known)):
+        raise ValueError(f"unknown tensors {', '.join(unknown)[:100]}")
+    counters = {f"decoder.{name}" for name, tensor in decoder.items() if not tensor.is_floating_point()}
+    counters |= {"cache.position", "cache.blocks", "cache.slots"}
+    for name, shape in known.items():
+        tensor = tensors.get(name)
+        if tensor is None and name.startswith("prompt."):  # words
+            continue
+        if tensor is None or (shape is not None and tensor.shape != shape):
+            found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            raise ValueError(f"tensor {name} is {found}" + (f"; expected {shape}" if shape else ""))
+        if name in counters:
+            if tensor.dtype != torch.int64 or not bool(((tensor >= 0) & (tensor < _MOST)).all()):
+                raise ValueError(f"tensor {name} holds no counters")
+        elif name != "generator" and not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+            raise ValueError(f"tensor {name} holds what is not finite, or no numbers with a fraction")
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} {value!r}: expected a whole number from {least} to {most}"[:200])
 
 
 def _restored(

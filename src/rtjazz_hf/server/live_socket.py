@@ -1,4 +1,8 @@
-"""`/v1/live`: controls in as JSON text, blocks out as a JSON text message and a binary one of PCM each."""
+"""`/v1/live`: controls in as JSON text, blocks out as a JSON text message and a binary one of PCM each.
+
+A listener that asks for it (`state_every`) is sent the session's state too, in pieces between the blocks: with it the
+music goes on at any server of the same model when this one is gone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
+from collections.abc import MutableMapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -37,6 +43,8 @@ CLOSINGS = {
     "drained": (1012, "the server is stopping"),
     "failed": (1011, "the music could not be made"),
 }
+_PIECE = MAX_BODY_BYTES  # of a state, in bytes; both ways
+_MAX_ARRIVING = 8  # states at a time
 _MAX_RUBBISH = 20  # messages that are no controls, after which a session ends
 
 
@@ -58,6 +66,7 @@ class LiveConnection:
         self.websocket, self.engine, self.settings = websocket, engine, settings
         self.metrics, self.worker = metrics, worker
         self.rubbish = 0
+        self.sending = asyncio.Lock()  # what belongs together comes together
         self.last_control = time.monotonic()
 
     async def run(self) -> None:
@@ -70,6 +79,8 @@ class LiveConnection:
             start, seat = await self._open()
             reason = await self._play(seat, start)
             if seat.ending == "drained":
+                if seat.state is not None:
+                    await self._send_state(seat.state, 0.0)
                 await self._say("drained", resume=seat.resume)
         except _End as end:
             reason = end.args[0]
@@ -87,13 +98,13 @@ class LiveConnection:
     # -- the beginning -------------------------------------------------------------------------------------
     async def _open(self) -> tuple[Start, Seat]:
         try:
-            text = await asyncio.wait_for(self._receive(), self.settings.start_limit)
+            async with asyncio.timeout(self.settings.start_limit):
+                start = STARTS.validate_json(await self._receive())
+                state = None if start.state is None else await self._receive_state(start.state)
+            loop = asyncio.get_running_loop()
+            seat = await loop.run_in_executor(self.worker, self.engine.open, start, loop, state)
         except TimeoutError:
             raise _End("late") from None
-        try:
-            start = STARTS.validate_json(text)
-            loop = asyncio.get_running_loop()
-            seat = await loop.run_in_executor(self.worker, self.engine.open, start, loop)
         except ValidationError as error:
             await self._say("error", detail=first_error(error))
             raise _End("refused") from None
@@ -105,11 +116,36 @@ class LiveConnection:
             raise _End("unavailable") from None
         sheet = seat.session.lead_sheet
         await self._say(
-            "started", session=seat.name, seed=seat.session.seed, encoding=start.encoding,
+            "started", session=seat.name, server=self.settings.name, seed=seat.session.seed, encoding=start.encoding,
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
             tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
         )  # fmt: skip
         return start, seat
+
+    async def _receive_state(self, size: int) -> bytes:
+        """So many bytes, which come in binary messages.
+
+        Raises:
+            ValueError: other bytes, or none. Unavailable: there is no room for the session anyway, or too many
+                send theirs.
+        """
+        self.engine.check_room()
+        if self.engine.arriving >= _MAX_ARRIVING:
+            raise Unavailable("many sessions come from elsewhere at once; try again", "arriving", 2)
+        self.engine.arriving += 1
+        try:
+            state = bytearray()
+            while len(state) < size:
+                piece = (await self._receive_message()).get("bytes")
+                if not piece or len(piece) > min(_PIECE, size - len(state)):
+                    raise ValueError(
+                        f"state: after {len(state)} of {size} bytes there came no piece of it; send all of it in "
+                        f"binary messages of at most {_PIECE} bytes"
+                    )
+                state += piece
+            return bytes(state)
+        finally:
+            self.engine.arriving -= 1
 
     # -- the music -----------------------------------------------------------------------------------------
     async def _play(self, seat: Seat, start: Start) -> str:
@@ -118,6 +154,8 @@ class LiveConnection:
             asyncio.create_task(self._take_controls(seat)),
             asyncio.create_task(self._watch(seat)),
         ]
+        if start.state_every is not None:
+            tasks.append(asyncio.create_task(self._send_states(seat, start.state_every)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -130,10 +168,28 @@ class LiveConnection:
         index = 0
         while (item := await seat.queue.get()) is not None:
             block, stats = item
-            await self._say("block", index=index, **describe(block, stats), dropped=seat.dropped)
-            await self.websocket.send_bytes(pcm(block.audio, start.encoding))
+            sound = pcm(block.audio, start.encoding)
+            await self._say("block", sound, index=index, **describe(block, stats), dropped=seat.dropped)
             index += 1
         return seat.ending or "stopped"
+
+    async def _send_states(self, seat: Seat, every: float) -> str:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = time.monotonic()
+            try:
+                state = await loop.run_in_executor(self.worker, self.engine.state_of, seat)
+                await self._send_state(state, every / 2)
+            except ValueError as error:
+                await self._say("error", detail=str(error))
+            await asyncio.sleep(max(0.0, began + every - time.monotonic()))
+
+    async def _send_state(self, state: bytes, seconds: float) -> None:
+        """In pieces over so many seconds: in one, it would hold up the music on a slow line."""
+        pieces = math.ceil(len(state) / _PIECE)
+        for offset in range(0, len(state), _PIECE):
+            await self._say("state", state[offset : offset + _PIECE], offset=offset, bytes=len(state))
+            await asyncio.sleep(seconds / pieces)
 
     async def _take_controls(self, seat: Seat) -> str:
         while True:
@@ -171,13 +227,16 @@ class LiveConnection:
         return seat.ending
 
     # -- messages ------------------------------------------------------------------------------------------
+    async def _receive_message(self) -> MutableMapping[str, Any]:
+        message = await self.websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1006))
+        return message
+
     async def _receive(self) -> str:
         """The next text; binary messages are told off."""
         while True:
-            message = await self.websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(message.get("code", 1006))
-            text = message.get("text")
+            text = (await self._receive_message()).get("text")
             if text is not None and len(text) <= MAX_BODY_BYTES:
                 return text
             self.rubbish += 1
@@ -189,8 +248,11 @@ class LiveConnection:
         self.metrics.controls.labels("refused").inc()
         await self._say("error", detail=detail)
 
-    async def _say(self, kind: str, **fields: Any) -> None:
-        await self.websocket.send_text(json.dumps({"type": kind, **fields}))
+    async def _say(self, kind: str, data: bytes | None = None, **fields: Any) -> None:
+        async with self.sending:
+            await self.websocket.send_text(json.dumps({"type": kind, **fields}))
+            if data is not None:
+                await self.websocket.send_bytes(data)
 
     async def _close(self, reason: str) -> None:
         gone = (RuntimeError, TimeoutError, WebSocketDisconnect, ConnectionError)

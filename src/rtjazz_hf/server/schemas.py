@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..prompts import MAX_DURATION
+from .settings import MAX_STATE_BYTES
 
 MAX_SEED = 2**53 - 1  # what JavaScript can count to
 MAX_STEPS = 32  # of a block of a clip: a request may not hold the machine for minutes a block
@@ -71,6 +72,18 @@ class Start(Music):
     resume: SessionName | None = Field(
         None,
         description="The token of a session that the server's stop had ended; then nothing else is given",
+    )
+    state: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_STATE_BYTES,
+        description="Bytes of a state that follow, in binary messages: the session goes on from it, as with resume",
+    )
+    state_every: float | None = Field(
+        None,
+        ge=5,
+        le=600,
+        description="Seconds between states of the session that are sent to its listener; none by default",
     )
     encoding: Literal["f32", "s16"] = Field("f32", description="Samples: float32 or int16, little-endian")
 

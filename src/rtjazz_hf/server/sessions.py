@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..live.latency import measure_block_seconds
+from ..prompts import mix_of
 from .admission import BlockTimes
 from .metrics import Metrics
-from .schemas import ClipRequest, Music, Start, wishes
-from .settings import ServerSettings
+from .schemas import ClipRequest, Music, Start, first_error, wishes
+from .settings import MAX_STATE_BYTES, ServerSettings
 
 if TYPE_CHECKING:
     from ..live import LiveBlock, LiveSession
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("rtjazz.server")
 
 _SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
-_MAX_FAILURES = 3  # steps in a row, after which the sessions end
+_MAX_FAILURES = 3  # steps in a row, after which a session ends, or all
 _MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
 _KEPT, _KEPT_SECONDS = (
     "rtjazz-session-",
     24 * 3600.0,
 )  # kept sessions: the start of their files' names; how long
 _CLIP_QUEUE = 16  # blocks
+_UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -107,8 +109,11 @@ class Seat:
     adapter_scale: float | None = None
     dropped: int = 0
     under_runs: int = 0  # as last counted
+    failures: int = 0  # steps in a row
     ending: str | None = None  # why the engine ended it
     resume: str | None = None  # token of its saved state
+    hand_over: bool = False  # its listener is given its state when the server stops
+    state: bytes | None = None  # which is this
 
     @property
     def mix(self) -> tuple:
@@ -153,31 +158,45 @@ class SessionEngine:
         self._opening: dict[str, tuple] = {}  # names of sessions that are being made, and their mixes
         self._clips: deque[Clip] = deque()
         self._preparing = threading.Lock()  # one preparation at a time: it takes its time from the players
+        self._handing = threading.Lock()  # held from a step's beginning until its blocks are in the queues
         self._forget_old_states()
         self._wake = threading.Event()
         self._stopped = False
         self._failures = 0
         self._measured = time.monotonic()
         self.draining = False
+        self.arriving = 0  # states that are being received; of the event loop
         self._thread = threading.Thread(target=self._run, name="rtjazz-engine", daemon=True)
         self._thread.start()
 
     # -- live sessions -------------------------------------------------------------------------------------
-    def open(self, start: Start, loop: asyncio.AbstractEventLoop) -> Seat:
-        """Admit a session and begin to play it.
+    def check_room(self) -> None:
+        """Refuse at once what would be refused when it has sent its state.
+
+        Raises:
+            Unavailable: as `open` does.
+        """
+        with self._reserved(secrets.token_urlsafe(9), _UNKNOWN):
+            pass
+
+    def open(self, start: Start, loop: asyncio.AbstractEventLoop, state: bytes | None = None) -> Seat:
+        """Admit a session, a new one or that of a `state`, and begin to play it.
 
         Raises:
             Unavailable: it would break real time for those that play, or the server is stopping.
-            ValueError: what was asked for, or a name that is taken.
+            ValueError: what was asked for, a state of no such session, or a name that is taken.
         """
         name = start.resume or start.session or secrets.token_urlsafe(9)
-        # which adapters a kept session plays is not known yet: others than anybody else
-        mix = (start.resume,) if start.resume else _mix(start.adapter, start.adapter_scale)
-        with self._reserved(name, mix):
+        kept = start.resume is not None or state is not None
+        with self._reserved(name, _UNKNOWN if kept else _mix(start.adapter, start.adapter_scale)):
             with self._preparing:
-                session = self._resumed(start) if start.resume else self._new(start)
+                session = self._resumed(start, state) if kept else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
-            seat = Seat(name, session, BlockQueue(limit, loop), start.adapter, start.adapter_scale)
+            asked = session.asked
+            seat = Seat(
+                name, session, BlockQueue(limit, loop), asked.get("adapter"), asked.get("adapter_scale"),
+                hand_over=start.state_every is not None,
+            )  # fmt: skip
             with self._lock:
                 if self.draining:
                     session.close()
@@ -292,32 +311,68 @@ class SessionEngine:
                 if path.stat().st_mtime < since:
                     path.unlink()
 
-    def _resumed(self, start: Start) -> LiveSession:
-        if wishes(start):
-            raise ValueError("resume: a kept session goes on as it was; ask for changes when it plays")
-        path = self._state_file(start.resume)
+    def _resumed(self, start: Start, state: bytes | None) -> LiveSession:
+        word = "resume" if state is None else "state"
+        if wishes(start) or (state is not None and start.resume is not None):
+            raise ValueError(f"{word}: a kept session goes on as it was; ask for changes when it plays")
+        source = self._state_file(start.resume) if state is None else state
         try:
-            session = self.pipe.resume_live(path, overlap=False)
+            session = self.pipe.resume_live(source, overlap=False)
+            self._check_resumed(session)
         except FileNotFoundError:
             raise ValueError("resume: no session is kept under this token; start a new one") from None
         except ValueError as error:
-            log.warning("a kept session does not load", extra={"fields": {"reason": str(error)}})
+            log.warning("a kept session does not load", extra={"fields": {"reason": str(error)[:500]}})
             raise ValueError(
-                "resume: the session does not load on this server's model; start a new one"
+                f"{word}: the session does not load on this server's model; start a new one"
             ) from None
-        if session.block_frames != self.block_frames:
+        if session.asked["block_frames"] != self.block_frames:
             session.update(block_frames=self.block_frames)
-        path.unlink(missing_ok=True)  # one listener goes on with it
+        if state is None:
+            source.unlink(missing_ok=True)  # one listener goes on with it
         return session
 
-    def _save(self, seat: Seat) -> None:
-        if self.settings.state is None:
-            return
-        token = secrets.token_urlsafe(24)
+    def _check_resumed(self, session: LiveSession) -> None:
+        """Refuse what could not have been asked for here: a state comes from outside.
+
+        Raises:
+            ValueError: what it is.
+        """
+        asked, defaults = session.asked, self.pipe.generation_defaults
+        words = mix_of(asked["prompt"])
+        if not all(isinstance(part, str) for part, _ in words):
+            raise ValueError("a prompt with a clip, which this server does not take")
+        music = {name: asked[name] for name in Music.model_fields if name in asked}
         try:
-            seat.session.save(self._state_file(token))
-            seat.resume = token
-        except OSError as error:
+            Music.model_validate({**music, "prompt": dict(words)})
+        except ValueError as error:  # pydantic's
+            raise ValueError(first_error(error)) from None
+        own = {name: defaults[name] for name in ("num_inference_steps", "guidance_scale")}
+        rest = {name: value for name, value in asked.items() if name not in (*music, "block_frames")}
+        if rest != own or session.window_frames != defaults["window_frames"]:
+            raise ValueError("settings that are not this server's")
+
+    def state_of(self, seat: Seat) -> bytes:
+        """What another server, or this one, goes on from; for a worker thread.
+
+        Raises:
+            ValueError: larger than any server takes.
+        """
+        state = seat.session.to_bytes()
+        if len(state) > MAX_STATE_BYTES:
+            raise ValueError(f"a state of {len(state)} bytes: at most {MAX_STATE_BYTES} are taken")
+        return state
+
+    def _save(self, seat: Seat) -> None:
+        """Keep what was made of a session that is closed: for the server, for its listener, or both."""
+        try:
+            if seat.hand_over:
+                seat.state = self.state_of(seat)
+            if self.settings.state is not None:
+                token = secrets.token_urlsafe(24)
+                seat.session.save(self._state_file(token))
+                seat.resume = token
+        except (OSError, ValueError) as error:
             log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
 
     # -- clips ---------------------------------------------------------------------------------------------
@@ -420,19 +475,40 @@ class SessionEngine:
             return False
         # Those that are due within a block come along: from then on all are due at once, and share a batch.
         due = [s for s, seconds in ahead.items() if seconds < self.settings.buffer + self.block_seconds]
-        began = time.perf_counter()
-        blocks = self.group.step(due)
-        seconds = time.perf_counter() - began
-        if blocks:
-            self.times.add(len(blocks), seconds)
-            self.metrics.step_seconds.observe(seconds)
-            self.metrics.blocks.labels("live").inc(len(blocks))
-        with self._lock:
-            seats = {seat.session: seat for seat in self._seats.values()}
-        for session, block in blocks.items():
-            if session in seats:
-                self._hand_out(seats[session], block)
+        with self._handing:
+            began = time.perf_counter()
+            try:
+                blocks = self.group.step(due)
+            except Exception:
+                log.exception("a step of the engine failed")
+                blocks = self._step_apart(due)
+            seconds = time.perf_counter() - began
+            if blocks:
+                self.times.add(len(blocks), seconds)
+                self.metrics.step_seconds.observe(seconds)
+                self.metrics.blocks.labels("live").inc(len(blocks))
+            seats = {seat.session: seat for seat in self.seats}
+            for session, block in blocks.items():
+                if session in seats:
+                    seats[session].failures = 0
+                    self._hand_out(seats[session], block)
         return True
+
+    def _step_apart(self, due: list[LiveSession]) -> dict[LiveSession, LiveBlock]:
+        """One session after another, so that one which cannot be played does not end the others' music."""
+        blocks, seats = {}, {seat.session: seat for seat in self.seats}
+        for session in due:
+            try:
+                blocks.update(self.group.step([session]))
+            except Exception:
+                self.metrics.failures.inc()
+                if (seat := seats.get(session)) is None:  # closed meanwhile
+                    continue
+                seat.failures += 1
+                if seat.failures >= _MAX_FAILURES:
+                    seat.ending = "failed"
+                    self.close(seat, "failed")
+        return blocks
 
     def _hand_out(self, seat: Seat, block: LiveBlock) -> None:
         stats = seat.session.stats()
@@ -516,6 +592,8 @@ class SessionEngine:
         with self._lock:
             self.draining = True
         for seat in self.seats:
+            with self._handing:  # what was made of it is in its queue
+                seat.session.close()
             self._save(seat)
             seat.ending = "drained"
             self.close(seat, "drained")
@@ -524,6 +602,11 @@ class SessionEngine:
             time.sleep(0.05)
         for clip in self.clips:
             self.end_clip(clip, "the server was stopped")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs that plays."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """End everything, at once."""

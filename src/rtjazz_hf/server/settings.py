@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_BODY_BYTES = 64 * 1024  # of a JSON body, or a WebSocket message
+MAX_STATE_BYTES = (
+    32 * 2**20
+)  # of a session's state: mini's takes 2.7 MB, base's with the longest window 19 MB
 MAX_CONTROLS_PER_SECOND = 10  # of one session; what comes faster waits in the network
 
 
@@ -16,6 +19,7 @@ class ServerSettings:
     """Settings of a server. Times are in seconds.
 
     Attributes:
+        name: of this server among those that share the work; its sessions are told.
         model: bundled name, folder or Hub id. device, dtype: as of `rtjazz generate`.
         adapters: folder whose sub-folders are the adapters that may be asked for, by name.
         state: folder in which sessions that a drain ends are kept for a day, to be resumed.
@@ -34,6 +38,7 @@ class ServerSettings:
         drain_limit: for clips that are being made when the server is told to stop.
     """
 
+    name: str = ""
     model: str | Path = "rtjazz-mini"
     device: str = "auto"
     dtype: str = "float32"
