@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ _HELP = """\
 Serve clips (POST /v1/generate), live sessions (WebSocket /v1/live) and a player in the browser (/); /openapi.json
 describes it. As many sessions play as keep up with real time on this machine; the next one is refused.
 SIGTERM ends it well: clips are finished, live sessions are kept (--state) and can be resumed.
+--engine ray starts as many servers as are asked for, on this machine or the cluster of RAY_ADDRESS.
 
 example:
   rtjazz serve                                    # then open http://127.0.0.1:8000/
   rtjazz serve --host 0.0.0.0 --port 80 --api-key-file keys.txt --adapters styles/ --state state/
+  rtjazz serve --engine ray --replicas 2 --max-replicas 8
   curl -d '{"prompt": "bossa nova", "duration": 10, "format": "ogg"}' -H 'Content-Type: application/json' \\
       http://127.0.0.1:8000/v1/generate -o bossa.ogg
 """
@@ -51,6 +54,15 @@ def add_serve(commands: Any) -> None:
                         help="of a live session (default: %(default)g)")  # fmt: skip
     parser.add_argument("--drain-limit", type=float, default=60, metavar="SECONDS",
                         help="for clips to be finished when stopped (default: %(default)g)")  # fmt: skip
+    scale = parser.add_argument_group("many servers (--engine ray; pip install 'rtjazz-hf[serve,scale]')")
+    scale.add_argument("--engine", choices=("local", "ray"), default="local",
+                       help="one process, or replicas on Ray Serve (default: %(default)s)")  # fmt: skip
+    scale.add_argument("--replicas", type=int, default=1, metavar="N", help="at least (default: %(default)s)")
+    scale.add_argument("--max-replicas", type=int, metavar="N", help="at most: more come with the sessions")
+    scale.add_argument("--replica-sessions", type=float, default=4, metavar="N",
+                       help="that one is meant for, when more may come (default: %(default)g)")  # fmt: skip
+    scale.add_argument("--replica-cpus", type=float, default=1, metavar="N",
+                       help="CPUs, and threads, of each (default: %(default)g)")  # fmt: skip
 
 
 def run_serve(args: argparse.Namespace) -> int:
@@ -71,12 +83,11 @@ def run_serve(args: argparse.Namespace) -> int:
             max_sessions=args.max_sessions, idle_limit=args.idle_limit, length_limit=args.length_limit,
             drain_limit=args.drain_limit,
         )  # fmt: skip
-        choose_device(args.device)
+        device = choose_device(args.device)
         sock = bind(args.host, args.port)
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from error
 
-    set_up_logs()
     host, port = sock.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
@@ -90,9 +101,42 @@ def run_serve(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"url": address, "model": str(args.model)}), flush=True)
 
+    if args.engine == "ray":
+        sock.close()  # it is free: Serve's own proxy takes it
+        _run_on_ray(args, device, host, port, ready)
+        return 0
+    set_up_logs()
     app = create_app(settings, lambda: load_pipeline(args))
     serve(app, sock, settings.max_connections, ready)
     return 0
+
+
+def _run_on_ray(
+    args: argparse.Namespace, device: str, host: str, port: int, ready: Callable[[], None]
+) -> None:
+    try:
+        from .server.ray_deployment import RayOptions, run
+        from .server.schemas import first_error
+    except ImportError as error:
+        raise Refused(
+            f"serve --engine ray needs {error.name}; run: pip install 'rtjazz-hf[serve,scale]'"
+        ) from error
+    paths = {name: getattr(args, name) for name in ("adapters", "state", "api_key_file")}
+    model = Path(args.model)
+    try:
+        options = RayOptions(
+            replicas=args.replicas, max_replicas=args.max_replicas, sessions_per_replica=args.replica_sessions,
+            cpus=args.replica_cpus, gpus=float(device.startswith("cuda")), dtype=args.dtype,
+            # replicas have a working folder of their own
+            model=str(model.resolve()) if model.is_dir() else args.model,
+            **{name: path and path.resolve() for name, path in paths.items()},
+            cors_origins=tuple(args.cors_origin), load=args.load, block_frames=args.block_frames,
+            max_sessions=args.max_sessions, idle_limit=args.idle_limit, length_limit=args.length_limit,
+            drain_limit=args.drain_limit,
+        )  # fmt: skip
+    except ValueError as error:  # pydantic's
+        raise Refused(first_error(error)) from error
+    run(options, host, port, ready)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -35,10 +35,11 @@ class Running:
     url: str
     server: object
     thread: threading.Thread
+    state: object
 
     @property
     def engine(self):
-        return self.server.config.app.state.server.engine
+        return self.state.engine
 
     def get(self, path, **options):
         return httpx2.get(self.url + path, timeout=WAIT, **options)
@@ -62,7 +63,7 @@ class Running:
 
 
 @contextmanager
-def running(pipe, send_buffer=None, **settings):
+def running(pipe, send_buffer=None, wrap=None, **settings):
     def load():
         if isinstance(pipe, Exception):
             raise pipe
@@ -72,11 +73,13 @@ def running(pipe, send_buffer=None, **settings):
     sock = bind("127.0.0.1", 0)
     if send_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    state = app.state.server
+    if wrap is not None:
+        app = wrap(app)
     server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
-    running = Running(f"http://127.0.0.1:{sock.getsockname()[1]}", server, thread)
-    state = app.state.server
+    running = Running(f"http://127.0.0.1:{sock.getsockname()[1]}", server, thread, state)
     wait_for(lambda: server.started and (state.engine is not None or "being loaded" not in state.problem))
     try:
         yield running

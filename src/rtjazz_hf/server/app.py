@@ -114,18 +114,21 @@ def load_adapters(pipe: RealTimeJazzPipeline, folder: Path | None) -> None:
 def create_app(settings: ServerSettings, load: Callable[[], RealTimeJazzPipeline]) -> FastAPI:
     """The application; `load` gives the pipeline, and is called when the server starts.
 
-    `app.state.server` is its `ServerState`.
+    `app.state.server` is its `ServerState`, whose `start` may be called before: then it can play from the start.
     """
     server = ServerState(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.get_running_loop().run_in_executor(None, server.start)
+        loading = None
+        if server.engine is None:
+            loading = asyncio.get_running_loop().run_in_executor(None, server.start)
         try:
             yield
         finally:
             await server.drain()
-            await loading
+            if loading is not None:
+                await loading
             if server.engine is not None:
                 server.engine.stop()
             server.worker.shutdown(wait=False, cancel_futures=True)
