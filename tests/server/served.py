@@ -114,18 +114,20 @@ def hear_block(socket):
     return described, data
 
 
-def hear_state(socket, heard=None):
-    """The next whole state of the session; blocks that come between are added to `heard`."""
+def hear_state(socket, heard=None, last=False):
+    """The next whole state of the session, or the `last`; blocks that come between are added to `heard`."""
     state = b""
     while True:
         described = json.loads(socket.recv(timeout=WAIT))
+        if described["type"] == "drained" and last:
+            return state
         data = socket.recv(timeout=WAIT) if described["type"] in ("block", "state") else b""
         if described["type"] == "block" and heard is not None:
             heard.append((described, data))
         elif described["type"] == "state":
-            assert described["offset"] == len(state) and len(data) <= 65_536
-            state += data
-            if len(state) == described["bytes"]:
+            state = data if described["offset"] == 0 else state + data
+            assert described["offset"] + len(data) == len(state) and len(data) <= 65_536
+            if len(state) == described["bytes"] and not last:
                 return state
 
 

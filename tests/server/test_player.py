@@ -25,6 +25,21 @@ def until(page, condition):
     )  # Playwright's own waiting is against the page's policy
 
 
+def test_goes_on_when_its_session_is_lost(page, server):
+    page.fill("#tempo", "222")
+    page.click("#play")
+    until(page, "rtjazz.blocks > 4 && rtjazz.kept > 0")
+    (seat,) = server.engine.seats
+    seat.ending = "failed"
+    until(page, "rtjazz.state === 'stopped'")
+    assert "could not be made" in page.text_content("#status")
+    until(page, "rtjazz.state === 'playing' && rtjazz.blocks > 2 && rtjazz.tempo === 222")  # by itself
+    (again,) = server.engine.seats
+    assert again is not seat and again.session.seed == seat.session.seed  # with its state
+    page.click("#play")
+    until(page, "rtjazz.state === 'stopped'")
+
+
 def test_plays(page, server):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360  # a phone's width is enough
     page.click("#play")

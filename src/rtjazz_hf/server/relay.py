@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from starlette.middleware import Middleware
 
 from .access import Receive, Scope, Send
 from .settings import MAX_BODY_BYTES
+
+log = logging.getLogger("rtjazz.server")
 
 LIVE_PATH = "/v1/live"
 GONE = (1012, "the server that played this session is gone: go on at another, from the last state")
@@ -118,10 +121,13 @@ class Relayed:
     """At the replica, around the application: what it sends waits until the listener has what was sent before."""
 
     def __init__(self, app: Callable):
-        self.app = app
+        self.app, self._warned = app, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or _EXTENSION not in scope.get("extensions", {}):
+            if scope["type"] == "websocket" and scope["path"].endswith(LIVE_PATH) and not self._warned:
+                self._warned = True
+                log.warning("the proxy has no relay: see PROXY_CALLBACK; what slow listeners miss piles up")
             await self.app(scope, receive, send)
             return
         inbox: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()

@@ -7,9 +7,16 @@ const $ = (id) => document.getElementById(id);
 const rtjazz = (window.rtjazz = {
   state: "stopped", blocks: 0, peak: 0, gaps: 0, gapSeconds: 0, played: 0, inHand: 0, firstSound: null,
   updates: 0, errors: 0, chord: "", bar: 0, beat: 0, tempo: 0, session: null,
+  kept: 0, // bytes of the session's state
 });
 
+const STATE_EVERY = 60; // seconds
+const PIECE = 65536; // bytes of a message
+const TRIES = 20; // to go on, 3 seconds apart
+
 let context = null, player = null, socket = null, resume = null, clicked = 0;
+let state = null, tries = 0; // the session's last whole state, with which it goes on at any server
+let pieces = [];
 let shown = []; // blocks whose chords are still to be shown: first frame, by the player's count, and the message
 let received = 0; // frames of this session
 let playedBefore = 0; // frames that were played before this session
@@ -72,13 +79,19 @@ function connect() {
   playedBefore = rtjazz.played;
   let described = null, problem = "";
   socket.onopen = () => {
-    socket.send(JSON.stringify(resume ? { type: "start", resume } : { type: "start", ...wishes() }));
+    const music = state ? { state: state.size } : resume ? { resume } : wishes();
+    socket.send(JSON.stringify({ type: "start", state_every: STATE_EVERY, ...music }));
+    for (let at = 0; state && at < state.size; at += PIECE) socket.send(state.slice(at, at + PIECE));
     resume = null;
   };
   socket.onmessage = ({ data }) => {
-    if (typeof data !== "string") return sound(new Float32Array(data), described);
+    if (typeof data !== "string") {
+      if (described.type === "state") keep(data, described);
+      else sound(new Float32Array(data), described);
+      return;
+    }
     const message = JSON.parse(data);
-    if (message.type === "block") described = message;
+    if (message.type === "block" || message.type === "state") described = message;
     else if (message.type === "started") began(message);
     else if (message.type === "updated") {
       rtjazz.updates += 1;
@@ -97,12 +110,21 @@ function connect() {
     $("play").textContent = "Play";
     if (code !== 1000) say(problem || reason || "The connection is lost", true);
     else say("Stopped");
-    if (resume) setTimeout(start, 3000);
+    if (code === 1000 || code === 1008) resume = state = null; // it is over, or was refused
+    if ((resume || state) && ++tries <= TRIES) setTimeout(() => socket === null && start(), 3000);
   };
+}
+
+function keep(piece, { offset, bytes }) {
+  if (offset === 0) pieces = [];
+  pieces.push(piece);
+  if (offset + piece.byteLength === bytes) state = new Blob(pieces);
+  rtjazz.kept = state ? state.size : 0;
 }
 
 function began(message) {
   rtjazz.state = "playing";
+  tries = 0;
   rtjazz.session = message.session;
   $("play").textContent = "Stop";
   $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
