@@ -664,9 +664,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         """Sessions that join and leave at any time, their blocks made in one batch."""
         return SessionGroup(self)
 
-    def resume_live(
-        self, source: str | os.PathLike | bytes, *, overlap: bool | None = None
-    ) -> LiveSession:
+    def resume_live(self, source: str | os.PathLike | bytes, *, overlap: bool | None = None) -> LiveSession:
         """The session that `session.save(path)` wrote or `session.to_bytes()` gave; it plays on as that one does.
 
         To the bit on the same kind of device, in the same type. Statistics start anew.

@@ -37,9 +37,9 @@ _DESCRIPTION = """\
 Jazz in real time. `POST /v1/generate` makes a clip. `WS /v1/live` plays without an end: the first message is
 `{"type": "start", "prompt": "bossa nova", "encoding": "f32"}`, later ones are `{"type": "update", "tempo": 126}` or
 `{"type": "stop"}`; each block comes as a JSON text message and a binary one of interleaved stereo PCM at 48 kHz.
-With `"state_every": 30` in the first message the session's state comes every 30 seconds, in pieces between the blocks: a
-JSON text message `{"type": "state", "offset": 0, "bytes": 2441000}` and a binary one each. With it the music goes on, at
-any server of the same model: `{"type": "start", "state": 2441000}`, then the state in binary messages of at most 64 KiB.
+With `"state_every": 30` in the first message the session's state comes every 30 seconds, in pieces between the blocks:
+a JSON text message `{"type": "state", "offset": 0, "bytes": 2441000}` and a binary one each. With it the music goes on,
+at any server of the same model: `{"type": "start", "state": 2441000}`, then the state, 64 KiB at most a binary message.
 Close codes: 1000 stopped, or over; 1008 refused; 1009 too large a message; 1011 failed; 1012 the server stops, or is
 gone: go on with the state, or with the token of the message `drained`; 1013 no room: try again later."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

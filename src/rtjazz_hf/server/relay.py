@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from starlette.middleware import Middleware
+from fastapi.middleware import Middleware
 
 from .access import Receive, Scope, Send
 from .settings import MAX_BODY_BYTES
