@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import httpx2
 import pytest
@@ -70,6 +71,7 @@ def test_sigterm_ends_well(tiny_folder):
         with httpx2.Client(base_url=url, timeout=WAIT) as client:
             while client.get("/readyz").status_code == 503:
                 assert server.poll() is None
+                time.sleep(0.2)  # each question is a line in the log, and nobody reads that pipe yet
             request = {"prompt": "swing", "duration": 20}
             with client.stream("POST", "/v1/generate", json=request) as answer:
                 pieces = answer.iter_bytes()
