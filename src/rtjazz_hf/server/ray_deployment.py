@@ -190,9 +190,11 @@ def deploy(options: RayOptions, host: str, port: int) -> None:
 def run(options: RayOptions, host: str, port: int, ready: Callable[[], None]) -> None:
     """`deploy`, until SIGTERM or Ctrl-C (KeyboardInterrupt, afterwards); then sessions and clips end well."""
     ended = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    before = signal.getsignal(signal.SIGTERM)
     try:
         deploy(options, host, port)
+        # now: Ray puts a handler of its own in place, which ends the process within 3 seconds
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
         ready()
         while not ended.wait(0.5):
             pass
