@@ -96,7 +96,7 @@ class ServerState:
         if self.engine is not None and not self.engine.draining:
             log.info("draining", extra={"fields": {"sessions": len(self.engine.seats)}})
             await asyncio.get_running_loop().run_in_executor(None, self.engine.drain)
-            for _ in range(40):  # what is on its way is sent: at most 2 s
+            for _ in range(200):  # what is on its way is sent, states too: at most 10 s
                 if not self.sockets:
                     break
                 await asyncio.sleep(0.05)

@@ -45,6 +45,7 @@ CLOSINGS = {
 }
 _PIECE = MAX_BODY_BYTES  # of a state, in bytes; both ways
 _MAX_ARRIVING = 8  # states at a time
+_LAST_BLOCKS = 2.0  # seconds for those in the queue when the server stops
 _MAX_RUBBISH = 20  # messages that are no controls, after which a session ends
 
 
@@ -224,6 +225,8 @@ class LiveConnection:
                 return "length"
             if now - self.last_control > self.settings.idle_limit:
                 return "idle"
+        if seat.ending == "drained":
+            await asyncio.sleep(_LAST_BLOCKS)  # they are on their way: the state is of what comes after them
         return seat.ending
 
     # -- messages ------------------------------------------------------------------------------------------
