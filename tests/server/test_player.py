@@ -40,6 +40,19 @@ def test_goes_on_when_its_session_is_lost(page, server):
     until(page, "rtjazz.state === 'stopped'")
 
 
+def test_plays_opus(page, server):
+    pytest.importorskip("av", reason="Opus packets (the opus extra)")
+    until(page, "!document.getElementById('opus-row').hidden")
+    page.check("#opus")
+    page.click("#play")
+    until(page, "rtjazz.blocks > 12 && rtjazz.peak > 0.001 && rtjazz.played > 0 && rtjazz.chord")
+    state = page.evaluate("rtjazz")
+    assert state["bytes"] < state["blocks"] * 7680 * 8 / 6  # of a block in float32
+    page.click("#play")
+    until(page, "rtjazz.state === 'stopped'")
+    assert page.problems == []
+
+
 def test_plays(page, server):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360  # a phone's width is enough
     page.click("#play")

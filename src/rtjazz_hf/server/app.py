@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from .. import __version__
 from ..music import GENRES, INSTRUMENTS, MOODS
 from .access import Gate
-from .encoding import CLIP_FORMATS, ClipEncoder
+from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
 from .live_socket import LiveConnection
 from .metrics import Metrics
 from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, first_error
@@ -37,6 +37,8 @@ _DESCRIPTION = """\
 Jazz in real time. `POST /v1/generate` makes a clip. `WS /v1/live` plays without an end: the first message is
 `{"type": "start", "prompt": "bossa nova", "encoding": "f32"}`, later ones are `{"type": "update", "tempo": 126}` or
 `{"type": "stop"}`; each block comes as a JSON text message and a binary one of interleaved stereo PCM at 48 kHz.
+With `"encoding": "opus"` the binary one holds Opus packets of 20 ms, whose sizes are the block's `packets`; the first
+`pre_skip` samples that they decode to, told in `started`, are none of the music.
 With `"state_every": 30` in the first message the session's state comes every 30 seconds, in pieces between the blocks:
 a JSON text message `{"type": "state", "offset": 0, "bytes": 2441000}` and a binary one each. With it the music goes on,
 at any server of the same model: `{"type": "start", "state": 2441000}`, then the state, 64 KiB at most a binary message.
@@ -236,6 +238,7 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
             num_inference_steps=defaults["num_inference_steps"],
             guidance_scale=defaults["guidance_scale"],
             adapters=pipe.list_adapters(),
+            encodings=[name for name in LIVE_ENCODINGS if name != "opus" or has_opus()],
             instruments=list(INSTRUMENTS),
             genres=list(GENRES),
             moods=list(MOODS),

@@ -1,4 +1,4 @@
-"""`/v1/live`: controls in as JSON text, blocks out as a JSON text message and a binary one of PCM each.
+"""`/v1/live`: controls in as JSON text, blocks out as a JSON text message and a binary one of PCM, or Opus, each.
 
 A listener that asks for it (`state_every`) is sent the session's state too, in pieces between the blocks: with it the
 music goes on at any server of the same model when this one is gone.
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ..audio import AUDIO_CHANNELS, SAMPLE_RATE
 from ..live import LiveBlock, LiveStats
 from .access import PROTOCOL
-from .encoding import pcm
+from .encoding import OpusEncoder, pcm
 from .metrics import Metrics
 from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error
 from .sessions import Seat, SessionEngine, Unavailable
@@ -66,6 +66,7 @@ class LiveConnection:
     ):
         self.websocket, self.engine, self.settings = websocket, engine, settings
         self.metrics, self.worker = metrics, worker
+        self.opus: OpusEncoder | None = None
         self.rubbish = 0
         self.sending = asyncio.Lock()  # what belongs together comes together
         self.last_control = time.monotonic()
@@ -101,8 +102,10 @@ class LiveConnection:
         try:
             async with asyncio.timeout(self.settings.start_limit):
                 start = STARTS.validate_json(await self._receive())
+                loop = asyncio.get_running_loop()
+                if start.encoding == "opus":
+                    self.opus = await loop.run_in_executor(self.worker, OpusEncoder)
                 state = None if start.state is None else await self._receive_state(start.state)
-            loop = asyncio.get_running_loop()
             seat = await loop.run_in_executor(self.worker, self.engine.open, start, loop, state)
         except TimeoutError:
             raise _End("late") from None
@@ -118,6 +121,7 @@ class LiveConnection:
         sheet = seat.session.lead_sheet
         await self._say(
             "started", session=seat.name, server=self.settings.name, seed=seat.session.seed, encoding=start.encoding,
+            pre_skip=self.opus.pre_skip if self.opus else 0,
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
             tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
         )  # fmt: skip
@@ -166,11 +170,16 @@ class LiveConnection:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send_blocks(self, seat: Seat, start: Start) -> str:
-        index = 0
+        index, loop = 0, asyncio.get_running_loop()
         while (item := await seat.queue.get()) is not None:
             block, stats = item
-            sound = pcm(block.audio, start.encoding)
-            await self._say("block", sound, index=index, **describe(block, stats), dropped=seat.dropped)
+            described = {"index": index, **describe(block, stats), "dropped": seat.dropped}
+            if self.opus is not None:
+                packets = await loop.run_in_executor(self.worker, self.opus.encode, block.audio)
+                sound, described["packets"] = b"".join(packets), [len(packet) for packet in packets]
+            else:
+                sound = pcm(block.audio, start.encoding)
+            await self._say("block", sound, **described)
             index += 1
         return seat.ending or "stopped"
 

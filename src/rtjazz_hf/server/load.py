@@ -26,6 +26,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from .access import read_api_keys
+from .encoding import LIVE_ENCODINGS
 
 _PATIENCE = 0.25  # seconds of sound that a listener has in hand before it begins to play, as the player does
 _LEFT_BEHIND = ("sessions", "sockets", "clips", "tasks")
@@ -47,6 +48,7 @@ class Heard:
     gaps: int = 0
     gap_seconds: float = 0.0
     seconds: float = 0.0
+    bytes: int = 0  # of sound
     first: float | None = None  # from the connection to the first sound in hand
     refused: str | None = None
 
@@ -56,6 +58,7 @@ class Heard:
         return {
             "blocks": len(self.blocks), "seconds": round(self.seconds, 2), "p50": p50, "p95": p95, "p99": p99,
             "gaps": self.gaps, "gap_seconds": round(self.gap_seconds, 3), "first_sound": self.first,
+            "kbit_per_second": round(8 * self.bytes / self.seconds / 1000, 1) if self.seconds else None,
             "refused": self.refused,
         }  # fmt: skip
 
@@ -102,6 +105,7 @@ async def listen(
                 now, length = time.monotonic(), described["samples"] / 48_000
                 heard.blocks.append(described["stats"]["block_seconds"])
                 heard.seconds += length
+                heard.bytes += len(message)
                 if heard.first is None:
                     heard.first = round(now - began, 3)
                 if ends is not None and now > ends:
@@ -179,12 +183,15 @@ async def be_rude(target: Target, number: int, gate: asyncio.Semaphore) -> str:
 
 
 # -- the two tests -----------------------------------------------------------------------------------------------
-async def load_test(target: Target, sessions: int, seconds: float) -> list[dict[str, Any]]:
+async def load_test(
+    target: Target, sessions: int, seconds: float, encoding: str = "s16"
+) -> list[dict[str, Any]]:
     """So many listeners, one after another a second apart; the summary of each."""
 
     async def one(index: int) -> Heard:
         await asyncio.sleep(index)
-        return await listen(target, seconds, {"prompt": _PROMPTS[index % len(_PROMPTS)], "seed": index})
+        start = {"prompt": _PROMPTS[index % len(_PROMPTS)], "seed": index, "encoding": encoding}
+        return await listen(target, seconds, start)
 
     return [heard.summary() for heard in await asyncio.gather(*(one(index) for index in range(sessions)))]
 
@@ -218,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--api-key-file", type=Path, help="its first key is used")
     parser.add_argument("--sessions", type=int, default=4, help="listeners at a time (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=2.0, help="(default: %(default)g)")
+    parser.add_argument("--encoding", choices=LIVE_ENCODINGS, default="s16", help="(default: %(default)s)")
     parser.add_argument("--rude", type=int, metavar="N", help="N rude clients beside one good one, instead")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     args = parser.parse_args(argv)
@@ -228,16 +236,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             result: Any = asyncio.run(rude_test(target, args.rude))
             rows = [result["good"]]
         else:
-            result = rows = asyncio.run(load_test(target, args.sessions, 60 * args.minutes))
+            result = rows = asyncio.run(load_test(target, args.sessions, 60 * args.minutes, args.encoding))
     except (OSError, ValueError, urllib.error.URLError) as error:
         print(f"error: {error}; is `rtjazz serve` running at {args.url}?", file=sys.stderr)
         return 1
-    print("session  blocks  P50 ms  P95 ms  P99 ms  gaps  gap s  first s  refused", file=sys.stderr)
+    print("session  blocks  P50 ms  P95 ms  P99 ms  gaps  gap s  first s  kbit/s  refused", file=sys.stderr)
     for index, row in enumerate(rows):
         times = "  ".join(f"{1000 * row[name]:6.0f}" for name in ("p50", "p95", "p99"))
         first = "-" if row["first_sound"] is None else f"{row['first_sound']:.2f}"
+        rate = row["kbit_per_second"] or "-"
         print(
             f"{index + 1:7}  {row['blocks']:6}  {times}  {row['gaps']:4}  {row['gap_seconds']:5.2f}  {first:>7}  "
+            f"{rate:>6}  "
             f"{row['refused'] or '-'}",
             file=sys.stderr,
         )

@@ -85,7 +85,11 @@ class Start(Music):
         le=600,
         description="Seconds between states of the session that are sent to its listener; none by default",
     )
-    encoding: Literal["f32", "s16"] = Field("f32", description="Samples: float32 or int16, little-endian")
+    encoding: Literal["f32", "s16", "opus"] = Field(
+        "f32",
+        description="Samples: float32 or int16, little-endian; or Opus packets of 20 ms, one after another, whose "
+        "sizes stand in the block's message as packets",
+    )
 
 
 class Update(Music):
@@ -120,6 +124,7 @@ class ModelInfo(BaseModel):
     num_inference_steps: int
     guidance_scale: float
     adapters: list[str]
+    encodings: list[str]
     instruments: list[str]
     genres: list[str]
     moods: list[str]

@@ -7,14 +7,15 @@ const $ = (id) => document.getElementById(id);
 const rtjazz = (window.rtjazz = {
   state: "stopped", blocks: 0, peak: 0, gaps: 0, gapSeconds: 0, played: 0, inHand: 0, firstSound: null,
   updates: 0, errors: 0, chord: "", bar: 0, beat: 0, tempo: 0, session: null,
+  bytes: 0, // of sound that came
   kept: 0, // bytes of the session's state
 });
 
-const STATE_EVERY = 60; // seconds
+const STATE_EVERY = { f32: 60, opus: 300 }; // seconds: 40 kB/s of 384, or 8 of 16
 const PIECE = 65536; // bytes of a message
 const TRIES = 20; // to go on, 3 seconds apart
 
-let context = null, player = null, socket = null, resume = null, clicked = 0;
+let context = null, player = null, socket = null, decoder = null, resume = null, clicked = 0;
 let state = null, tries = 0; // the session's last whole state, with which it goes on at any server
 let pieces = [];
 let shown = []; // blocks whose chords are still to be shown: first frame, by the player's count, and the message
@@ -73,21 +74,23 @@ function connect() {
   socket = new WebSocket(address, key ? ["rtjazz", KEY_PROTOCOL + key] : ["rtjazz"]);
   socket.binaryType = "arraybuffer";
   player.port.postMessage("reset");
-  Object.assign(rtjazz, { state: "starting", blocks: 0, peak: 0, firstSound: null });
+  Object.assign(rtjazz, { state: "starting", blocks: 0, bytes: 0, peak: 0, firstSound: null });
   shown = [];
   received = 0;
   playedBefore = rtjazz.played;
   let described = null, problem = "";
+  const encoding = $("opus").checked && !$("opus-row").hidden ? "opus" : "f32";
+  decoder = encoding === "opus" ? opusDecoder() : null;
   socket.onopen = () => {
     const music = state ? { state: state.size } : resume ? { resume } : wishes();
-    socket.send(JSON.stringify({ type: "start", state_every: STATE_EVERY, ...music }));
+    socket.send(JSON.stringify({ type: "start", encoding, state_every: STATE_EVERY[encoding], ...music }));
     for (let at = 0; state && at < state.size; at += PIECE) socket.send(state.slice(at, at + PIECE));
     resume = null;
   };
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") {
       if (described.type === "state") keep(data, described);
-      else sound(new Float32Array(data), described);
+      else sound(data, described);
       return;
     }
     const message = JSON.parse(data);
@@ -131,15 +134,51 @@ function began(message) {
   say("Playing");
 }
 
-function sound(samples, message) {
+// Packets to sound, in order; the codec's first 6.5 ms stay in.
+function opusDecoder() {
+  const made = new AudioDecoder({
+    output: (audio) => {
+      const frames = audio.numberOfFrames, samples = new Float32Array(2 * frames), plane = new Float32Array(frames);
+      for (const planeIndex of [0, 1]) {
+        audio.copyTo(plane, { planeIndex, format: "f32-planar" });
+        for (let i = 0; i < frames; i++) samples[2 * i + planeIndex] = plane[i];
+      }
+      audio.close();
+      if (made === decoder) play(samples);
+    },
+    error: (error) => {
+      say(String(error.message || error), true);
+      if (made === decoder && socket) socket.close();
+    },
+  });
+  made.configure({ codec: "opus", sampleRate: 48000, numberOfChannels: 2 });
+  return made;
+}
+
+function decode(data, { packets, start }) {
+  let at = 0;
+  packets.forEach((size, index) => {
+    const timestamp = Math.round(1e6 * start) + 20000 * index; // microseconds
+    decoder.decode(new EncodedAudioChunk({ type: "key", timestamp, data: new Uint8Array(data, at, size) }));
+    at += size;
+  });
+}
+
+function play(samples) {
   for (let i = 0; i < samples.length; i += 7) rtjazz.peak = Math.max(rtjazz.peak, Math.abs(samples[i]));
+  player.port.postMessage(samples, [samples.buffer]);
+}
+
+function sound(data, message) {
   rtjazz.blocks += 1;
+  rtjazz.bytes += data.byteLength;
   shown.push({ from: received, message });
-  received += samples.length / 2;
+  received += message.samples;
   const { p95, under_runs: late } = message.stats;
   $("stats").textContent = `block ${(1000 * p95).toFixed(0)} ms (95%), ${late} late, ${rtjazz.gaps} gaps, ` +
     `${message.dropped} dropped`;
-  player.port.postMessage(samples, [samples.buffer]);
+  if (decoder) decode(data, message);
+  else play(new Float32Array(data));
 }
 
 function heard({ played, gaps, gapSeconds, inHand }) {
@@ -174,6 +213,7 @@ async function loadModels() {
     say(body.detail, true);
     return false;
   }
+  $("opus-row").hidden = !window.AudioDecoder || !body.models[0].encodings.includes("opus");
   const select = $("adapter"), chosen = select.value;
   select.replaceChildren(new Option("none", ""), ...body.models[0].adapters.map((name) => new Option(name, name)));
   select.value = chosen;
