@@ -258,7 +258,7 @@ class TestVersions:
         wanted = requirements()
         named = {
             name_of(line)
-            for extra in ("", "corpus", "scale", "eval", "train", "live", "link", "serve", "quant")
+            for extra in ("", "corpus", "scale", "eval", "train", "live", "link", "serve", "opus", "quant")
             for line in wanted[extra]
         }
         provides = packages_distributions()
