@@ -1,6 +1,6 @@
 """Twenty steps of the codec with its discriminators, on rows that are shared out over the processes.
 
-python tests/codec_steps.py OUT        run by test_two_processes, alone and by torchrun
+python tests/codec_steps.py OUT float64        run by test_two_processes, alone and by torchrun
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from tiny_models import TINY_CODEC, plucked_clip
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig
+from rtjazz_hf.codec import transforms
 from rtjazz_hf.codec_training import CodecLoss, CodecTrainConfig
 from rtjazz_hf.training_utils import TrainingRun, parameter_groups, step_rng
 
@@ -32,10 +33,25 @@ class Rows:
         audio = 0.1 * np.sin(2 * np.pi * tones * time).sum(2) + 0.01 * rng.standard_normal(
             (ROWS, 2, len(time))
         )
-        return torch.from_numpy(audio[part :: self.processes].astype(np.float32))
+        return torch.from_numpy(audio[part :: self.processes]).to(torch.get_default_dtype())
 
 
-def main(out: str) -> None:
+def compute_in_float64() -> None:
+    """Everything, also what the losses compute in float32 whatever the model's precision is."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    constant = transforms._constant
+
+    def in_float64(*named) -> torch.Tensor:
+        made = constant(*named)
+        return made.double() if made.is_floating_point() else made
+
+    transforms._constant = in_float64
+
+
+def main(out: str, precision: str) -> None:
+    if precision == "float64":
+        compute_in_float64()
     # No latent noise and no excerpts: what is drawn by chance is drawn by each process for itself.
     config = CodecTrainConfig(
         output_dir=out, data="none", max_steps=20, warmup_steps=2, schedule="constant", learning_rate=1e-4,
@@ -61,4 +77,4 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

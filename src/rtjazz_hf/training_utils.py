@@ -10,11 +10,12 @@ A script reads top to bottom; this module keeps its promises. The pattern:
     # --config mini means CONFIGS/flow_mini.yaml; every field is also an option of the command line
     config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__)
     run = TrainingRun(config)  # Accelerator, seeds, TensorBoard
-    model = Model.from_pretrained(config.init_from) if config.init_from else
-    Model(ModelConfig(**config.model)) run.make_ema(model)  # before prepare optimizer =
-    AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate) model, optimizer =
-    run.prepare(model, optimizer) run.resume()  # from the newest complete checkpoint, if there is one for
-    batch in run.batches(make_batch):  # make_batch(rng) -> dict of tensors
+    model = Model(ModelConfig(**config.model))
+    run.make_ema(model)  # before prepare
+    optimizer = AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+    model, optimizer = run.prepare(model, optimizer)
+    run.resume()  # from the newest complete checkpoint, if there is one
+    for batch in run.batches(make_batch):  # make_batch(rng) -> dict of tensors
         with run.accelerator.accumulate(model):
             loss = model(**batch).loss
             run.backward(loss, model, optimizer)  # clip, step, zero_grad, EMA
@@ -51,7 +52,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .audio import plot_spectrogram, write_audio
+from .audio import plot_spectrogram, whole_or_not_at_all, write_audio
 from .precision import training_precision
 from .training_config import (
     TrainConfig,
@@ -310,6 +311,8 @@ class TrainingRun:
         """
         folder = self.checkpoint
         if folder is None:
+            if self.is_main:
+                self._trim_log()  # of a run that was killed before its first checkpoint
             return 0
         state = json.loads((folder / _STATE_FILE).read_text())
         now = json.loads(json.dumps(dataclasses.asdict(self.config)))
@@ -637,7 +640,10 @@ class TrainingRun:
         path = self.output_dir / "log.jsonl"
         if path.is_file():
             lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step))
+            with whole_or_not_at_all(path) as partial:
+                partial.write_text(
+                    "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step)
+                )
 
     @contextlib.contextmanager
     def _graceful_stop(self) -> Iterator[None]:

@@ -45,16 +45,29 @@ def pooled_difference(
     estimate: torch.Tensor, target: torch.Tensor, resolutions, sampling_rate: int
 ) -> torch.Tensor:
     """Absolute differences of log energy, and of amplitude relative to the mean amplitude (so that what is loud counts
-    more), averaged over resolutions by their weights."""
+    more), averaged over resolutions by their weights.
+
+    In a process group the mean amplitude is that of the batches of all processes, which have to call this together.
+    """
     total = 0.0
     for *resolution, weight in resolutions:
         a = pooled_energies(estimate.float(), *resolution, sampling_rate)
         b = pooled_energies(target.float(), *resolution, sampling_rate)
         a_root, b_root = (a + 1e-9).sqrt(), (b + 1e-9).sqrt()
         log_difference = (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
-        root_difference = (a_root - b_root).abs().mean() / (b_root.mean() + 0.003)
+        root_difference = (a_root - b_root).abs().mean() / (mean_of_all(b_root.mean()) + 0.003)
         total = total + weight * (log_difference + root_difference)
     return total / sum(weight for *_, weight in resolutions)
+
+
+def mean_of_all(mean: torch.Tensor) -> torch.Tensor:
+    """A mean over the batch of this process as that over the batches of all, which hold as much each; no gradient.
+
+    What a loss is divided by is of the whole batch: else two processes would weigh a quiet row otherwise than one does.
+    """
+    mean = mean.detach().clone()
+    all_reduce_(mean)
+    return mean / process_count()
 
 
 def pitch_contrast_loss(
@@ -83,7 +96,8 @@ def waveform_loss(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     A first difference tilts by 6 dB an octave, or bass would be all that this loss sees.
     """
     emphasised = [audio[..., 1:] - 0.95 * audio[..., :-1] for audio in (estimate.float(), target.float())]
-    return (emphasised[0] - emphasised[1]).abs().mean() / (emphasised[1].abs().mean() + 1e-3)
+    scale = mean_of_all(emphasised[1].abs().mean())
+    return (emphasised[0] - emphasised[1]).abs().mean() / (scale + 1e-3)
 
 
 def discriminator_loss(real: list, fake: list) -> torch.Tensor:
@@ -102,12 +116,13 @@ def adversarial_loss(fake: list) -> torch.Tensor:
 
 def feature_matching_loss(real: list, fake: list) -> torch.Tensor:
     """Difference of the feature maps, relative to those of the recording (Defossez et al., 2022, equation 6)."""
-    losses = [
-        (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-6)
+    pairs = [
+        (a.detach(), b)
         for (_, real_maps), (_, fake_maps) in zip(real, fake, strict=True)
         for a, b in zip(real_maps, fake_maps, strict=True)
     ]
-    return torch.stack(losses).mean()
+    scales = mean_of_all(torch.stack([a.abs().mean() for a, _ in pairs])).clamp(min=1e-6)
+    return (torch.stack([(a - b).abs().mean() for a, b in pairs]) / scales).mean()
 
 
 class GradientBalancer:
