@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,13 +47,15 @@ def assert_same(one: Path, other: Path, steps: int = STEPS, tolerance: float = 1
         assert max(abs(a - b) for a, b in pairs) < tolerance * size, (name, pairs)
 
 
-def test_codec_with_its_discriminators(tmp_path):
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 2e-3)])
+def test_codec_with_its_discriminators(precision, tolerance, tmp_path):
+    """In float32 batches of other sizes round otherwise, and discriminators, which hear what is 100 dB below the music,
+    enlarge it: by 4e-4 here. That it is rounding and nothing else is what float64 shows."""
     script = Path(__file__).with_name("codec_steps.py")
-    run(script, tmp_path / "one")
-    run(script, tmp_path / "two", processes=2)
+    run(script, tmp_path / "one", precision)
+    run(script, tmp_path / "two", precision, processes=2)
     assert any("adversarial" in row and "discriminator" in row for row in log(tmp_path / "one"))
-    # Batches of other sizes round otherwise, and what the decoder measures of its own quiet bands enlarges it.
-    assert_same(tmp_path / "one", tmp_path / "two", tolerance=2e-2)
+    assert_same(tmp_path / "one", tmp_path / "two", tolerance=tolerance)
 
 
 def test_flow_which_other_processes_go_on_with(tiny_pipeline, tmp_path):
@@ -78,7 +79,6 @@ def test_flow_which_other_processes_go_on_with(tiny_pipeline, tmp_path):
     assert (two / "checkpoints" / f"step-{STEPS:08d}").is_dir()
 
 
-@pytest.mark.skip(reason="an adapter's training does not get on with two processes yet: it hangs")
 def test_lora(tiny_folder, tmp_path):
     for needed in ("peft", "librosa"):
         pytest.importorskip(needed)
@@ -89,6 +89,5 @@ def test_lora(tiny_folder, tmp_path):
               "crop_frames": 144, "validate_every": 0}  # fmt: skip
     script = TRAINING / "train_lora.py"
     run(script, *options(**shared, output_dir=tmp_path / "one", gradient_accumulation_steps=2))
-    shutil.copytree(tmp_path / "one" / "takes", tmp_path / "two" / "takes")
     run(script, *options(**shared, output_dir=tmp_path / "two"), processes=2)
     assert_same(tmp_path / "one", tmp_path / "two")

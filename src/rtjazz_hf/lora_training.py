@@ -221,9 +221,11 @@ def train_lora(config: LoraTrainConfig) -> dict:
         )
     run = TrainingRun(config)
     run.print(report.to_text())
+    share = records[run.accelerator.process_index :: run.accelerator.num_processes]
     fill_takes(
-        codec.to(run.device), encoder.to(run.device), tokenizer, records, config.data, progress=run.is_main
+        codec.to(run.device), encoder.to(run.device), tokenizer, share, config.data, progress=run.is_main
     )
+    run.accelerator.wait_for_everyone()
     train, test = open_stores(config.data, codec, codes=False, styles=config.styles)
     base = load_part(part_folder(config.base, "transformer"), "transformer")
     model = base
