@@ -114,10 +114,24 @@ class Run:
 
     def steps(self) -> int:
         """The optimizer step that was logged last since the start; 0 before the first."""
+        return int(self._last_row().get("step", 0))
+
+    def _last_row(self) -> dict[str, float]:
         if not self.machine_log.is_file():
-            return 0
+            return {}
         rows = self.machine_log.read_bytes()[self.before :].decode().splitlines(keepends=True)
-        return max((json.loads(row)["step"] for row in rows if row.endswith("}\n")), default=0)
+        return next((json.loads(row) for row in reversed(rows) if row.endswith("}\n")), {})
+
+    def kill_at(self, moment: float, start_seconds: float) -> None:
+        """At 3.2, say, when step 3 is logged and a fifth of the next step has gone by; below 1 as it starts, in so many
+        of the seconds that starting takes."""
+        if moment < 1:
+            late = time.monotonic() + moment * start_seconds
+            self.wait_until(lambda: self.steps() or time.monotonic() > late)
+        else:
+            self.wait_until(lambda: self.steps() >= int(moment))
+            time.sleep(moment % 1 / self._last_row().get("steps_per_second", 1e3))
+        self.kill()
 
     def kill(self) -> None:
         alive = self.process.is_alive()
@@ -161,25 +175,20 @@ def test_killed_at_random_moments_and_in_a_checkpoint(trainer, inputs, tmp_path)
         for needed in ("peft", "librosa"):
             pytest.importorskip(needed)
     whole = prepared(trainer, inputs, None, tmp_path / "whole")
-    times = [time.monotonic()]
+    begun = time.monotonic()
     whole.start()
     whole.wait_until(whole.steps)
-    times.append(time.monotonic())
+    start_seconds = time.monotonic() - begun
     whole.finish()
-    times.append(time.monotonic())
-    start_seconds, step_seconds = times[1] - times[0], (times[2] - times[1]) / STEPS
 
     killed = prepared(trainer, inputs, whole.out, tmp_path / "killed")
     rng = np.random.default_rng(TRAINERS.index(trainer))
-    moments = np.sort(rng.uniform(0, STEPS, KILLS))  # in steps
-    early = rng.random(KILLS) < 0.25  # killed while it starts instead
+    moments = np.sort(rng.uniform(0, STEPS, KILLS))
+    moments[rng.random(KILLS) < 0.25] %= 1  # these while it starts
     in_checkpoint = int(rng.integers(2, KILLS - 2))  # after which of them a checkpoint is caught half written
     for number, moment in enumerate(moments):
         killed.start()
-        if not early[number]:
-            killed.wait_until(lambda moment=moment: killed.steps() >= int(moment))
-        time.sleep(moment % 1 * (start_seconds if early[number] or moment < 1 else step_seconds))
-        killed.kill()
+        killed.kill_at(moment, start_seconds)
         if number == in_checkpoint:
             kill_in_checkpoint(killed)
     killed.start()
@@ -216,7 +225,7 @@ def kill_in_checkpoint(run: Run) -> None:
         if (folder := half_written()) is not None:
             break
     names, whole = (set(_files(path)) for path in (folder, complete_checkpoints(run.out)[-1]))
-    assert names < whole and "state.json" not in names
+    assert names and whole - names and "state.json" not in names
 
 
 def _files(folder: Path) -> dict[str, os.stat_result]:

@@ -235,6 +235,21 @@ class TestLatents:
         )
         train_flow.main(run)
 
+    def test_the_loader_is_measured(self, train_flow, corpus, parts, tmp_path, capsys):
+        train_flow.main(flow_options(corpus, parts, tmp_path / "run", max_steps=1))
+        script = load_script("measure_loader")
+        capsys.readouterr()
+        script.main(
+            flow_options("none", parts, tmp_path / "loader", gigabytes=0.001, shard_takes=1, max_steps=10)
+        )
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert told["takes"] == told["shards"] == 2 and len(told["stream"]["memory_mb"]) == 5
+        assert told["stream"]["gigabytes"] >= 0.001 and told["training"]["steps"] == 3
+        turns = script.InTurns(None, [], 0)
+        assert [turns.from_shards(number) for number in range(4)] == [True, False, False, True]
+        typed = flow_options("none", parts, tmp_path / "more", gigabytes=1, data=tmp_path / "latents")
+        assert "less than the 1 of --gigabytes" in refused(script, typed, capsys)
+
     def test_bad_parts(self, tmp_path, capsys):
         typed = ["--takes", "a", "--codec", "b", "--style-encoder", "c", "--data", "d"]
         for part in ("2/2", "1", "0/0", "-1/2", "a/b"):
