@@ -191,7 +191,7 @@ def test_killed_at_random_moments_and_in_a_checkpoint(trainer, inputs, tmp_path)
         killed.start()
         killed.kill_at(moment, start_seconds)
         if number == in_checkpoint:
-            kill_in_checkpoint(killed)
+            kill_in_checkpoint(killed, set(_files(latest_checkpoint(whole.out))))
     killed.start()
     killed.finish()
 
@@ -209,8 +209,8 @@ def test_killed_at_random_moments_and_in_a_checkpoint(trainer, inputs, tmp_path)
     assert not damaged_files(latest_checkpoint(killed.out))
 
 
-def kill_in_checkpoint(run: Run) -> None:
-    """Let the run go on, and kill it when a checkpoint's temporary folder holds some of its files and not all."""
+def kill_in_checkpoint(run: Run, files: set[str]) -> None:
+    """Let the run go on, and kill it when a checkpoint's temporary folder holds some of its `files` and not all."""
     begun = time.time_ns()
 
     def half_written() -> Path | None:
@@ -225,8 +225,8 @@ def kill_in_checkpoint(run: Run) -> None:
         run.kill()
         if (folder := half_written()) is not None:
             break
-    names, whole = (set(_files(path)) for path in (folder, complete_checkpoints(run.out)[-1]))
-    assert names and whole - names and "state.json" not in names
+    names = set(_files(folder))
+    assert names and files - names and "state.json" not in names
 
 
 def _files(folder: Path) -> dict[str, os.stat_result]:
