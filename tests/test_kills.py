@@ -1,5 +1,5 @@
-"""kill -9 at ten random moments at least of each trainer's run, and once in the middle of writing a checkpoint: what was killed
-and started again ends with the weights, and the log, of a run that nobody stopped.
+"""kill -9 at ten random moments and more of each trainer's run, and once with a checkpoint half written: what was
+killed and started again ends with the weights, and the log, of a run that nobody stopped.
 
     python -m pytest -m slow tests/test_kills.py -n 0 -s        prints kills, resumes and the largest difference
 """
@@ -186,7 +186,9 @@ def test_killed_at_random_moments_and_in_a_checkpoint(trainer, inputs, tmp_path)
     rng = np.random.default_rng(TRAINERS.index(trainer))
     moments = np.sort(rng.uniform(0, STEPS, MOMENTS))
     moments[rng.random(MOMENTS) < 0.25] %= 1  # these while it starts
-    in_checkpoint = int(rng.integers(2, MOMENTS // 2))  # after which of them a checkpoint is caught half written
+    in_checkpoint = int(
+        rng.integers(2, MOMENTS // 2)
+    )  # after which of them a checkpoint is caught half written
     for number, moment in enumerate(moments):
         killed.start()
         killed.kill_at(moment, start_seconds)
