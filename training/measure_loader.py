@@ -82,10 +82,10 @@ def stream(batches: FlowBatches, config: LoaderConfig) -> dict[str, float | list
     """Read batches, every take as often as any other, until `gigabytes` went by; resident memory (MB) at five times."""
     process, read = psutil.Process(), 0.0
     count = math.ceil(config.gigabytes * 1e9 / (config.batch_size * config.crop_frames * FRAME_BYTES))
+    marks = [round(count * part / 4) for part in range(5)]
     memory, started = [], time.monotonic()
     for number in range(count + 1):
-        if number in {round(count * part / 4) for part in range(5)}:
-            memory.append(process.memory_info().rss / 1e6)
+        memory += marks.count(number) * [process.memory_info().rss / 1e6]
         if number < count:
             batches.numbered(number, step_rng(config.seed, number, 0))
             read += config.batch_size * config.crop_frames * FRAME_BYTES / 1e9
