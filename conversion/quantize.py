@@ -114,7 +114,9 @@ def convert(args: argparse.Namespace) -> None:
         f"{args.output}: transformer of {after / 1e6:.1f} MB, {after / before:.2f} of {before / 1e6:.1f} MB"
     )
     size, count = quantized_size(small)
-    print(f"of that {count / 1e6:.1f}M weights in {size / 1e6:.1f} MB, {size / (2 * count):.2f} of bfloat16's")
+    print(
+        f"of that {count / 1e6:.1f}M weights in {size / 1e6:.1f} MB, {size / (2 * count):.2f} of bfloat16's"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from ..music import GENRES, INSTRUMENTS, MOODS
 from .access import Gate
 from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
 from .live_socket import LiveConnection
+from .memory import keep_what_is_there
 from .metrics import Metrics
 from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, first_error
 from .sessions import Clip, SessionEngine, Unavailable
@@ -73,6 +74,7 @@ class ServerState:
             load_adapters(pipe, self.settings.adapters)
             self.engine = SessionEngine(pipe, self.settings, self.metrics)
             self.problem = None
+            keep_what_is_there()
         except Exception as error:  # the server stays, and says why it cannot play
             text = " ".join(str(error).split()) or type(error).__name__
             self.problem = f"the model {str(self.settings.model)!r} does not load: {text}"

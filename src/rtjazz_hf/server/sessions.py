@@ -20,6 +20,7 @@ from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..live.latency import measure_block_seconds
 from ..prompts import mix_of
 from .admission import BlockTimes
+from .memory import give_back_memory
 from .metrics import Metrics
 from .schemas import ClipRequest, Music, Start, first_error, wishes
 from .settings import MAX_STATE_BYTES, ServerSettings
@@ -37,6 +38,7 @@ _KEPT, _KEPT_SECONDS = (
     "rtjazz-session-",
     24 * 3600.0,
 )  # kept sessions: the start of their files' names; how long
+_TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 _CLIP_QUEUE = 16  # blocks
 _UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -163,7 +165,8 @@ class SessionEngine:
         self._wake = threading.Event()
         self._stopped = False
         self._failures = 0
-        self._measured = time.monotonic()
+        self._measured = self._tidied = time.monotonic()
+        self._untidy = False  # something ended since
         self.draining = False
         self.arriving = 0  # states that are being received; of the event loop
         self._thread = threading.Thread(target=self._run, name="rtjazz-engine", daemon=True)
@@ -231,6 +234,7 @@ class SessionEngine:
             if self._seats.get(seat.name) is not seat:
                 return
             del self._seats[seat.name]
+            self._untidy = True
             self.metrics.sessions.set(len(self._seats))
         self.metrics.ended.labels(reason).inc()
 
@@ -422,6 +426,7 @@ class SessionEngine:
         with self._lock:
             if clip in self._clips:
                 self._clips.remove(clip)
+                self._untidy = True
             self.metrics.clips.set(len(self._clips))
         clip.queue.end()
 
@@ -466,6 +471,11 @@ class SessionEngine:
             self.times.alone = self._measure()
             self._measured = time.monotonic()
         ahead = min((session.seconds_ahead for session in playing), default=math.inf)
+        now = time.monotonic()
+        if self._untidy and now - self._tidied > _TIDY_EVERY and ahead > self.settings.buffer + _SPARE:
+            self._untidy, self._tidied = False, now
+            give_back_memory()
+            return
         self._wake.wait(min(0.5, max(0.002, ahead - self.settings.buffer)) if playing else 0.5)
         self._wake.clear()
 
