@@ -36,6 +36,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--base", default="rtjazz-mini", help="pipeline (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=24, help="charts that are played (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each (default: %(default)g)")
+    parser.add_argument(
+        "--words",
+        default="",
+        help='said before "in the style of": with "jazz" half of the style is the words\', and charts are obeyed more',
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="strength of the adapter, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips-out", type=Path, help="folder that is there, for the clips as FLAC")
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         embed = TowerEmbedder(pipe.style_encoder)
         own, other = ([embed(read_audio(f)) for f in find_recordings(d)] for d in (args.own, args.other))
         adapter = read_adapter(args.adapter)
-        style = f"in the style of {adapter.style_name}" if adapter.style_name else "jazz"
+        style = f"{args.words} in the style of {adapter.style_name}".strip() if adapter.style_name else "jazz"
         asked = [sheet.with_band(adapter.band) for sheet in sheets] if adapter.band else sheets
         base = generate(pipe, sheets, "jazz", args.seconds)
         same_band = generate(pipe, asked, "jazz", args.seconds) if adapter.band else base
