@@ -79,9 +79,7 @@ def run_serve(args: argparse.Namespace) -> int:
         settings = ServerSettings(
             model=args.model, adapters=args.adapters, state=args.state,
             api_keys=read_api_keys(args.api_key_file) if args.api_key_file else (),
-            cors_origins=args.cors_origin, load=args.load, block_frames=args.block_frames,
-            max_sessions=args.max_sessions, idle_limit=args.idle_limit, length_limit=args.length_limit,
-            drain_limit=args.drain_limit,
+            **_limits(args),
         )  # fmt: skip
         device = choose_device(args.device)
         sock = bind(args.host, args.port)
@@ -130,13 +128,17 @@ def _run_on_ray(
             # replicas have a working folder of their own
             model=str(model.resolve()) if model.is_dir() else args.model,
             **{name: path and path.resolve() for name, path in paths.items()},
-            cors_origins=tuple(args.cors_origin), load=args.load, block_frames=args.block_frames,
-            max_sessions=args.max_sessions, idle_limit=args.idle_limit, length_limit=args.length_limit,
-            drain_limit=args.drain_limit,
+            **_limits(args),
         )  # fmt: skip
     except ValueError as error:  # pydantic's
         raise Refused(first_error(error)) from error
     run(options, host, port, ready)
+
+
+def _limits(args: argparse.Namespace) -> dict[str, Any]:
+    """What a server of either engine is told of who may come and how much it may do."""
+    names = ("load", "block_frames", "max_sessions", "idle_limit", "length_limit", "drain_limit")
+    return {"cors_origins": tuple(args.cors_origin), **{name: getattr(args, name) for name in names}}
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -27,6 +27,21 @@ def ending(socket):
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
+NARROW = {"send_buffer": 8192, "queue": 0.5, "slow_limit": 0.3}  # a server at which one is soon too slow
+
+
+def check_a_slow_listener_is_sent_away(server):
+    slow = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with server.live(sock=slow, max_queue=1) as listener, server.live() as good:
+        say(listener, "start", **WISH)
+        say(good, "start", **WISH)
+        while server.metric("dropped_blocks_total") == 0 or len(server.engine.seats) > 1:
+            hear_block(good)  # who is not held up
+        assert server.metric('sessions_ended_total{reason="slow"}') == 1
+        hear_block(good)
+
+
 class TestPlaying:
     @pytest.mark.parametrize(("encoding", "dtype", "step"), [("f32", "<f4", 0.0), ("s16", "<i2", 1 / 32_767)])
     def test_plays_what_a_session_plays(self, server, tiny_pipeline, encoding, dtype, step):
@@ -186,16 +201,8 @@ class TestLimits:
             assert ending(listener) == (1000, "the longest session that this server plays is over")
 
     def test_a_listener_that_does_not_read(self, tiny_pipeline):
-        with running(tiny_pipeline, send_buffer=8192, queue=0.5, slow_limit=0.3) as server:
-            slow = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            with server.live(sock=slow, max_queue=1) as listener, server.live() as good:
-                say(listener, "start", **WISH)
-                say(good, "start", **WISH)
-                while server.metric("dropped_blocks_total") == 0 or len(server.engine.seats) > 1:
-                    hear_block(good)  # who is not held up
-                assert server.metric('sessions_ended_total{reason="slow"}') == 1
-                hear_block(good)
+        with running(tiny_pipeline, **NARROW) as server:
+            check_a_slow_listener_is_sent_away(server)
 
     def test_one_that_vanishes(self, server):
         listener = server.live()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 
 import pytest
 from served import WAIT, go_on, hear, hear_block, hear_state, running, say, wait_for
-from test_live_socket import WISH, ending
+from test_live_socket import NARROW, WISH, check_a_slow_listener_is_sent_away, ending
 
 from rtjazz_hf.server.relay import _ON_THE_WAY, GONE, LIVE_PATH, Relay, Relayed
 from rtjazz_hf.server.settings import MAX_BODY_BYTES
@@ -94,16 +93,8 @@ class TestSessions:
         wait_for(lambda: not relayed.engine.seats)
 
     def test_one_that_does_not_read_is_noticed(self, tiny_pipeline):
-        settings = {"send_buffer": 8192, "queue": 0.5, "slow_limit": 0.3, "wrap": Wrapped}
-        with running(tiny_pipeline, **settings) as server:
-            slow = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            with server.live(sock=slow, max_queue=1) as listener, server.live() as good:
-                say(listener, "start", **WISH)
-                say(good, "start", **WISH)
-                while server.metric("dropped_blocks_total") == 0 or len(server.engine.seats) > 1:
-                    hear_block(good)
-                assert server.metric('sessions_ended_total{reason="slow"}') == 1
+        with running(tiny_pipeline, **NARROW, wrap=Wrapped) as server:
+            check_a_slow_listener_is_sent_away(server)
 
 
 def played(app, *, reads=10**9, path=LIVE_PATH, incoming=()):

@@ -181,23 +181,14 @@ class AdapterBank:
             for mix in [mix for mix in self._models if any(name in names for name, _ in mix)]:
                 del self._models[mix]
 
-    def styles(self) -> dict[str, torch.Tensor]:
-        """Learnt style embeddings, by the names they are called by."""
-        styles = {}
+    def styled(self) -> dict[str, Adapter]:
+        """Adapters with a learnt style, by the names that it is called by."""
+        styled = {}
         for name, adapter in self.adapters.items():
             if adapter.style is not None:
-                styles[name] = adapter.style
-                styles.setdefault(adapter.style_name or name, adapter.style)
-        return styles
-
-    def band(self, name: str) -> tuple[str, ...]:
-        """Who plays in the learnt style that `name` (of `styles`) calls; empty where its adapter does not say."""
-        adapter = self.adapters.get(name)
-        if adapter is None or adapter.style is None:
-            adapter = next(
-                each for each in self.adapters.values() if each.style is not None and each.style_name == name
-            )
-        return adapter.band
+                styled[name] = adapter
+                styled.setdefault(adapter.style_name or name, adapter)
+        return styled
 
 
 def _strength(value: Any, what: str) -> float:

@@ -282,18 +282,19 @@ class AdapterMixin:
 
     def called_band(self, words: str) -> tuple[str, tuple[str, ...]]:
         """`words` without the learnt styles that they call, and who plays in the first of these."""
-        rest, called = split_style(words, self._adapters.styles())
-        return rest, self._adapters.band(called[0]) if called else ()
+        styled = self._adapters.styled()
+        rest, called = split_style(words, styled)
+        return rest, styled[called[0]].band if called else ()
 
     def _encode_words(self, words: str, encode: Any) -> torch.Tensor:
         """Words to a style embedding `(1, style_dim)`, with the learnt styles that they call."""
-        styles = self._adapters.styles()
-        rest, called = split_style(words, styles)
+        styled = self._adapters.styled()
+        rest, called = split_style(words, styled)
         if not called:
             return encode(words)
         embedding = encode(rest)[0] if rest else None
         device = self._execution_device
-        return call_style(embedding, [styles[name].to(device) for name in called])[None]
+        return call_style(embedding, [styled[name].style.to(device) for name in called])[None]
 
 
 __all__ = ["AdapterMixin"]

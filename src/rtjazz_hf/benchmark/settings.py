@@ -246,9 +246,9 @@ def plan_cases(
                     swap=swap,
                 )
                 for frames in blocks
-                for swap in ((), settings.swap)[
-                    : 1 + bool(settings.swap)
-                ]  # the second is compared with the first
+                for swap in dict.fromkeys(
+                    ((), settings.swap)
+                )  # with adapters, compared with the same without
             ]
     common["seconds"] = settings.peer_seconds
     for peer, kind in (("musicgen-small", "musicgen"), ("stable-audio-open", "stable_audio")):

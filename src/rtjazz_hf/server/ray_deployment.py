@@ -65,12 +65,12 @@ class RayOptions(BaseModel):
     state: Path | None = None
     api_key_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
-    load: float = 0.7
-    block_frames: int | None = None
-    max_sessions: int = 64
-    idle_limit: float = 3600.0
-    length_limit: float = 6 * 3600.0
-    drain_limit: float = 60.0
+    load: float = ServerSettings.load
+    block_frames: int | None = ServerSettings.block_frames
+    max_sessions: int = ServerSettings.max_sessions
+    idle_limit: float = ServerSettings.idle_limit
+    length_limit: float = ServerSettings.length_limit
+    drain_limit: float = ServerSettings.drain_limit
 
     @model_validator(mode="after")
     def _check(self) -> RayOptions:
