@@ -33,7 +33,7 @@ from ..music.vocabulary import (
     default_swing,
 )
 from .dataset import TakeRecord, load_takes
-from .tempo import estimate_tempo
+from .tempo import estimate_pulse
 
 MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a recording and not a player
 LABELS = "labels.json"
@@ -42,14 +42,17 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", "
 QUALITIES = ("maj7", "m7", "7", "m7b5", "dim7")
 _RATE = 22_050  # Hz, of the analysis
 _HOP = 512
+ONSET_RATE = _RATE / _HOP  # frames of onset strength a second
 _PIECE_SECONDS = 16.0
 _SHORTEST = 6.0  # seconds of a piece or file: longer than a training crop
 _SILENCE_DB = -50.0  # mean level
 _CLIPPED_SHARE = 0.005  # of samples at full scale
+_ONSET_LAG = _HOP / _RATE  # seconds by which onset strength is late: it compares a frame with the one before
+_SHARPNESS, _STAY = 30.0, 0.5  # of chord matching: how far a fit counts, and how likely a chord stays
 _STEADY = 0.25  # of beat intervals' deviation over their median: above it nobody keeps time
 # Speech has neither partials that last (`_held_share`: 0.00-0.01 of synthetic voices, 0.18-0.38 of composed takes, but
-# 0.06-0.14 of fast staccato) nor pitches on a scale (`_scale_share`: 0.02-0.13; 0.81-0.91; 0.34-0.44).
-_HELD, _ON_SCALE = 0.12, 0.25
+# 0.06-0.14 of fast staccato) nor pitches on a scale (`_scale_share`: 0.02-0.13; 0.81-0.91; 0.24-0.47).
+_HELD, _ON_SCALE = 0.12, 0.18
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,26 @@ def why_unusable(audio: np.ndarray) -> str | None:
     return None
 
 
-def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarray, list[Chord], int]:
-    """Beat times in seconds, the chord of every beat, and which beat is the first bar line.
+def onset_strength(audio: np.ndarray) -> np.ndarray:
+    """How much begins when: `(frames,)` at `ONSET_RATE` of `(2, samples)` at 48 kHz."""
+    return _onsets(_for_analysis(audio))
+
+
+def _for_analysis(audio: np.ndarray) -> np.ndarray:
+    import librosa
+
+    return librosa.resample(audio.mean(0), orig_sr=SAMPLE_RATE, target_sr=_RATE, res_type="soxr_hq")
+
+
+def _onsets(mono: np.ndarray) -> np.ndarray:
+    import librosa
+
+    return librosa.onset.onset_strength(y=mono, sr=_RATE, hop_length=_HOP)
+
+
+def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarray, list[Chord], int, bool]:
+    """Beat times in seconds, the chord of every beat, which beat is the first bar line, and whether quavers are
+    straight.
 
     Args:
         audio: `(2, samples)` at 48 kHz. label: what is known of it, and need not be guessed.
@@ -186,9 +207,9 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarr
     except ImportError as error:
         raise ImportError("librosa is not installed; run: pip install 'rtjazz-hf[eval]'") from error
     label = label or TakeLabel()
-    mono = librosa.resample(audio.mean(0), orig_sr=SAMPLE_RATE, target_sr=_RATE, res_type="soxr_hq")
-    onsets = librosa.onset.onset_strength(y=mono, sr=_RATE, hop_length=_HOP)
-    tempo = label.tempo or estimate_tempo(onsets, _RATE / _HOP)
+    mono = _for_analysis(audio)
+    onsets = _onsets(mono)
+    tempo, straight = estimate_pulse(onsets, ONSET_RATE, label.tempo)
     _, beats = librosa.beat.beat_track(
         onset_envelope=onsets, sr=_RATE, hop_length=_HOP, trim=False, bpm=tempo
     )
@@ -208,25 +229,31 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarr
     heard = heard[
         :, -len(beats) :
     ]  # from the first beat on; what lies before it is a column only if it is not empty
-    times = librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP)
+    times = np.maximum(librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP) - _ONSET_LAG, 0.0)
     if label.chords:
-        return times, *_place_chart(heard, label)
+        return times, *_place_chart(heard, label), straight
     chords = match_chords(heard)
     changes = np.array([i for i in range(1, len(chords)) if chords[i] != chords[i - 1]], dtype=int)
     # A bar line is where chords change most often; of all places in the bar the best.
     bar = label.beats_per_bar
     downbeat = int(np.argmax(np.bincount(changes % bar, minlength=bar))) if len(changes) else 0
-    return times, chords, downbeat
+    if bar % 2 == 0:  # once more, of half bars, within which chords rarely change
+        half = (np.arange(len(chords)) - downbeat) // 2
+        half -= half[0]
+        joint = np.stack([_unit(heard[:, half == one]).mean(1) for one in range(half[-1] + 1)], axis=1)
+        wide = match_chords(joint)
+        chords = [wide[one] for one in half]
+    return times, chords, downbeat, straight
 
 
 def match_chords(chroma: np.ndarray) -> list[Chord]:
-    """The likeliest chord of each beat, of `QUALITIES` on twelve roots: `chroma` `(12, beats)`, C first."""
+    """The likeliest chord of each beat or half bar, of `QUALITIES` on twelve roots: `chroma` `(12, beats)`, C first."""
     import librosa
 
     names = [Chord.parse("C" + quality) for quality in QUALITIES]
     chords = [chord.transpose(step) for chord in names for step in range(12)]
-    match = np.exp(12 * _fit(chroma, chords))
-    stay = librosa.sequence.transition_loop(len(chords), 0.75)
+    match = np.exp(_SHARPNESS * _fit(chroma, chords))
+    stay = librosa.sequence.transition_loop(len(chords), _STAY)
     path = librosa.sequence.viterbi_discriminative(match / match.sum(0), stay)
     return [chords[index] for index in path]
 
@@ -239,7 +266,11 @@ def _fit(chroma: np.ndarray, chords: list[Chord]) -> np.ndarray:
             row[list(chord.pitch_classes)] = 1.0
             row[chord.root] += 0.3
     templates /= np.linalg.norm(templates, axis=1, keepdims=True) + 1e-9
-    return templates @ (chroma / (np.linalg.norm(chroma, axis=0) + 1e-9))
+    return templates @ _unit(chroma)
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    return columns / (np.linalg.norm(columns, axis=0) + 1e-9)
 
 
 def _place_chart(chroma: np.ndarray, label: TakeLabel) -> tuple[list[Chord], int]:
@@ -288,7 +319,7 @@ def make_pieces(
     Raises as `analyse` does.
     """
     label = label or TakeLabel()
-    times, chords, downbeat = analyse(audio, label)
+    times, chords, downbeat, straight = analyse(audio, label)
     band, bar = canonical_instruments(instruments), label.beats_per_bar
     median = float(np.median(np.diff(times)))
     bars = max(1, round(_PIECE_SECONDS / (bar * median)))
@@ -310,8 +341,9 @@ def make_pieces(
             else:
                 spans.append(ChordSpan(chord, 1.0))
         section = Section("solo", 0.0, float(last - first), band, choose_lead(band))
-        sheet = LeadSheet(tuple(spans), tempo, bar, default_swing(genre, tempo), (section,),
-                          label.key or estimate_key(spans), genre, mood, loops=False)  # fmt: skip
+        swing = 0.0 if straight else default_swing(genre, tempo)
+        key = label.key or estimate_key(spans)
+        sheet = LeadSheet(tuple(spans), tempo, bar, swing, (section,), key, genre, mood, loops=False)
         pieces.append((part, sheet))
     if not pieces:
         raise ValueError("no stretch of it has a steady beat and sound for long enough")
@@ -428,6 +460,19 @@ def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, 
 
 
 __all__ = [
-    "LABELS", "LATENTS", "MINIMUM_SECONDS", "PersonalReport", "TakeLabel", "TakeReport", "analyse", "find_recordings",
-    "make_pieces", "match_chords", "prepare_takes", "read_labels", "why_unusable",
+    "LABELS",
+    "LATENTS",
+    "MINIMUM_SECONDS",
+    "ONSET_RATE",
+    "PersonalReport",
+    "TakeLabel",
+    "TakeReport",
+    "analyse",
+    "find_recordings",
+    "make_pieces",
+    "match_chords",
+    "onset_strength",
+    "prepare_takes",
+    "read_labels",
+    "why_unusable",
 ]  # fmt: skip
