@@ -1,9 +1,9 @@
 """Personal takes: a folder of one's own recordings made ready to train on, with a report of what was not used and why.
 
 Beats are librosa's (dynamic programming, Ellis 2007) at a tempo found with swing in mind (`corpus.tempo`); chords are
-templates matched with beat-synchronous chroma and smoothed by Viterbi; the key is that of the chords
-(`music.key_finding`). A lead sheet has one tempo, and a player has not: takes are cut at bar lines into pieces of a few
-bars, each with the tempo of its own beats.
+those that fit beat-synchronous chroma and follow each other as chords of jazz do (`corpus.chord_matching`); the key is
+that of the chords (`music.key_finding`). A lead sheet has one tempo, and a player has not: takes are cut at bar lines
+into pieces of a few bars, each with the tempo of its own beats.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ..music.vocabulary import (
     choose_lead,
     default_swing,
 )
+from .chord_matching import chord_fit, match_chords, unit_columns
 from .dataset import TakeRecord, load_takes
 from .tempo import estimate_pulse
 
@@ -39,7 +40,6 @@ MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a r
 LABELS = "labels.json"
 LATENTS = "latents"  # folder beside the prepared takes, for a store of them; goes when they are made anew
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
-QUALITIES = ("maj7", "m7", "7", "m7b5", "dim7")
 _RATE = 22_050  # Hz, of the analysis
 _HOP = 512
 ONSET_RATE = _RATE / _HOP  # frames of onset strength a second
@@ -48,7 +48,6 @@ _SHORTEST = 6.0  # seconds of a piece or file: longer than a training crop
 _SILENCE_DB = -50.0  # mean level
 _CLIPPED_SHARE = 0.005  # of samples at full scale
 _ONSET_LAG = _HOP / _RATE  # seconds by which onset strength is late: it compares a frame with the one before
-_SHARPNESS, _STAY = 30.0, 0.5  # of chord matching: how far a fit counts, and how likely a chord stays
 _STEADY = 0.25  # of beat intervals' deviation over their median: above it nobody keeps time
 # Speech has neither partials that last (`_held_share`: 0.00-0.01 of synthetic voices, 0.18-0.38 of composed takes, but
 # 0.06-0.14 of fast staccato) nor pitches on a scale (`_scale_share`: 0.02-0.13; 0.81-0.91; 0.24-0.47).
@@ -232,7 +231,7 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarr
     times = np.maximum(librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP) - _ONSET_LAG, 0.0)
     if label.chords:
         return times, *_place_chart(heard, label), straight
-    chords = match_chords(heard)
+    chords = match_chords(heard, 1)
     changes = np.array([i for i in range(1, len(chords)) if chords[i] != chords[i - 1]], dtype=int)
     # A bar line is where chords change most often; of all places in the bar the best.
     bar = label.beats_per_bar
@@ -240,44 +239,18 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarr
     if bar % 2 == 0:  # once more, of half bars, within which chords rarely change
         half = (np.arange(len(chords)) - downbeat) // 2
         half -= half[0]
-        joint = np.stack([_unit(heard[:, half == one]).mean(1) for one in range(half[-1] + 1)], axis=1)
-        wide = match_chords(joint)
+        unit = unit_columns(heard)
+        joint = np.stack([unit[:, half == one].mean(1) for one in range(half[-1] + 1)], axis=1)
+        wide = match_chords(joint, 2)
         chords = [wide[one] for one in half]
     return times, chords, downbeat, straight
-
-
-def match_chords(chroma: np.ndarray) -> list[Chord]:
-    """The likeliest chord of each beat or half bar, of `QUALITIES` on twelve roots: `chroma` `(12, beats)`, C first."""
-    import librosa
-
-    names = [Chord.parse("C" + quality) for quality in QUALITIES]
-    chords = [chord.transpose(step) for chord in names for step in range(12)]
-    match = np.exp(_SHARPNESS * _fit(chroma, chords))
-    stay = librosa.sequence.transition_loop(len(chords), _STAY)
-    path = librosa.sequence.viterbi_discriminative(match / match.sum(0), stay)
-    return [chords[index] for index in path]
-
-
-def _fit(chroma: np.ndarray, chords: list[Chord]) -> np.ndarray:
-    """Cosine of every chord's template and every beat's chroma `(12, beats)`: `(chords, beats)`."""
-    templates = np.zeros((len(chords), 12))
-    for row, chord in zip(templates, chords):
-        if chord.root is not None:
-            row[list(chord.pitch_classes)] = 1.0
-            row[chord.root] += 0.3
-    templates /= np.linalg.norm(templates, axis=1, keepdims=True) + 1e-9
-    return templates @ _unit(chroma)
-
-
-def _unit(columns: np.ndarray) -> np.ndarray:
-    return columns / (np.linalg.norm(columns, axis=0) + 1e-9)
 
 
 def _place_chart(chroma: np.ndarray, label: TakeLabel) -> tuple[list[Chord], int]:
     """A given chart laid over the beats where it fits best, which may begin anywhere in it; and its first bar line."""
     sheet = LeadSheet.from_chart(label.chords, beats_per_bar=label.beats_per_bar)
     form = [chord for span in sheet.spans for chord in [span.chord] * max(1, round(span.beats))]
-    fit, beats = _fit(chroma, form), np.arange(chroma.shape[1])
+    fit, beats = chord_fit(chroma, form), np.arange(chroma.shape[1])
     start = int(np.argmax([fit[(beats + first) % len(form), beats].sum() for first in range(len(form))]))
     return [form[(beat + start) % len(form)] for beat in beats], -start % label.beats_per_bar
 
