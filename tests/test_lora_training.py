@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from synthetic_takes import played
+from test_training_scripts import TRAINING
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.audio import write_audio
-from rtjazz_hf.lora_training import BestSoFar, LoraTrainConfig, train_lora
+from rtjazz_hf.lora_training import PERSONAL_SETTINGS, BestSoFar, LoraTrainConfig, train_lora
 
 for needed in ("peft", "librosa", "accelerate", "tensorboard"):
     pytest.importorskip(needed, reason="the train and eval extras")
@@ -80,6 +81,11 @@ def weights_of(out):
     from safetensors.torch import load_file
 
     return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def test_the_config_file_says_what_the_command_does():
+    yaml = pytest.importorskip("yaml")
+    assert yaml.safe_load((TRAINING / "configs" / "lora_mini.yaml").read_text()) == PERSONAL_SETTINGS
 
 
 @pytest.mark.parametrize("options", [{}, {"dora": True}, {"gradient_checkpointing": True}, {"qlora": True}])

@@ -42,15 +42,14 @@ def run_adapt(args: argparse.Namespace) -> int:
     if not args.recordings.is_dir():
         raise Refused(f"there is no folder '{args.recordings}'; give one of recordings")
     quiet_libraries()
-    from .lora_training import LoraTrainConfig, train_lora
+    from .lora_training import PERSONAL_SETTINGS, LoraTrainConfig, train_lora
 
     try:
         config = LoraTrainConfig(
             output_dir=str(args.output), recordings=str(args.recordings), base=args.model, name=args.name,
             instruments=[name.strip() for name in args.instruments.split(",")], rank=args.rank,
             alpha=2.0 * args.rank, dora=args.dora, qlora=args.qlora, teacher=args.teacher, seed=args.seed or 0,
-            max_minutes=args.max_minutes, decay_by="minutes", max_steps=args.max_steps, warmup_steps=20, save_every=100,
-            sample_every=500,
+            **PERSONAL_SETTINGS | {"max_minutes": args.max_minutes, "max_steps": args.max_steps},
         )  # fmt: skip
     except ValueError as error:
         raise Refused(str(error)) from error
