@@ -13,8 +13,13 @@ from synthetic_takes import played
 from test_training_scripts import TRAINING
 from tiny_models import build_tiny_pipeline
 
+from rtjazz_hf.adapters import attach_adapter
 from rtjazz_hf.audio import write_audio
-from rtjazz_hf.lora_training import PERSONAL_SETTINGS, BestSoFar, LoraTrainConfig, train_lora
+from rtjazz_hf.flow import FlowMatchScheduler
+from rtjazz_hf.flow_distillation import student_ends, student_path
+from rtjazz_hf.flow_training import channel_weights
+from rtjazz_hf.lora_training import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
+from rtjazz_hf.training_config import PERSONAL_SETTINGS
 
 for needed in ("peft", "librosa", "accelerate", "tensorboard"):
     pytest.importorskip(needed, reason="the train and eval extras")
@@ -164,3 +169,50 @@ def test_best_so_far_is_put_back():
     again.load_state_dict(kept.state_dict())
     again.put_back(model)
     assert torch.equal(model.weight, best)
+
+
+class TestPrior:
+    """The term that holds an adapter to its base under charts that were not played."""
+
+    @pytest.fixture(params=[(None, 12), (None, 0), (2, 12)], ids=["blocks", "full attention", "distilled"])
+    def case(self, request):
+        steps, block = request.param
+        flow = build_tiny_pipeline().transformer
+        flow.config.distilled_steps, flow.config.distilled_shift = steps, 2.0
+        attach_adapter(flow, rank=2, alpha=4.0)
+        torch.manual_seed(0)
+        config, rows, frames = flow.config, 6, 72
+        batch = {"latents": torch.randn(rows, config.latent_dim, frames), "block_frames": torch.tensor(block),
+                 "lead_sheet": torch.rand(rows, frames, config.lead_sheet_dim),
+                 "window_frames": torch.full((rows,), 24),
+                 "style": torch.nn.functional.normalize(torch.randn(rows, config.style_dim), dim=-1)}  # fmt: skip
+        settings = LoraTrainConfig(recordings="r", output_dir="o")
+        return StyledFlow(flow, batch["style"][0]), batch, settings, channel_weights(flow)
+
+    def test_an_adapter_that_does_nothing_pays_for_its_call_alone(self, case):
+        model, batch, *rest = case
+        loss = prior_loss(model, batch, *rest)
+        loss.backward()
+        assert loss > 0 and model.style.grad.abs().sum() > 0
+        batch["style"] = batch["style"][:1].expand(6, -1)  # the learnt style is that of every take
+        assert prior_loss(model, batch, *rest) < 1e-10
+
+    def test_the_adapter_is_back_after_a_fault(self, case):
+        model, batch, *rest = case
+        with pytest.raises(ValueError, match="style has shape"):
+            prior_loss(model, {**batch, "style": batch["style"][:, :3]}, *rest)
+        assert not any(layer.disable_adapters for layer in model.modules() if hasattr(layer, "lora_A"))
+
+
+def test_students_path_leads_where_the_student_ends():
+    flow = build_tiny_pipeline().transformer.eval()
+    clean = torch.randn(2, flow.config.latent_dim, 24, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    ends = student_ends(flow, clean, 3, 2.0, makings=1)[0]
+    torch.manual_seed(1)
+    path = list(student_path(flow, torch.randn(clean.shape), 3, 2.0))
+    scheduler = FlowMatchScheduler(shift=2.0)
+    scheduler.set_timesteps(3)
+    assert [float(times[0]) for _, times, _ in path] == scheduler.timesteps.tolist()
+    sample, times, velocity = path[-1]
+    torch.testing.assert_close(ends, sample + (1 - times[0]) * velocity)

@@ -39,10 +39,12 @@ def metronome(tempo: float, offbeat: float | None, seconds: float = 30.0) -> np.
 
 
 def examples(onsets: Sequence[np.ndarray], tempi: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Combs `(takes, tempi, lags)`, and which of the tempi are right, `(takes, tempi)`."""
+    """Combs `(takes, tempi, lags)`, and which of the tempi are right, `(takes, tempi)`; takes of a tempo that is not
+    among them are left out."""
     grid, combs = tempo_comb(onsets[0], ONSET_RATE)[0], [tempo_comb(one, ONSET_RATE)[1] for one in onsets]
     right = np.abs(grid[None] / np.asarray(tempi)[:, None] - 1) < CLOSE
-    return torch.from_numpy(np.stack(combs)).float(), torch.from_numpy(right)
+    known = right.any(1)
+    return torch.from_numpy(np.stack(combs)[known]).float(), torch.from_numpy(right[known])
 
 
 class Templates(torch.nn.Module):

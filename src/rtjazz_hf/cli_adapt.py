@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from .cli_common import Refused, add_command, quiet_libraries
+from .training_config import PERSONAL_SETTINGS
 
 _HELP = """\
 Learn a style from your own recordings (wav, flac, ogg, mp3, aiff; ten minutes are good, one is the least).
-Tempo, key and chords are found by ear; labels.json in the folder may give them instead:
-  {"blues.wav": {"tempo": 126, "key": "Bb", "chords": "Bb7 | Eb7 | Bb7 | %", "beats_per_bar": 4}}
+Tempo, swing, key and chords are found by ear; labels.json in the folder may give them instead:
+  {"blues.wav": {"tempo": 126, "key": "Bb", "chords": "Bb7 | Eb7 | Bb7 | %", "swing": 0.8}}
 The same command goes on where it was stopped.
 
 example:
@@ -30,8 +31,15 @@ def add_adapt(commands: Any) -> None:
     )
     parser.add_argument("--name", default="me", help='"in the style of NAME" calls it (default: %(default)s)')
     parser.add_argument("--instruments", default="piano,bass,drums", help="who plays (default: %(default)s)")
-    parser.add_argument("--max-minutes", type=float, default=50.0, help="of training (default: %(default)g)")
-    parser.add_argument("--max-steps", type=int, default=1500, help="(default: %(default)s)")
+    parser.add_argument(
+        "--max-minutes",
+        type=float,
+        default=PERSONAL_SETTINGS["max_minutes"],
+        help="of training (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-steps", type=int, default=PERSONAL_SETTINGS["max_steps"], help="(default: %(default)s)"
+    )
     parser.add_argument("--rank", type=int, default=8, help="of the adapter (default: %(default)s)")
     parser.add_argument("--dora", action="store_true", help="DoRA instead of LoRA")
     parser.add_argument("--qlora", action="store_true", help="the base in 4 bits while it learns")
@@ -42,7 +50,7 @@ def run_adapt(args: argparse.Namespace) -> int:
     if not args.recordings.is_dir():
         raise Refused(f"there is no folder '{args.recordings}'; give one of recordings")
     quiet_libraries()
-    from .lora_training import PERSONAL_SETTINGS, LoraTrainConfig, train_lora
+    from .lora_training import LoraTrainConfig, train_lora
 
     try:
         config = LoraTrainConfig(

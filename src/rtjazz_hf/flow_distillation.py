@@ -21,6 +21,7 @@ The loop is in `training/distill_flow.py`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -287,6 +288,21 @@ class Distiller:
         return totals
 
 
+def student_path(
+    model, noise: torch.Tensor, steps: int, shift: float, **how
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """A student's own steps from `noise` `(batch, channels, frames)` on: the sample, its time `(batch,)` and the
+    velocity there, of each. `how`: as the flow is called in training."""
+    scheduler = FlowMatchScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    sample = noise
+    for time in scheduler.timesteps:
+        times = time.expand(len(noise)).to(noise)
+        velocity = model(sample, times, **how).sample
+        yield sample, times, velocity
+        sample = scheduler.step(velocity, time, sample).prev_sample
+
+
 def student_ends(
     model, clean: torch.Tensor, steps: int, shift: float, makings: int = 2, **how
 ) -> torch.Tensor:
@@ -296,8 +312,6 @@ def student_ends(
         model: the student, bare or prepared. clean: `(batch, channels, frames)`, what its ends may be compared with.
         how: as the flow is called in training: lead_sheet, style, and context, block_frames, window_frames.
     """
-    scheduler = FlowMatchScheduler(shift=shift)
-    scheduler.set_timesteps(steps)
     rows = makings * len(clean)
 
     def repeated(value):
@@ -305,11 +319,10 @@ def student_ends(
         return value.repeat(makings, *[1] * (value.ndim - 1)) if is_batch else value
 
     how = {name: repeated(value) for name, value in how.items()}
-    sample = torch.randn(rows, *clean.shape[1:]).to(clean)
-    for time in scheduler.timesteps:
-        velocity = model(sample, time.expand(rows).to(clean.device), **how).sample
-        sample = scheduler.step(velocity, time, sample).prev_sample
-    return sample.unflatten(0, (makings, len(clean)))
+    noise = torch.randn(rows, *clean.shape[1:]).to(clean)
+    for sample, times, velocity in student_path(model, noise, steps, shift, **how):
+        end = sample + (1 - times[:, None, None]) * velocity  # of the last step, which leads to t = 1
+    return end.unflatten(0, (makings, len(clean)))
 
 
 def score_loss(
@@ -332,4 +345,12 @@ def distill_losses(model, pairs: dict[str, torch.Tensor], weights: torch.Tensor,
     return errors.unflatten(0, (steps, -1)).mean((1, 2))
 
 
-__all__ = ["Distiller", "FlowDistillConfig", "distill_losses", "load_flow", "score_loss", "student_ends"]
+__all__ = [
+    "Distiller",
+    "FlowDistillConfig",
+    "distill_losses",
+    "load_flow",
+    "score_loss",
+    "student_ends",
+    "student_path",
+]

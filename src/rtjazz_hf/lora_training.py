@@ -25,9 +25,9 @@ from torch import nn
 
 from .corpus.latent_store import LatentStore, fill_takes
 from .corpus.personal import LATENTS, prepare_takes
-from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from .flow import RealTimeJazzFlowTransformer
 from .flow.losses import flow_matching_loss, sample_timesteps
-from .flow_distillation import score_loss
+from .flow_distillation import score_loss, student_path
 from .flow_training import (
     FlowBatches,
     FlowTrainConfig,
@@ -46,11 +46,6 @@ from .music import LeadSheet, rotated_chords
 from .quantization import quantize
 from .training_monitor import batch_sizes
 from .training_utils import TrainingRun
-
-# How `rtjazz adapt` and training/configs/lora_mini.yaml train beside what the class says: within an hour of two CPU
-# cores, which see the end of neither 1,500 steps nor their schedule.
-PERSONAL_SETTINGS = {"learning_rate": 1e-3, "warmup_steps": 20, "max_steps": 1500, "max_minutes": 50.0,
-                     "decay_by": "minutes", "save_every": 100, "sample_every": 500}  # fmt: skip
 
 
 @dataclass
@@ -161,6 +156,10 @@ def style_loss(
                       config.context_noise if train else 0.0)  # fmt: skip
 
 
+def _styled_of(model) -> StyledFlow:
+    return getattr(model, "module", model)
+
+
 def _flow_of(model) -> RealTimeJazzFlowTransformer:
     bare = getattr(model, "module", model)
     return bare.transformer if isinstance(bare, StyledFlow) else bare
@@ -176,24 +175,25 @@ def prior_loss(model, batch: dict, config: LoraTrainConfig, weights: torch.Tenso
     flow, rows = _flow_of(model), len(batch["style"])
     how = batch_conditions(batch, config.context_noise)
     how["lead_sheet"] = rotated_chords(batch["lead_sheet"], int(torch.randint(12, ())))
-    kind = torch.rand(rows, 1, device=batch["style"].device) * 3
-    how["style"] = torch.where(kind < 1, 0.0, batch["style"])
+    third = torch.randint(3, (rows, 1)).to(batch["style"].device)
+    how["style"] = torch.where(third == 0, 0.0, batch["style"])
     flow.disable_adapters()
     try:
         with torch.no_grad():
             sample, times, target = _prior_states(model, flow_state(batch), config, how)
     finally:
         flow.enable_adapters()
-    styled: StyledFlow = getattr(model, "module", model)
-    how["style"] = torch.where(kind < 2, how["style"], styled.embedding())
+    how["style"] = torch.where(third == 2, _styled_of(model).embedding(), how["style"])
     return flow_matching_loss(model(sample, timestep=times, **how).sample, target, weights)
 
 
-def _prior_states(model, clean: torch.Tensor, config: LoraTrainConfig, how: dict):
-    """Samples, their times and the velocity of `model` there; `clean` `(batch, channels, frames)` are the takes."""
-    rows, distilled = len(clean), _flow_of(model).config
+def _prior_states(
+    model, clean: torch.Tensor, config: LoraTrainConfig, how: dict
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Samples like `clean` `(batch, channels, frames)`, which are the takes, their times, and `model`'s velocity."""
+    flow, rows = _flow_of(model).config, len(clean)
     noise = torch.randn(clean.shape).to(clean)
-    if distilled.distilled_steps is None:
+    if flow.distilled_steps is None:
         block = how.get("block_frames")
         times = sample_timesteps(
             (rows, clean.shape[-1] // block if block else 1), config.time_distribution, mean=config.time_mean
@@ -201,16 +201,11 @@ def _prior_states(model, clean: torch.Tensor, config: LoraTrainConfig, how: dict
         sample = noisy_blocks(clean, noise, times)
         times = times if block else times[:, 0]
         return sample, times, model(sample, timestep=times, **how).sample
-    scheduler = FlowMatchScheduler(shift=float(distilled.distilled_shift))
-    scheduler.set_timesteps(distilled.distilled_steps)
-    step = torch.randint(distilled.distilled_steps, (rows, 1, 1)).to(clean.device)
-    sample = target = here = noise
-    for index, time in enumerate(scheduler.timesteps):
-        velocity = model(here, timestep=time.expand(rows).to(clean), **how).sample
-        sample = torch.where(step == index, here, sample)
-        target = torch.where(step == index, velocity, target)
-        here = scheduler.step(velocity, time, here).prev_sample
-    return sample, scheduler.timesteps.to(clean)[step[:, 0, 0]], target
+    path = list(student_path(model, noise, flow.distilled_steps, float(flow.distilled_shift), **how))
+    step = torch.randint(len(path), (rows,)).to(clean.device)
+    row = torch.arange(rows, device=clean.device)
+    samples, times, velocities = (torch.stack(states) for states in zip(*path))
+    return samples[step, row], times[step, row], velocities[step, row]
 
 
 def lora_losses(
@@ -220,8 +215,7 @@ def lora_losses(
     losses = {}
     if config.prior_weight:
         losses["prior"] = prior_loss(model, batch, config, weights)
-    styled: StyledFlow = getattr(model, "module", model)
-    style = styled.embedding().expand(len(batch["style"]), -1)
+    style = _styled_of(model).embedding().expand(len(batch["style"]), -1)
     losses["style"] = style_loss(model, {**batch, "style": style}, config, weights)
     return losses
 
@@ -368,7 +362,6 @@ class _Styled:
 
 
 __all__ = [
-    "PERSONAL_SETTINGS",
     "BestSoFar",
     "LoraTrainConfig",
     "StyledFlow",

@@ -48,11 +48,9 @@ class TestSettings:
         config = load_config(
             LoraTrainConfig, CONFIGS / "lora_mini.yaml", {"output_dir": "o", "recordings": "r", "data": "d"}
         )
-        assert SETTINGS["lora", "mini"]["max_steps"] == config.max_steps
-        assert (config.batch_size, config.crop_frames) == (
-            LoraTrainConfig.batch_size,
-            LoraTrainConfig.crop_frames,
-        )
+        for size in ("mini", "base"):
+            for key in ("max_steps", "batch_size", "crop_frames"):
+                assert SETTINGS["lora", size][key] == getattr(config, key), key
 
     @pytest.mark.parametrize(
         ("values", "words"),

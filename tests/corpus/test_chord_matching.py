@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtjazz_hf.corpus.chord_matching import QUALITIES, chord_fit, chord_moves, match_chords
+from rtjazz_hf.corpus.chord_matching import QUALITIES, _nearest, chord_fit, chord_moves, match_chords
 from rtjazz_hf.music.chords import Chord
 
 
@@ -32,6 +32,21 @@ def test_moves_are_likelihoods_in_all_keys_alike(beats):
     assert moves[row("Dm7"), row("G7")] == pytest.approx(moves[row("Fm7"), row("Bb7")])
     assert moves[row("Dm7"), row("G7")] > 10 * moves[row("Dm7"), row("B7")]
     assert moves[row("Cmaj7")].argmax() == row("Cmaj7")
+
+
+@pytest.mark.parametrize(
+    ("chord", "quality"),
+    [("C7alt", "7"), ("C7sus4", "7"), ("C13sus4", "7"), ("Caug", "7"), ("C9", "7"), ("C6", "maj7"), ("C", "maj7"),
+     ("CmMaj7", "m7"), ("Cm6", "m7"), ("Cm7b5", "m7b5"), ("Cdim7", "dim7")],
+)  # fmt: skip
+def test_chords_stand_for_what_they_do(chord, quality):
+    assert _nearest(Chord.parse(chord)) == 12 * QUALITIES.index(quality)
+
+
+def test_columns_of_other_lengths_are_refused():
+    pytest.importorskip("librosa")
+    with pytest.raises(ValueError, match="3 beats: give one of 1, 2"):
+        match_chords(np.ones((12, 4)), 3)
 
 
 def test_fit_is_best_for_the_chord_itself():

@@ -28,6 +28,7 @@ _FLOW = {
         "ema_decay": 0.9999, "mixed_precision": "bf16", "max_steps": 400_000,
     },
 }  # fmt: skip
+_LORA = {"batch_size": 4, "crop_frames": 288, "max_steps": 1500}
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("codec", "mini"): {
         "model": {"max_codebooks": 32, "prediction_levels": 4, "codebook_dim": [128] * 4 + [16] * 28},
@@ -44,8 +45,9 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("flow", "mini"): _FLOW["mini"],
     ("flow", "base"): _FLOW["base"],
-    ("lora", "mini"): {"model": _FLOW["mini"]["model"], "max_steps": 1500},
-    ("lora", "base"): {"model": _FLOW["base"]["model"], "max_steps": 1500},
+    # mini is distilled, and its adapters learn through its own two steps
+    ("lora", "mini"): {"model": {**_FLOW["mini"]["model"], "distilled_steps": 2, "distilled_shift": 2.0}, **_LORA},
+    ("lora", "base"): {"model": _FLOW["base"]["model"], **_LORA},
 }  # fmt: skip
 
 

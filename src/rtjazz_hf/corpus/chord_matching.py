@@ -46,8 +46,9 @@ def chord_moves(beats: int) -> np.ndarray:
     counts = np.zeros((size, size, 12))  # quality, next quality, semitones up
     for _ in range(_CHARTS):
         sheet = random_lead_sheet(rng)
-        chords = [chord for span in sheet.spans
-                  for chord in [_nearest(span.chord)] * max(1, round(span.beats / beats))]  # fmt: skip
+        chords = []
+        for span in sheet.spans:
+            chords += [_nearest(span.chord)] * max(1, round(span.beats / beats))
         for before, after in pairwise(chords):
             if before is not None and after is not None:
                 counts[before // 12, after // 12, (after - before) % 12] += 1
@@ -63,16 +64,15 @@ def chord_moves(beats: int) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _nearest(chord: Chord) -> int | None:
-    """Which of the chords that are told apart is most like `chord`, of those on its root."""
+    """Which of the chords that are told apart stands for `chord`, by what its third, fifth and seventh do."""
     if chord.root is None:
         return None
-    tones = set(chord.pitch_classes)
-    rows = [chord.root + 12 * quality for quality in range(len(QUALITIES))]
-    return max(rows, key=lambda row: _likeness(tones, set(_CHORDS[row].pitch_classes)))
-
-
-def _likeness(tones: set[int], others: set[int]) -> float:
-    return len(tones & others) / len(tones | others)
+    has = {(tone - chord.root) % 12 for tone in chord.pitch_classes}
+    if 3 in has and 4 not in has:
+        quality = "m7" if 7 in has or 6 not in has else "m7b5" if 10 in has else "dim7"
+    else:  # suspended and augmented chords and those without a third are dominants where they have their seventh
+        quality = "7" if 10 in has or (8 in has and 7 not in has and 11 not in has) else "maj7"
+    return 12 * QUALITIES.index(quality) + chord.root
 
 
 def match_chords(chroma: np.ndarray, beats: int) -> list[Chord]:
@@ -80,6 +80,8 @@ def match_chords(chroma: np.ndarray, beats: int) -> list[Chord]:
     Needs librosa."""
     import librosa
 
+    if beats not in _SHARPNESS:
+        raise ValueError(f"columns of {beats} beats: give one of {', '.join(map(str, _SHARPNESS))}.")
     match = np.exp(_SHARPNESS[beats] * chord_fit(chroma, _CHORDS))
     path = librosa.sequence.viterbi_discriminative(match / match.sum(0), chord_moves(beats))
     return [_CHORDS[index] for index in path]

@@ -47,7 +47,8 @@ _PIECE_SECONDS = 16.0
 _SHORTEST = 6.0  # seconds of a piece or file: longer than a training crop
 _SILENCE_DB = -50.0  # mean level
 _CLIPPED_SHARE = 0.005  # of samples at full scale
-_ONSET_LAG = _HOP / _RATE  # seconds by which onset strength is late: it compares a frame with the one before
+_ONSET_LAG = _HOP / _RATE  # seconds by which librosa's beats are late, of clicks at known times: a frame
+_ANALYSIS = 2  # raised when recordings are heard otherwise than before, so that they are prepared anew
 _STEADY = 0.25  # of beat intervals' deviation over their median: above it nobody keeps time
 # Speech has neither partials that last (`_held_share`: 0.00-0.01 of synthetic voices, 0.18-0.38 of composed takes, but
 # 0.06-0.14 of fast staccato) nor pitches on a scale (`_scale_share`: 0.02-0.13; 0.81-0.91; 0.24-0.47).
@@ -56,14 +57,18 @@ _HELD, _ON_SCALE = 0.12, 0.18
 
 @dataclass(frozen=True)
 class TakeLabel:
-    """What a player says of a recording: the rest is heard. `tempo`: beats per minute. `chords`: a chart, repeated."""
+    """What a player says of a recording: the rest is heard. `tempo`: beats per minute. `chords`: a chart, repeated.
+    `swing`: from 0, straight quavers, to 1, triplets."""
 
     tempo: float | None = None
     key: str | None = None
     chords: str | None = None
     beats_per_bar: int = 4
+    swing: float | None = None
 
     def __post_init__(self) -> None:
+        if self.swing is not None and not 0 <= self.swing <= 1:
+            raise ValueError(f"swing {self.swing!r}: choose 0 (straight) to 1 (triplets)")
         if self.tempo is not None:
             check_tempo(self.tempo)
         if self.key is not None:
@@ -191,9 +196,23 @@ def _onsets(mono: np.ndarray) -> np.ndarray:
     return librosa.onset.onset_strength(y=mono, sr=_RATE, hop_length=_HOP)
 
 
-def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarray, list[Chord], int, bool]:
-    """Beat times in seconds, the chord of every beat, which beat is the first bar line, and whether quavers are
-    straight.
+@dataclass(frozen=True)
+class Analysis:
+    """What is heard in a recording.
+
+    Attributes:
+        times: of its beats, `(beats,)` seconds. chords: one of each beat. downbeat: which beat is the first bar line.
+        straight: whether quavers do not swing.
+    """
+
+    times: np.ndarray
+    chords: list[Chord]
+    downbeat: int
+    straight: bool
+
+
+def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> Analysis:
+    """Beats, chords and bar lines of a recording.
 
     Args:
         audio: `(2, samples)` at 48 kHz. label: what is known of it, and need not be guessed.
@@ -230,7 +249,7 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarr
     ]  # from the first beat on; what lies before it is a column only if it is not empty
     times = np.maximum(librosa.frames_to_time(beats, sr=_RATE, hop_length=_HOP) - _ONSET_LAG, 0.0)
     if label.chords:
-        return times, *_place_chart(heard, label), straight
+        return Analysis(times, *_place_chart(heard, label), straight)
     chords = match_chords(heard, 1)
     changes = np.array([i for i in range(1, len(chords)) if chords[i] != chords[i - 1]], dtype=int)
     # A bar line is where chords change most often; of all places in the bar the best.
@@ -243,7 +262,7 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> tuple[np.ndarr
         joint = np.stack([unit[:, half == one].mean(1) for one in range(half[-1] + 1)], axis=1)
         wide = match_chords(joint, 2)
         chords = [wide[one] for one in half]
-    return times, chords, downbeat, straight
+    return Analysis(times, chords, downbeat, straight)
 
 
 def _place_chart(chroma: np.ndarray, label: TakeLabel) -> tuple[list[Chord], int]:
@@ -292,12 +311,13 @@ def make_pieces(
     Raises as `analyse` does.
     """
     label = label or TakeLabel()
-    times, chords, downbeat, straight = analyse(audio, label)
+    heard = analyse(audio, label)
+    times, chords = heard.times, heard.chords
     band, bar = canonical_instruments(instruments), label.beats_per_bar
     median = float(np.median(np.diff(times)))
     bars = max(1, round(_PIECE_SECONDS / (bar * median)))
     pieces = []
-    for first in range(downbeat, len(times) - 1, bar * bars):
+    for first in range(heard.downbeat, len(times) - 1, bar * bars):
         last = min(first + bar * bars, first + (len(times) - 1 - first) // bar * bar)
         if times[last] - times[first] < _SHORTEST:
             continue
@@ -314,7 +334,9 @@ def make_pieces(
             else:
                 spans.append(ChordSpan(chord, 1.0))
         section = Section("solo", 0.0, float(last - first), band, choose_lead(band))
-        swing = 0.0 if straight else default_swing(genre, tempo)
+        swing = label.swing
+        if swing is None:
+            swing = 0.0 if heard.straight else default_swing(genre, tempo)
         key = label.key or estimate_key(spans)
         sheet = LeadSheet(tuple(spans), tempo, bar, swing, (section,), key, genre, mood, loops=False)
         pieces.append((part, sheet))
@@ -403,7 +425,7 @@ def _inputs(folder, files: list[Path], labels: dict[str, TakeLabel], name, instr
     return {
         "files": [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
         "labels": {file: asdict(label) for file, label in sorted(labels.items())},
-        "name": name, "instruments": list(instruments), "numbers": list(numbers),
+        "analysis": _ANALYSIS, "name": name, "instruments": list(instruments), "numbers": list(numbers),
     }  # fmt: skip
 
 
@@ -433,19 +455,6 @@ def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, 
 
 
 __all__ = [
-    "LABELS",
-    "LATENTS",
-    "MINIMUM_SECONDS",
-    "ONSET_RATE",
-    "PersonalReport",
-    "TakeLabel",
-    "TakeReport",
-    "analyse",
-    "find_recordings",
-    "make_pieces",
-    "match_chords",
-    "onset_strength",
-    "prepare_takes",
-    "read_labels",
-    "why_unusable",
+    "LABELS", "LATENTS", "MINIMUM_SECONDS", "ONSET_RATE", "Analysis", "PersonalReport", "TakeLabel", "TakeReport",
+    "analyse", "find_recordings", "make_pieces", "onset_strength", "prepare_takes", "read_labels", "why_unusable",
 ]  # fmt: skip

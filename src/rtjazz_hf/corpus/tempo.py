@@ -17,9 +17,11 @@ TEMPLATES = np.array([
 ])  # fmt: skip
 
 
-def tempo_comb(onsets: np.ndarray, frame_rate: float) -> tuple[np.ndarray, np.ndarray]:
+def tempo_comb(
+    onsets: np.ndarray, frame_rate: float, tempi: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Tempi `(tempi,)` in beats per minute, and the autocorrelation of onset strength `(frames,)` at `frame_rate` Hz at
-    the `LAGS` of each, `(tempi, lags)`, 1 at lag 0.
+    the `LAGS` of each, `(tempi, lags)`, 1 at lag 0. Without `tempi`: from `SLOWEST` to `FASTEST`, a hundredth apart.
 
     Raises:
         ValueError: less than two beats of the slowest tempo.
@@ -32,7 +34,8 @@ def tempo_comb(onsets: np.ndarray, frame_rate: float) -> tuple[np.ndarray, np.nd
     correlation = np.fft.irfft(np.abs(np.fft.rfft(onsets, 2 * size)) ** 2)[:size] / (size - np.arange(size))
     correlation /= max(correlation[0], 1e-12)
     correlation[size * 3 // 4 :] = 0.0  # too few frames to judge by
-    tempi = np.exp(np.arange(np.log(SLOWEST), np.log(FASTEST), 0.01))
+    if tempi is None:
+        tempi = np.exp(np.arange(np.log(SLOWEST), np.log(FASTEST), 0.01))
     lags = np.outer(60 / tempi * frame_rate, LAGS)
     return tempi, np.interp(lags, np.arange(size), correlation, right=0.0)
 
@@ -40,21 +43,17 @@ def tempo_comb(onsets: np.ndarray, frame_rate: float) -> tuple[np.ndarray, np.nd
 def estimate_pulse(onsets: np.ndarray, frame_rate: float, tempo: float | None = None) -> tuple[float, bool]:
     """Beats per minute of onset strength `(frames,)` at `frame_rate` Hz, and whether its quavers are straight.
 
-    A comb over the autocorrelation (Scheirer, 1998) with a log-normal prior and two templates. Where the tempo is
-    known, it is taken.
+    A comb over the autocorrelation (Scheirer, 1998) with a log-normal prior and two templates. A `tempo` that is known
+    is taken; others are looked for from `SLOWEST` to `FASTEST`, and those beyond are found at twice or half of them.
 
     Raises:
         ValueError: less than two beats of the slowest tempo.
     """
-    tempi, comb = tempo_comb(onsets, frame_rate)
+    tempi, comb = tempo_comb(onsets, frame_rate, None if tempo is None else np.array([tempo], dtype=float))
     scores = comb @ TEMPLATES[:, :-1].T + TEMPLATES[:, -1]  # (tempi, 2): swung, straight
-    if tempo is None:
-        prior = PRIOR * np.square(np.log2(tempi / CENTRE))
-        best = int(np.argmax(np.logaddexp(scores[:, 0], scores[:, 1]) - prior))
-        tempo = float(tempi[best])
-    else:
-        best = int(np.argmin(np.abs(tempi - tempo)))
-    return tempo, bool(scores[best, 1] > scores[best, 0])
+    prior = PRIOR * np.square(np.log2(tempi / CENTRE))
+    best = int(np.argmax(np.logaddexp(scores[:, 0], scores[:, 1]) - prior))
+    return float(tempi[best]), bool(scores[best, 1] > scores[best, 0])
 
 
 __all__ = [
