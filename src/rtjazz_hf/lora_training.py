@@ -156,12 +156,13 @@ def style_loss(
                       config.context_noise if train else 0.0)  # fmt: skip
 
 
-def _styled_of(model) -> StyledFlow:
+def _bare(model):
+    """A model without what Accelerate lays around it."""
     return getattr(model, "module", model)
 
 
 def _flow_of(model) -> RealTimeJazzFlowTransformer:
-    bare = getattr(model, "module", model)
+    bare = _bare(model)
     return bare.transformer if isinstance(bare, StyledFlow) else bare
 
 
@@ -183,7 +184,7 @@ def prior_loss(model, batch: dict, config: LoraTrainConfig, weights: torch.Tenso
             sample, times, target = _prior_states(model, flow_state(batch), config, how)
     finally:
         flow.enable_adapters()
-    how["style"] = torch.where(third == 2, _styled_of(model).embedding(), how["style"])
+    how["style"] = torch.where(third == 2, _bare(model).embedding(), how["style"])
     return flow_matching_loss(model(sample, timestep=times, **how).sample, target, weights)
 
 
@@ -215,7 +216,7 @@ def lora_losses(
     losses = {}
     if config.prior_weight:
         losses["prior"] = prior_loss(model, batch, config, weights)
-    style = _styled_of(model).embedding().expand(len(batch["style"]), -1)
+    style = _bare(model).embedding().expand(len(batch["style"]), -1)
     losses["style"] = style_loss(model, {**batch, "style": style}, config, weights)
     return losses
 

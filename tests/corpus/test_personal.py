@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 from synthetic_takes import played
+from test_training_scripts import load_script
 
 from rtjazz_hf.audio import SAMPLE_RATE, write_audio
 from rtjazz_hf.corpus import personal
 from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.personal import (
+    ONSET_RATE,
     TakeLabel,
     analyse,
     find_recordings,
@@ -16,6 +18,8 @@ from rtjazz_hf.corpus.personal import (
 )
 from rtjazz_hf.corpus.tempo import estimate_pulse
 from rtjazz_hf.music import LeadSheet, write_lead_sheet
+
+fit_tempo = load_script("fit_tempo")
 
 
 def tone(seconds, level=0.1):
@@ -51,20 +55,10 @@ def test_too_little_says_how_much_is_needed_and_names_every_file(tmp_path):
 
 
 def test_tempo_of_clicks_swung_or_not():
-    rate = 43.07
     for tempo in (80.0, 126.0, 147.0, 220.0):
         for offbeat in (None, 2 / 3):
-            beats = np.arange(0, 30, 60 / tempo)
-            places = (
-                [(beats, 1.0)]
-                if offbeat is None
-                else [(beats, 1.0), (beats[1::2] + offbeat * 60 / tempo, 0.6)]
-            )
-            onsets = np.zeros(round(31 * rate))
-            for times, strength in places:
-                np.maximum.at(onsets, np.round(times * rate).astype(int), strength)
-            smooth = np.convolve(onsets, [0.5, 1.0, 0.5], "same")
-            assert abs(estimate_pulse(smooth, rate)[0] / tempo - 1) < 0.03, (tempo, offbeat)
+            clicks = fit_tempo.metronome(tempo, offbeat)
+            assert abs(estimate_pulse(clicks, ONSET_RATE)[0] / tempo - 1) < 0.03, (tempo, offbeat)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +67,7 @@ def test_tempo_of_clicks_swung_or_not():
 )
 def test_tempo_of_composed_music(genre, tempo):
     """From notes alone: straight quavers are not taken for triplets of two thirds of the tempo, nor the reverse."""
-    rate = 43.07
+    rate = ONSET_RATE
     sheet = write_lead_sheet(genre, tempo=tempo, instruments=("piano", "bass", "drums"), duration=40, seed=3)
     take = compose(sheet, np.random.default_rng(3))
     onsets = np.zeros(round(45 * rate))
@@ -112,7 +106,7 @@ def test_swing_of_pieces_is_heard_or_told():
     assert heard == {0.0} if straight else min(heard) > 0
     told = {sheet.swing for _, sheet in make_pieces(audio, ["piano"], label=TakeLabel(swing=0.4))}
     assert told == {0.4}
-    with pytest.raises(ValueError, match=r"swing 1\.5: choose 0"):
+    with pytest.raises(ValueError, match=r"swing 1\.5 is out of range: choose 0"):
         TakeLabel(swing=1.5)
 
 

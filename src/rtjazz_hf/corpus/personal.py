@@ -28,6 +28,7 @@ from ..music.vocabulary import (
     MIN_TEMPO,
     canonical_instruments,
     canonical_key,
+    check_swing,
     check_tempo,
     choose_lead,
     default_swing,
@@ -67,8 +68,8 @@ class TakeLabel:
     swing: float | None = None
 
     def __post_init__(self) -> None:
-        if self.swing is not None and not 0 <= self.swing <= 1:
-            raise ValueError(f"swing {self.swing!r}: choose 0 (straight) to 1 (triplets)")
+        if self.swing is not None:
+            check_swing(self.swing)
         if self.tempo is not None:
             check_tempo(self.tempo)
         if self.key is not None:
@@ -257,11 +258,9 @@ def analyse(audio: np.ndarray, label: TakeLabel | None = None) -> Analysis:
     downbeat = int(np.argmax(np.bincount(changes % bar, minlength=bar))) if len(changes) else 0
     if bar % 2 == 0:  # once more, of half bars, within which chords rarely change
         half = (np.arange(len(chords)) - downbeat) // 2
-        half -= half[0]
-        unit = unit_columns(heard)
-        joint = np.stack([unit[:, half == one].mean(1) for one in range(half[-1] + 1)], axis=1)
-        wide = match_chords(joint, 2)
-        chords = [wide[one] for one in half]
+        starts = np.flatnonzero(np.diff(half)) + 1
+        wide = match_chords(librosa.util.sync(unit_columns(heard), starts, aggregate=np.mean), 2)
+        chords = [wide[one] for one in half - half[0]]
     return Analysis(times, chords, downbeat, straight)
 
 

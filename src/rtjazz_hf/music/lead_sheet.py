@@ -23,6 +23,7 @@ from .vocabulary import (
     canonical_choice,
     canonical_instruments,
     canonical_key,
+    check_swing,
     check_tempo,
     choose_lead,
     default_swing,
@@ -125,8 +126,7 @@ class LeadSheet:
             raise ValueError(
                 "a lead sheet needs at least one chord: use LeadSheet.from_chart('Dm7 | G7 | Cmaj7 | %')"
             )
-        if not 0.0 <= self.swing <= 1.0:
-            raise ValueError(f"swing {self.swing!r} is out of range: choose 0 (straight) to 1 (triplets)")
+        check_swing(self.swing)
         if not math.isfinite(self.beat_offset):
             raise ValueError(f"beat_offset {self.beat_offset!r}: expected a finite number of beats")
         total = math.fsum(span.beats for span in self.spans)

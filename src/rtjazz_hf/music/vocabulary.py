@@ -197,6 +197,12 @@ def check_tempo(tempo: float) -> float:
     return value
 
 
+def check_swing(swing: float) -> None:
+    """Raises ValueError where `swing` does not lie in 0 to 1."""
+    if not 0.0 <= swing <= 1.0:
+        raise ValueError(f"swing {swing!r} is out of range: choose 0 (straight) to 1 (triplets)")
+
+
 def choose_lead(band: Iterable[str]) -> str | None:
     """Who leads when nobody is named: a horn before vibraphone and guitar, a keyboard last."""
     order = [name for name in LEAD_INSTRUMENTS if name not in ("piano", "electric_piano", "organ", "guitar")]
