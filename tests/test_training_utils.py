@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass, field
 
@@ -100,6 +101,16 @@ class TestResume:
         (folder / "step-00000015").mkdir()
         assert latest_checkpoint(tmp_path).name == "step-00000009"
         assert latest_checkpoint(tmp_path / "nowhere") is None
+
+    def test_what_kills_leave_is_cleared_away(self, tmp_path):
+        """Of a checkpoint half written, of one half deleted, and before the old ones were deleted."""
+        train(tiny_config(tmp_path))
+        folder = tmp_path / "checkpoints"
+        (folder / ".step-00000003.partial").mkdir()
+        (folder / ".step-00000003.partial" / "model.safetensors").touch()
+        shutil.copytree(folder / "step-00000006", folder / "step-00000003")
+        train(tiny_config(tmp_path))
+        assert sorted(p.name for p in folder.iterdir()) == ["step-00000006", "step-00000009"]
 
     def test_a_damaged_checkpoint_is_named_and_passed_over(self, tmp_path, capsys):
         train(tiny_config(tmp_path))

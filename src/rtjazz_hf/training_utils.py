@@ -525,11 +525,19 @@ class TrainingRun:
             (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
-            done = complete_checkpoints(self.output_dir)
-            kept = {*done[-max(1, self.config.keep_checkpoints) :], *self._best_checkpoints(done)}
-            for old in set(done) - kept:
-                shutil.rmtree(old, ignore_errors=True)
+            self._drop_checkpoints()
         self.accelerator.wait_for_everyone()
+
+    def _drop_checkpoints(self) -> None:
+        """Delete the checkpoints that are not kept, and what a killed process left of one it wrote or deleted."""
+        done = complete_checkpoints(self.output_dir)
+        kept = {*done[-max(1, self.config.keep_checkpoints) :], *self._best_checkpoints(done)}
+        for old in set(done) - kept:  # renamed first: half deleted, it must not stay for ever
+            partial = old.with_name(f".{old.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            os.replace(old, partial)
+        for left in (self.output_dir / "checkpoints").glob(".step-*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _best_checkpoints(self, done: Sequence[Path]) -> list[Path]:
         """The keep_best of `done` with the lowest best_metric; of two that are equal the older."""
@@ -570,6 +578,8 @@ class TrainingRun:
 
     def finish(self) -> None:
         """Close the logs, and say what the run has cost."""
+        if self.is_main:  # after the last checkpoint a kill may have come before this
+            self._drop_checkpoints()
         self.print(self.monitor.summary())
         self.accelerator.end_training()
 
