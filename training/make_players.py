@@ -3,13 +3,15 @@
     python training/make_players.py --out players/
 
 They play what the corpus has not: other instruments of a held-out sound font, voicings and phrases of their own.
-PLAYER/takes is what an adapter learns from, PLAYER/held_out what it is measured against.
+PLAYER/takes is what an adapter learns from, PLAYER/held_out what it is measured against; PLAYER/charts.json says what
+is played in takes, which nobody who learns from them is told.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,12 +21,13 @@ import soundfile
 from rtjazz_hf.audio import SAMPLE_RATE, WRITE_CHUNK, resample, whole_or_not_at_all
 from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.renderer import HELD_OUT_FONTS, Renderer
-from rtjazz_hf.corpus.score import Note
+from rtjazz_hf.corpus.score import Note, Take
 from rtjazz_hf.music import write_lead_sheet
 from rtjazz_hf.training_utils import input_errors
 
 FILES = (("wav", 44_100, 2), ("flac", 48_000, 2), ("ogg", 48_000, 2), ("mp3", 44_100, 2), ("aiff", 22_050, 1))
 TAKE_SECONDS = 60.0
+CHARTS = "charts.json"  # lead sheets by the name of the take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +74,10 @@ PLAYERS = {
 }  # fmt: skip
 
 
-def play(player: Player, seed: int, seconds: float = TAKE_SECONDS) -> np.ndarray:
-    """One take of a player, `(2, samples)` at 48 kHz.
-
-    Raises:
-        RendererUnavailable: FluidSynth or the held-out sound font is missing.
-    """
+def compose_take(
+    player: Player, seed: int, seconds: float = TAKE_SECONDS
+) -> tuple[Take, np.random.Generator]:
+    """What a player plays, and the generator to render it with."""
     rng = np.random.default_rng(seed)
     sheet = write_lead_sheet(str(rng.choice(player.genres)), tempo=float(rng.uniform(*player.tempi)),
                              key=str(rng.choice(player.keys)), instruments=player.band, duration=seconds,
@@ -85,7 +86,16 @@ def play(player: Player, seed: int, seconds: float = TAKE_SECONDS) -> np.ndarray
     line = sorted(
         (n for note in take.notes.get(player.lead, ()) for n in player.phrase(note)), key=lambda n: n.start_s
     )
-    take = dataclasses.replace(take, notes={**take.notes, player.lead: tuple(line)})
+    return dataclasses.replace(take, notes={**take.notes, player.lead: tuple(line)}), rng
+
+
+def play(player: Player, seed: int, seconds: float = TAKE_SECONDS) -> np.ndarray:
+    """One take of a player, `(2, samples)` at 48 kHz.
+
+    Raises:
+        RendererUnavailable: FluidSynth or the held-out sound font is missing.
+    """
+    take, rng = compose_take(player, seed, seconds)
     audio = Renderer(HELD_OUT_FONTS[0], player.presets).render(take, rng).mix
     return audio[:, : round(seconds * SAMPLE_RATE)]
 
@@ -103,19 +113,23 @@ def write_take(path: Path, audio: np.ndarray, rate: int, channels: int) -> None:
 
 
 def make_players(out: Path, minutes: float = 10.0, held_out: float = 2.0, seed: int = 0) -> None:
-    """Write PLAYER/takes and PLAYER/held_out of every player below `out`; files that are there are kept."""
+    """Write PLAYER/takes, PLAYER/held_out and PLAYER/charts.json of every player below `out`; recordings that are there
+    are kept."""
     for number, (name, player) in enumerate(PLAYERS.items()):
+        charts = {}
         for part, length, first in (("takes", minutes, 0), ("held_out", held_out, 500)):
+            seconds = min(TAKE_SECONDS, length * 60)
             for index in range(max(1, round(length * 60 / TAKE_SECONDS))):
                 suffix, rate, channels = FILES[index % len(FILES)]
                 path = out / name / part / f"{index:02d}.{suffix}"
-                if path.exists():
-                    continue
-                seconds = min(TAKE_SECONDS, length * 60)
-                write_take(
-                    path, play(player, seed * 10_000 + number * 1000 + first + index, seconds), rate, channels
-                )
-                print(path)
+                take_seed = seed * 10_000 + number * 1000 + first + index
+                if part == "takes":
+                    charts[path.name] = compose_take(player, take_seed, seconds)[0].lead_sheet.to_dict()
+                if not path.exists():
+                    write_take(path, play(player, take_seed, seconds), rate, channels)
+                    print(path)
+        with whole_or_not_at_all(out / name / CHARTS) as partial:
+            partial.write_text(json.dumps(charts, indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
