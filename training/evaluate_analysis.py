@@ -41,7 +41,7 @@ def hear(path: Path, sheet: LeadSheet) -> dict[str, float | bool]:
         right.append(bool(played) and played[0][2].root == chord.root)
     beats = heard.times * sheet.tempo / 60 + sheet.beat_offset
     return {
-        "tempo": abs(60 / np.median(np.diff(heard.times)) / sheet.tempo - 1) < CLOSE,
+        "tempo": abs(60 / np.diff(heard.times).mean() / sheet.tempo - 1) < CLOSE,
         "key": estimate_key([ChordSpan(chord, 1.0) for chord in heard.chords]) == sheet.key,
         "root": float(np.mean(right)),
         "late": float(np.median((beats + 0.5) % 1 - 0.5)),

@@ -15,6 +15,7 @@ _HELP = """\
 Learn a style from your own recordings (wav, flac, ogg, mp3, aiff; ten minutes are good, one is the least).
 Tempo, swing, key and chords are found by ear; labels.json in the folder may give them instead:
   {"blues.wav": {"tempo": 126, "key": "Bb", "chords": "Bb7 | Eb7 | Bb7 | %", "swing": 0.8}}
+Copies at other tempi are made of them, so that the style is not tied to those that were played.
 The same command goes on where it was stopped.
 
 example:
@@ -40,6 +41,12 @@ def add_adapt(commands: Any) -> None:
     parser.add_argument(
         "--max-steps", type=int, default=PERSONAL_SETTINGS["max_steps"], help="(default: %(default)s)"
     )
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=1,
+        help="of each piece at other tempi (default: %(default)s)",
+    )
     parser.add_argument("--rank", type=int, default=8, help="of the adapter (default: %(default)s)")
     parser.add_argument("--dora", action="store_true", help="DoRA instead of LoRA")
     parser.add_argument("--qlora", action="store_true", help="the base in 4 bits while it learns")
@@ -55,7 +62,7 @@ def run_adapt(args: argparse.Namespace) -> int:
     try:
         config = LoraTrainConfig(
             output_dir=str(args.output), recordings=str(args.recordings), base=args.model, name=args.name,
-            instruments=[name.strip() for name in args.instruments.split(",")], rank=args.rank,
+            instruments=[name.strip() for name in args.instruments.split(",")], copies=args.copies, rank=args.rank,
             alpha=2.0 * args.rank, dora=args.dora, qlora=args.qlora, teacher=args.teacher, seed=args.seed or 0,
             **PERSONAL_SETTINGS | {"max_minutes": args.max_minutes, "max_steps": args.max_steps},
         )  # fmt: skip

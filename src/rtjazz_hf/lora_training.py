@@ -5,7 +5,7 @@ Personal styles: a LoRA adapter and a style embedding learnt from a folder of re
 Two terms are learnt together. The style term is flow matching on the player's takes. The prior term holds the
 adapted velocity to that of the bare base under transposed charts, called by the new style or not: it needs no data
 beside the takes, and keeps what the base knows of chords and beats (prior preservation, arXiv:2208.12242, as
-distillation to the base itself).
+distillation to the base itself). Both see copies of the takes at other tempi (`corpus.retiming`).
 
 A distilled student knows its own few times only, and flow matching at them would teach it the mean of the takes. So
 its style term is the energy score of what it makes in its own steps (`flow.losses.energy_score`), and its prior term
@@ -57,6 +57,7 @@ class LoraTrainConfig(FlowTrainConfig):
     teacher: str | None = None  # flow that a distilled base comes from: what the adapter is learnt on
     name: str = "me"  # "in the style of <name>"
     instruments: list = field(default_factory=lambda: ["piano", "bass", "drums"])  # who plays in the takes
+    copies: int = 1  # of each piece of them, at other tempi
     rank: int = 8
     alpha: float = 16.0
     targets: list = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
@@ -79,6 +80,8 @@ class LoraTrainConfig(FlowTrainConfig):
             raise ValueError("ema_decay must be 0: an adapter is saved where it validated best instead.")
         if self.evaluate_every:
             raise ValueError("evaluate_every must be 0: an adapter is judged by training/evaluate_lora.py.")
+        if self.copies < 0:
+            raise ValueError(f"copies must not be negative, got {self.copies}.")
         if not self.prior_weight >= 0:
             raise ValueError(f"prior_weight must not be negative, got {self.prior_weight}.")
 
@@ -238,7 +241,11 @@ def train_lora(config: LoraTrainConfig) -> dict:
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     with state.main_process_first():  # the others find it done
         records, report = prepare_takes(
-            config.recordings, Path(config.output_dir) / "takes", config.name, config.instruments
+            config.recordings,
+            Path(config.output_dir) / "takes",
+            config.name,
+            config.instruments,
+            copies=config.copies,
         )
     run = TrainingRun(config)
     run.print(report.to_text())

@@ -35,6 +35,7 @@ from ..music.vocabulary import (
 )
 from .chord_matching import chord_fit, match_chords, unit_columns
 from .dataset import TakeRecord, load_takes
+from .retiming import other_tempi, retime
 from .tempo import estimate_pulse
 
 MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a recording and not a player
@@ -352,6 +353,7 @@ def prepare_takes(
     held_out: float = 0.15,
     minimum_seconds: float = MINIMUM_SECONDS,
     pictures: bool = True,
+    copies: int = 0,
 ) -> tuple[list[TakeRecord], PersonalReport]:
     """Make records of a folder of recordings, which `latent_store.fill_takes` encodes, and a report of them.
 
@@ -361,6 +363,8 @@ def prepare_takes(
             report.json. What it holds of the same recordings and settings is not done again.
         name: of the style: captions say "in the style of {name}".
         held_out: share of the recordings, whole ones, for the test split; the last pieces of a single one.
+        copies: of each piece, at other tempi (`corpus.retiming`), beside it in the same split. They
+            do not count as usable sound.
 
     Raises:
         FileNotFoundError: no folder, or no recording in it.
@@ -368,7 +372,7 @@ def prepare_takes(
     """
     out_dir, report, found = Path(out_dir), PersonalReport(), []
     files, labels = find_recordings(folder), read_labels(folder)
-    inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds)
+    inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds, copies)
     if (known := _read_prepared(out_dir, inputs)) is not None:
         return known
     for name_of in ("takes", LATENTS):  # of other recordings, or not finished
@@ -402,9 +406,14 @@ def prepare_takes(
         stem = re.sub(r"[^\w-]+", "_", Path(take.file).stem)
         for number, (part, sheet) in enumerate(pieces):
             split = "test" if single and number >= len(pieces) - single else take.split
-            records.append(
-                _write_piece(out_dir, f"{index:03d}_{stem}_{number:03d}", part, sheet, name, split)
-            )
+            piece = f"{index:03d}_{stem}_{number:03d}"
+            records.append(_write_piece(out_dir, piece, part, sheet, name, split))
+            for copy, tempo in enumerate(
+                other_tempi(sheet.tempo, copies, np.random.default_rng(len(records)))
+            ):
+                records.append(
+                    _write_piece(out_dir, f"{piece}_{copy}", *retime(part, sheet, tempo), name, split)
+                )
         if pictures:
             (out_dir / "pictures").mkdir(parents=True, exist_ok=True)
             picture = out_dir / "pictures" / f"{index:03d}_{stem}.png"
