@@ -159,6 +159,11 @@ def complete_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
     )
 
 
+def _partial_checkpoint(folder: Path) -> Path:
+    """Where a checkpoint lies while it is written, or deleted."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
 def latest_checkpoint(output_dir: str | os.PathLike) -> Path | None:
     """The newest complete checkpoint folder of a run, or None."""
     return next(reversed(complete_checkpoints(output_dir)), None)
@@ -506,7 +511,7 @@ class TrainingRun:
         """Write checkpoints/step-XXXXXXXX whole or not at all, with checksums; drop the oldest beyond keep_checkpoints
         that are not among the keep_best best by best_metric."""
         folder = self.output_dir / "checkpoints" / f"step-{self.step:08d}"
-        partial = folder.with_name(f".{folder.name}.partial")
+        partial = _partial_checkpoint(folder)
         if self.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -533,10 +538,10 @@ class TrainingRun:
         done = complete_checkpoints(self.output_dir)
         kept = {*done[-max(1, self.config.keep_checkpoints) :], *self._best_checkpoints(done)}
         for old in set(done) - kept:  # renamed first: half deleted, it must not stay for ever
-            partial = old.with_name(f".{old.name}.partial")
+            partial = _partial_checkpoint(old)
             shutil.rmtree(partial, ignore_errors=True)
             os.replace(old, partial)
-        for left in (self.output_dir / "checkpoints").glob(".step-*.partial"):
+        for left in (self.output_dir / "checkpoints").glob(_partial_checkpoint(Path("step-*")).name):
             shutil.rmtree(left, ignore_errors=True)
 
     def _best_checkpoints(self, done: Sequence[Path]) -> list[Path]:

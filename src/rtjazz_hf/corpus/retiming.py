@@ -17,7 +17,7 @@ from ..music.vocabulary import check_tempo
 from .augment import limit_peak
 
 SLOWEST, FASTEST = 60.0, 230.0  # of charts that the models know well, in beats per minute
-_SLOWER, _FASTER = 2.5, 2.0  # times; beyond these stretched attacks are heard as such
+_SLOWER, _FASTER = 2.5, 2.0  # times; no further was tried
 
 
 def stretch(audio: np.ndarray, speed: float) -> np.ndarray:
