@@ -222,7 +222,7 @@ class TestOwnContext:
     def test_is_one_step_of_the_model_in_some_blocks(self, tiny_pipeline, cued, prediction):
         config = settings(prediction)
         model = build_model(config, tiny_pipeline.codec, cued[0]).eval()
-        batch = FlowBatches(cued, config, (12,))(np.random.default_rng(0))
+        batch = FlowBatches(cued, config, (12,), score_dim=model.config.score_dim)(np.random.default_rng(0))
         batch |= {"block_frames": torch.tensor(12), "window_frames": torch.tensor([24, 72])}
         clean, made = flow_state(batch), []
 

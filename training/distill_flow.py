@@ -52,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         teacher = load_flow(config.teacher, channels)
         model = load_flow(config.init_from or config.teacher, channels)
         distiller = Distiller(teacher, codec, config)
-        batches = FlowBatches(train, config, distiller.block_sizes)
-        held_out = FlowBatches(test if len(test) else train, config, distiller.block_sizes)
+        sizes = distiller.block_sizes, distiller.window_frames, teacher.config.score_dim
+        batches = FlowBatches(train, config, *sizes)
+        held_out = FlowBatches(test if len(test) else train, config, *sizes)
         run = TrainingRun(config)
         if "FSDP" in str(run.accelerator.distributed_type):
             raise ValueError(

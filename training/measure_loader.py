@@ -117,7 +117,7 @@ def timed_steps(config: LoaderConfig, run: TrainingRun, store: LatentStore) -> I
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     prepared, optimizer = run.prepare(model, optimizer)
     weights = channel_weights(model)
-    sizes = model.config.block_sizes, model.config.window_frames
+    sizes = model.config.block_sizes, model.config.window_frames, model.config.score_dim
     before = FlowBatches(store, config, *sizes)
     kept = [before.numbered(pair, step_rng(config.seed, pair, 0)) for pair in range(config.max_steps // 2)]
     again = LatentStore(store.folder)  # it has compared no take with its checksum yet

@@ -25,6 +25,7 @@ from rtjazz_hf.flow_training import (
     FlowTrainConfig,
     build_model,
     channel_weights,
+    flow_groups,
     flow_loss,
     load_style_encoder,
     open_stores,
@@ -38,7 +39,6 @@ from rtjazz_hf.training_utils import (
     TrainingRun,
     input_errors,
     model_card,
-    parameter_groups,
     parse_config,
 )
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         train, test = open_stores(config.data, codec, codes, config.styles)
         run.print(f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out")
         model = build_model(config, codec, train[0])
-        sizes = model.config.block_sizes, model.config.window_frames
+        sizes = model.config.block_sizes, model.config.window_frames, model.config.score_dim
         batches = FlowBatches(train, config, *sizes)
         held_out = FlowBatches(test if len(test) else train, config, *sizes)
         if config.evaluate_every:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = channel_weights(model)
     run.make_ema(model)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+        flow_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.98)
     )
     prepared, optimizer = run.prepare(model, optimizer)
     run.resume()

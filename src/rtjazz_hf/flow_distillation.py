@@ -30,10 +30,16 @@ import torch
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .flow.losses import corrupt_context, drop_rows, energy_score, flow_matching_loss
-from .flow_training import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, batch_conditions, flow_state
+from .flow_training import (
+    VALIDATION_BLOCK,
+    FlowBatches,
+    FlowTrainConfig,
+    batch_conditions,
+    drop_conditions,
+    flow_state,
+)
 from .hub import load_part, part_folder
 from .live.engine import BlockStream
-from .music import without_chords
 from .precision import training_precision
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -166,10 +172,7 @@ class Distiller:
         rows, _, frames = clean.shape
         block = int(batch["block_frames"]) or frames
         style = drop_rows(batch["style"], config.style_dropout)
-        sheet = batch["lead_sheet"]
-        keep_chords = torch.rand(rows, 1, 1).to(sheet) >= config.chord_dropout
-        sheet = torch.where(keep_chords, sheet, without_chords(sheet))
-        sheet = drop_rows(sheet, config.lead_sheet_dropout)
+        sheet = drop_conditions(batch["lead_sheet"], config)
         rates = (config.student_path_rate, config.rollout_rate)
         follows, rolls_out = ((torch.rand(rows, 1, 1) < rate).to(clean.device) for rate in rates)
         noise = torch.randn(clean.shape).to(clean)

@@ -38,11 +38,14 @@ from .flow.losses import (
 from .hub import load_part, part_folder
 from .live.engine import BlockStream
 from .music import LEAD_SHEET_DIM, rotated_chords, without_chords
+from .music.score_features import NOTE_ROLES, SCORE_DIM, without_chords_and_notes, without_notes
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 from .training_config import EvaluatedTrainConfig
-from .training_utils import EpochOrder, build_config
+from .training_utils import EpochOrder, build_config, parameter_groups
 
 VALIDATION_BLOCK = 36  # frames
+NOISY_TIME = 0.1  # where notes are decided: the loss there tells what the mean over all times hides
+_NOTES_GO_WITH_CHORDS = 0.7  # share of the rows without chords
 # Times from which the model makes context of its own in one step. Of the first bundled model (128 latents), the made
 # latents deviate by 0.88 at t = 0.2, 0.92 at 0.5 and 0.98 at 0.9 of the true ones, and 8 steps live by 0.93.
 OWN_CONTEXT_TIMES = (0.2, 1.0)
@@ -65,6 +68,10 @@ class FlowTrainConfig(EvaluatedTrainConfig):
     style_dropout: float = 0.2
     lead_sheet_dropout: float = 0.1
     chord_dropout: float = 0.1  # share of rows that keep beat and band and lose the chords
+    score: bool = True  # the flow is told notes (layout 2)
+    notes_dropout: float = 0.3  # share of rows that are told no notes
+    roles_dropout: float = 0.3  # share of rows that are told the notes of some roles, each with probability 1/2
+    score_learning_rate: float | None = None  # of the layers that read notes; default: learning_rate
     audio_style_rate: float = 0.4  # share of rows whose style comes from the audio tower
     window_frames: int | None = None  # the longest context; by default the model's window when it plays
     no_context_rate: float = 0.15
@@ -79,6 +86,8 @@ class FlowTrainConfig(EvaluatedTrainConfig):
     )
     time_distribution: str = "logit_normal"
     time_mean: float = -0.4  # under zero: more noise, where the chart decides
+    noisy_rate: float = 0.0  # share of blocks whose times are nearer to noise, where notes are decided:
+    noisy_mean: float = -2.0  # their time_mean
     gradient_checkpointing: bool = False  # less memory, a third more work
     validate_every: int = 250
     evaluate_seconds: float = 12.0
@@ -92,9 +101,15 @@ class FlowTrainConfig(EvaluatedTrainConfig):
                 "codec is missing: give --codec, the folder of the codec that makes the latents."
             )
         for name in ("full_attention_rate", "style_dropout", "lead_sheet_dropout", "chord_dropout", "audio_style_rate",
-                     "no_context_rate", "context_noise", "own_context_rate"):  # fmt: skip
+                     "no_context_rate", "context_noise", "own_context_rate", "notes_dropout", "roles_dropout",
+                     "noisy_rate"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        if self.notes_dropout + self.roles_dropout > 1:
+            raise ValueError(
+                f"notes_dropout {self.notes_dropout} and roles_dropout {self.roles_dropout} are shares of the same "
+                "rows: together at most 1."
+            )
         if self.order not in ("random", "epoch"):
             raise ValueError(f"order must be random or epoch, got {self.order!r}.")
         if not self.context_drift >= 0:
@@ -160,6 +175,7 @@ class FlowBatches:
 
     Args:
         window_frames: The longest window; `config.window_frames` goes before it.
+        score_dim: Of the flow: where it is not 0, the score's features follow the lead sheet's in `lead_sheet`.
     """
 
     def __init__(
@@ -168,8 +184,10 @@ class FlowBatches:
         config: FlowTrainConfig,
         block_sizes: tuple[int, ...],
         window_frames: int = 300,
+        score_dim: int = 0,
     ):
         self.store, self.config = store, config
+        self.told = score_dim > 0
         self.window_frames = window_frames if config.window_frames is None else config.window_frames
         self.block_sizes = [size for size in block_sizes if config.crop_frames % size == 0]
         self.usable = np.array([i for i in range(len(store)) if store[i].num_frames >= config.crop_frames])
@@ -198,6 +216,9 @@ class FlowBatches:
             row = take.crop(int(rng.integers(take.num_frames - config.crop_frames + 1)), config.crop_frames)
             styles = take.audio if rng.random() < config.audio_style_rate else take.text
             row["style"] = styles[rng.integers(len(styles))]
+            score = row.pop("score")
+            if self.told:
+                row["lead_sheet"] = torch.cat([row["lead_sheet"], score], dim=-1)
             rows.append(row)
         batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         size = int(rng.choice(self.block_sizes))
@@ -229,7 +250,9 @@ def build_model(
     cues = 0 if take.cues is None else take.cues.shape[-1]
     sizes = {"latent_dim": codec.config.latent_dim, "cue_channels": cues, "lead_sheet_dim": LEAD_SHEET_DIM,
              "style_dim": take.text.shape[-1], "codebook_size": codec.config.codebook_size,
-             "num_codebooks": codec.config.num_codebooks}  # fmt: skip
+             "num_codebooks": codec.config.num_codebooks,
+             "score_dim": SCORE_DIM if config.score else 0,
+             "distilled_steps": None, "distilled_shift": 1.0}  # fmt: skip
     weights = torch.tensor(codec.config.latents_std) ** config.channel_weight_power
     weights = torch.cat([weights / weights.mean(), torch.full((cues,), config.cue_weight)])
     sizes["channel_weights"] = tuple(weights.tolist())
@@ -249,6 +272,47 @@ def channel_weights(model: RealTimeJazzFlowTransformer) -> torch.Tensor:
     return weights.expand(model.config.num_channels)
 
 
+def flow_groups(model: RealTimeJazzFlowTransformer, config: FlowTrainConfig) -> list[dict]:
+    """AdamW groups of a flow: the layers that read notes, which start at zero, at a rate of their own."""
+    groups = parameter_groups(model, config.weight_decay)
+    if model.score_embedding is None or config.score_learning_rate is None:
+        return groups
+    ears = list(model.score_embedding.parameters())
+    known = {id(parameter) for parameter in ears}
+    rest = [{**group, "params": [p for p in group["params"] if id(p) not in known]} for group in groups]
+    return [*rest, {"params": ears, "weight_decay": 0.0, "lr": config.score_learning_rate}]
+
+
+def drop_conditions(sheet: torch.Tensor, config: FlowTrainConfig) -> torch.Tensor:
+    """Conditions `(batch, frames, features)` as training tells them: rows without chords, without the notes of some or
+    all roles, without anything.
+
+    Most rows that lose their chords lose their notes with them: that is what guidance compares with.
+    """
+    rows = len(sheet)
+    no_chords = torch.rand(rows, 1, 1).to(sheet) < config.chord_dropout
+    sheet = torch.where(no_chords, without_chords(sheet), sheet)
+    if sheet.shape[-1] > LEAD_SHEET_DIM:
+        draw = torch.rand(rows, 1, 1).to(sheet)
+        nothing = draw < config.notes_dropout
+        nothing = nothing | (no_chords & (torch.rand(rows, 1, 1).to(sheet) < _NOTES_GO_WITH_CHORDS))
+        some = draw < config.notes_dropout + config.roles_dropout
+        score = sheet[..., LEAD_SHEET_DIM:]
+        for role in NOTE_ROLES:
+            lost = nothing | (some & (torch.rand(rows, 1, 1).to(sheet) < 0.5))
+            score = torch.where(lost, without_notes(score, [role]), score)
+        sheet = torch.cat([sheet[..., :LEAD_SHEET_DIM], score], dim=-1)
+    return drop_rows(sheet, config.lead_sheet_dropout)
+
+
+def draw_times(shape: Sequence[int], config: FlowTrainConfig) -> torch.Tensor:
+    """Times to train at; a share of them is nearer to noise."""
+    mean: float | torch.Tensor = config.time_mean
+    if config.noisy_rate:
+        mean = torch.where(torch.rand(tuple(shape)) < config.noisy_rate, config.noisy_mean, config.time_mean)
+    return sample_timesteps(shape, config.time_distribution, mean=mean)
+
+
 def flow_loss(
     model,
     batch: dict,
@@ -256,9 +320,10 @@ def flow_loss(
     weights: torch.Tensor,
     train: bool = True,
     denoiser: Callable | None = None,
+    time: float | None = None,
 ) -> torch.Tensor:
-    """Loss of one batch at freshly drawn noise and times; with `train`, conditions are dropped and the context made
-    worse.
+    """Loss of one batch at freshly drawn noise and times, or at one `time`; with `train`, conditions are dropped and
+    the context made worse.
 
     Args:
         denoiser: What makes context of its own, called as `model` is: the averaged weights. Default: the model.
@@ -266,13 +331,13 @@ def flow_loss(
     clean, block = flow_state(batch), int(batch["block_frames"])
     rows, _, frames = clean.shape
     blocks = frames // block if block else 1
-    timestep = sample_timesteps((rows, blocks), config.time_distribution, mean=config.time_mean).to(clean)
+    timestep = draw_times((rows, blocks), config).to(clean)
+    if time is not None:
+        timestep = torch.full_like(timestep, time)
     style, lead_sheet = batch["style"], batch["lead_sheet"]
     if train:
         style = drop_rows(style, config.style_dropout)
-        keep_chords = torch.rand(rows, 1, 1).to(lead_sheet) >= config.chord_dropout
-        lead_sheet = torch.where(keep_chords, lead_sheet, without_chords(lead_sheet))
-        lead_sheet = drop_rows(lead_sheet, config.lead_sheet_dropout)
+        lead_sheet = drop_conditions(lead_sheet, config)
     # The cues' noise is drawn after the latents', which so have the same with cues and without.
     parts = [batch[name] for name in ("latents", "cues") if name in batch]
     noise = torch.cat([torch.randn(part.shape).to(part) for part in parts], dim=1)
@@ -346,12 +411,14 @@ def validate(
     count: int = 6,
     loss_of=flow_loss,
 ) -> dict[str, float]:
-    """Held-out loss with the true chart, the same chart a tritone away, and no chart; same noise for all three.
+    """Held-out loss with the true chart (`true`), the same a tritone away (`rotated`), no chords and notes (`none`) and
+    chords alone (`untold`), of a flow that is told notes; `true` and `untold` also at t = 0.1 (`_noisy`). Same noise
+    for all.
 
     Args:
         loss_of: The loss, called as `flow_loss` is.
     """
-    totals = {"true": 0.0, "rotated": 0.0, "none": 0.0}
+    totals: dict[str, float] = {}
     sizes = batches.block_sizes
     for index in range(count):
         batch = batches(np.random.default_rng([99, index]))
@@ -359,12 +426,25 @@ def validate(
         batch["window_frames"] = torch.full((config.batch_size,), 144)
         batch = {name: value.to(device) for name, value in batch.items()}
         sheet = batch["lead_sheet"]
-        sheets = {"true": sheet, "rotated": rotated_chords(sheet, 6), "none": without_chords(sheet)}
-        for name, sheet in sheets.items():
+        sheets = {"true": sheet, "rotated": rotated_chords(sheet, 6), "none": without_chords_and_notes(sheet)}
+        if sheet.shape[-1] > LEAD_SHEET_DIM:
+            notes = without_notes(sheet[..., LEAD_SHEET_DIM:])
+            sheets["untold"] = torch.cat([sheet[..., :LEAD_SHEET_DIM], notes], dim=-1)
+        wanted = [(name, None) for name in sheets]
+        wanted += [(name, NOISY_TIME) for name in ("true", "untold") if "untold" in sheets]
+        for name, time in wanted:
             torch.manual_seed(index)
-            loss = loss_of(model, {**batch, "lead_sheet": sheet}, config, weights, train=False)
-            totals[name] += loss.item() / count
+            at = {} if time is None else {"time": time}
+            loss = loss_of(model, {**batch, "lead_sheet": sheets[name]}, config, weights, train=False, **at)
+            name += "" if time is None else "_noisy"
+            totals[name] = totals.get(name, 0.0) + loss.item() / count
     return {f"val_{name}": value for name, value in totals.items()}
+
+
+def take_conditions(take: StoredTake, start: int, frames: int, score_dim: int) -> np.ndarray:
+    """What a flow is told of a take: `(frames, LEAD_SHEET_DIM [+ score_dim])`."""
+    sheet = take.lead_sheet.features(start, frames)
+    return np.concatenate([sheet, take.score_features(start, frames)], axis=-1) if score_dim else sheet
 
 
 # --- listening ------------------------------------------------------------------------------------
@@ -396,7 +476,7 @@ def play_takes(
     style = torch.cat([take.text[:1] for take in takes]).to(model.device)
     audio = []
     for start in range(0, math.ceil(seconds * FRAME_RATE), block_frames):
-        sheets = np.stack([take.lead_sheet.features(start, block_frames) for take in takes])
+        sheets = np.stack([take_conditions(take, start, block_frames, model.config.score_dim) for take in takes])
         latents = stream.denoise(stream.prepare_latents(), style, torch.from_numpy(sheets).to(model.device),
                                  num_inference_steps=steps, guidance_scale=guidance_scale)  # fmt: skip
         stream.append(latents)
@@ -410,6 +490,8 @@ __all__ = [
     "batch_conditions",
     "build_model",
     "channel_weights",
+    "drop_conditions",
+    "flow_groups",
     "flow_loss",
     "flow_state",
     "load_style_encoder",

@@ -266,7 +266,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
         model.gradient_checkpointing_enable()
     adapter_parameters(model, run.print)
     styled = StyledFlow(model, mean_style(train)).to(run.device)
-    sizes = model.config.block_sizes, model.config.window_frames
+    sizes = model.config.block_sizes, model.config.window_frames, model.config.score_dim
     batches = FlowBatches(train, config, *sizes)
     held_out = FlowBatches(test if len(test) else train, config, *sizes)
     weights = channel_weights(model)

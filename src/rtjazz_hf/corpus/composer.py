@@ -105,15 +105,18 @@ class _Band:
         drum_break = lead in KITS
         for name in section.instruments:
             if name in KITS:
+                self.performance.role = "drums"
                 style = "hold" if held else "solo" if drum_break and name == lead else self._drum_style()
                 play_drums(
                     self.performance, section, name, style, crash=self.filled and section.start_beat > 0
                 )
             elif name == "bass" and lead != "bass":
+                self.performance.role = "bass"
                 play_bass(
                     self.performance, section, "hold" if held else self._bass_style(section, drum_break)
                 )
             elif name in CHORD_INSTRUMENTS:
+                self.performance.role = "comp"
                 self._comp(section, name, held, drum_break)
         self.filled = any(name in KITS for name in section.instruments) and section.beats > 12
         if lead is not None and lead in RANGES:
@@ -179,7 +182,9 @@ class _Band:
         else:
             soloist = self.soloists.setdefault(lead, Soloist(performance, lead))
             tones = soloist.tones(section)
+        performance.role = "bass" if lead == "bass" else "lead"
         play_tones(performance, section, lead, tones)
+        performance.role = "second"
         for name in section.instruments:
             if name in RANGES and name not in CHORD_INSTRUMENTS and name not in (lead, "bass"):
                 if melodic or held:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import read_audio
+from ..band.written import Score
 from ..music.lead_sheet import LeadSheet
 
 
@@ -34,6 +35,23 @@ class TakeRecord:
     split: str = "train"
     duration: float = 0.0
     full_captions: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> Score | None:
+        """What its players play, where the corpus has it; takes rendered before scores were kept have none.
+
+        Raises:
+            ValueError: the file is damaged; it is named.
+        """
+        file = self.path.with_name("score.json")
+        if not file.is_file():
+            return None
+        try:
+            return Score.from_dict(json.loads(file.read_text()))
+        except ValueError as error:
+            raise ValueError(
+                f"the score '{file}' cannot be read ({error}); delete its folder and prepare again"
+            ) from error
 
     @property
     def stems(self) -> dict[str, Path]:

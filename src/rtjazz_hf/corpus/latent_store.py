@@ -1,7 +1,8 @@
 """Takes encoded once: latents, codes and style embeddings in safetensors, one file a take, checksummed, resumable.
 
 DIR/takes/{name}.safetensors    latents (frames, latent_dim) float16; on request codes (levels, frames) int16
-                                and cues (frames, cue_channels) float16
+                                and cues (frames, cue_channels) float16; of takes whose score is known what is played:
+                                notes (notes, 6) and controls (controls, 4) float32, told (roles,) uint8
 DIR/takes/{name}.json           the take's label
 DIR/index.json                  fingerprint of the codec's encoder
 DIR/styles/{name}.safetensors   text (captions, style_dim), audio (clips, style_dim) float32
@@ -34,7 +35,9 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from ..audio import HOP_LENGTH, SAMPLE_RATE, read_audio, whole_or_not_at_all
+from ..band.written import features_of
 from ..music import LeadSheet
+from ..music.score_features import NOTE_ROLES
 
 STYLE_CLIP_SECONDS = 5.0
 SHARDS = "shards"
@@ -105,6 +108,16 @@ def encode_audio(codec, audio: torch.Tensor, codes: bool = False, cues=None) -> 
     return tensors
 
 
+def score_tensors(take) -> dict[str, torch.Tensor]:
+    """What a store keeps of a take's score, in seconds: nothing where nobody wrote it down."""
+    score = getattr(take, "score", None)
+    if score is None:
+        return {}
+    notes, controls = (torch.from_numpy(rows).float() for rows in score.rows(take.lead_sheet))
+    told = torch.tensor([role in score.told for role in NOTE_ROLES], dtype=torch.uint8)
+    return {"notes": notes, "controls": controls, "told": told}
+
+
 @torch.no_grad()
 def embed_audio(
     style_encoder, tokenizer, captions: Sequence[str], audio: torch.Tensor | None, clips: int = 3
@@ -148,7 +161,7 @@ class _Encoding:
         return True
 
     def write(self, name: str, take, audio: torch.Tensor) -> None:
-        tensors = encode_audio(self.codec, audio, self.codes, self.cues)
+        tensors = encode_audio(self.codec, audio, self.codes, self.cues) | score_tensors(take)
         with whole_or_not_at_all(self.folder / f"{name}.safetensors") as partial:
             save_file(tensors, partial, metadata={"sha256": checksum(tensors)})
         label = {"lead_sheet": take.lead_sheet.to_dict(), "caption": take.caption, "split": take.split}
@@ -428,8 +441,8 @@ class StoredTake:
         return self._read(self.styles_path)["audio"]
 
     def crop(self, start: int, frames: int) -> dict[str, torch.Tensor]:
-        """latents (latent_dim, frames), codes (levels, frames), cues (cue_channels, frames), lead_sheet (frames,
-        LEAD_SHEET_DIM), float32 but for the codes; codes and cues where the store has them."""
+        """latents (latent_dim, frames), codes (levels, frames), cues (cue_channels, frames), lead_sheet
+        (frames, LEAD_SHEET_DIM), score (frames, SCORE_DIM), float32 but for the codes; codes and cues where the store has them."""
         if start < 0 or frames < 1 or start + frames > self.num_frames:
             raise ValueError(
                 f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames})."
@@ -441,7 +454,23 @@ class StoredTake:
         if "codes" in tensors:
             crop["codes"] = tensors["codes"][:, start : start + frames].long()
         crop["lead_sheet"] = torch.from_numpy(self.lead_sheet.features(start, frames))
+        crop["score"] = torch.from_numpy(self.score_features(start, frames))
         return crop
+
+    @property
+    def has_score(self) -> bool:
+        """Whether somebody wrote down what is played here."""
+        return "notes" in self.tensors()
+
+    def score_features(self, start: int, frames: int) -> np.ndarray:
+        """(frames, SCORE_DIM) float32: metre, and notes where the store has them; see `score_features`."""
+        tensors = self.tensors()
+        if "notes" in tensors:
+            rows = tensors["notes"].double().numpy(), tensors["controls"].double().numpy()
+            told = [role for role, known in zip(NOTE_ROLES, tensors["told"].tolist()) if known]
+        else:
+            rows, told = (np.zeros((0, 6)), np.zeros((0, 4))), []
+        return features_of(self.lead_sheet, *rows, told, start, frames)
 
 
 class LatentStore:

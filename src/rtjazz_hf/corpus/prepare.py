@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE, whole_or_not_at_all, write_audio
+from ..band.written import Score
 from ..music.band_leader import random_lead_sheet
 from ..music.lead_sheet import LeadSheet
 from .captions import captions, tags
@@ -146,6 +147,7 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
         "duration": round(rendering.mix.shape[-1] / SAMPLE_RATE, 6),
         "stems": sorted(rendering.stems),
     }
+    _write_json(folder / "score.json", Score.of_take(take).to_dict(), indent=None)
     _write_json(folder / "label.json", label)
     return label["duration"]
 
@@ -243,9 +245,9 @@ def clear_partial(out: str | os.PathLike) -> int:
     return len(broken)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     with whole_or_not_at_all(path) as partial:
-        partial.write_text(json.dumps(value, indent=1))
+        partial.write_text(json.dumps(value, indent=indent))
 
 
 __all__ = [

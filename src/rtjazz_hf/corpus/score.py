@@ -18,21 +18,24 @@ PITCH_BEND = -1  # not a controller in MIDI; value -8192 .. 8191 is two semitone
 
 @dataclass(frozen=True)
 class Note:
-    """One sounding note: start and duration in seconds, MIDI key (or drum) number, velocity 1 to 127."""
+    """One sounding note: start and duration in seconds, MIDI key (or drum) number, velocity 1 to 127, and what it is
+    to the band: one of `NOTE_ROLES`."""
 
     start_s: float
     duration_s: float
     midi: int
     velocity: int
+    role: str = "comp"
 
 
 @dataclass(frozen=True)
 class Control:
-    """One controller change at `start_s` seconds; `controller` is a MIDI number or `PITCH_BEND`."""
+    """One controller change at `start_s` seconds; `controller` is a MIDI number or `PITCH_BEND`; `role` as of notes."""
 
     start_s: float
     controller: int
     value: int
+    role: str = "lead"
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Performance:
     tightness_s: float = 0.008  # standard deviation of a player's timing
     notes: dict[str, list[Note]] = field(default_factory=dict)
     controls: dict[str, list[Control]] = field(default_factory=dict)
+    role: str = "comp"  # what is being written now
 
     def seconds(self, beat: float, straight: bool = False) -> float:
         """Time of a notated beat; off-beats are swung unless `straight` (triplets, fills, fast runs)."""
@@ -155,14 +159,14 @@ class Performance:
             np.clip(self.rng.standard_normal(), -2, 2)
         )
         loud = int(np.clip(round(velocity + 3.0 * self.rng.standard_normal()), 8, 124))
-        note = Note(max(0.0, start), max(0.04, stop - max(0.0, start)), int(midi), loud)
+        note = Note(max(0.0, start), max(0.04, stop - max(0.0, start)), int(midi), loud, self.role)
         self.notes.setdefault(instrument, []).append(note)
 
     def control(
         self, instrument: str, beat: float, controller: int, value: float, straight: bool = False
     ) -> None:
         limits = (-8192, 8191) if controller == PITCH_BEND else (0, 127)
-        event = Control(max(0.0, self.seconds(beat, straight)), controller, int(np.clip(value, *limits)))
+        event = Control(max(0.0, self.seconds(beat, straight)), controller, int(np.clip(value, *limits)), self.role)
         self.controls.setdefault(instrument, []).append(event)
 
     def chance(self, probability: float) -> bool:

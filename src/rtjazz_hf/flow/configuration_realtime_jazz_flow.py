@@ -16,6 +16,11 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
             Extra channels that live beside the latents inside the flow only (dropped before decoding).
         lead_sheet_dim (`int`, defaults to 115):
             Features a frame of the lead sheet; `0` builds a model without one.
+        score_dim (`int`, defaults to 0):
+            Features a frame of the score (metre and notes), which follow the lead sheet's; `0` builds a model that is
+            told no notes (layout 1).
+        score_hidden (`int`, defaults to 192):
+            Width of the score's embedding of one frame.
         style_dim (`int`, defaults to 512):
             Width of the style embedding.
         num_style_tokens (`int`, defaults to 4):
@@ -52,6 +57,8 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
     latent_dim: int = 128
     cue_channels: int = 0
     lead_sheet_dim: int = 115
+    score_dim: int = 0
+    score_hidden: int = 192
     style_dim: int = 512
     num_style_tokens: int = 4
     num_style_heads: int | None = None
@@ -94,6 +101,11 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
         return self.latent_dim + self.cue_channels
 
     @property
+    def feature_dim(self) -> int:
+        """Width of a frame of conditions: lead sheet, then score."""
+        return self.lead_sheet_dim + self.score_dim
+
+    @property
     def sampling_defaults(self) -> dict[str, float]:
         """How it is played where nothing else is said: `num_inference_steps`, `guidance_scale` and `shift`."""
         if self.distilled_steps is None:
@@ -123,13 +135,15 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
         """Part of `@strict` validation: everything that must fit together."""
         for name in (
             "latent_dim", "style_dim", "num_style_tokens", "num_style_heads", "num_hidden_layers",
-            "num_attention_heads", "adaln_rank", "num_codebooks", "codebook_size", "time_embedding_dim",
+            "num_attention_heads", "score_hidden", "adaln_rank", "num_codebooks", "codebook_size", "time_embedding_dim",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("cue_channels", "lead_sheet_dim"):
+        for name in ("cue_channels", "lead_sheet_dim", "score_dim"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        if self.score_dim and not self.lead_sheet_dim:
+            raise ValueError(f"score_dim is {self.score_dim} without a lead sheet; give lead_sheet_dim too.")
         for name in ("hidden_size", "intermediate_size"):
             if getattr(self, name) < 64 or getattr(self, name) % 64:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a multiple of 64.")

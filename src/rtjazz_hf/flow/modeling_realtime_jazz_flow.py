@@ -88,6 +88,25 @@ class FlowLeadSheetEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(features)))
 
 
+class FlowScoreEmbedding(nn.Module):
+    """Metre and notes, frame by frame with the same weights, then the frames of a token together.
+
+    Without biases, so that a frame of zeros adds nothing; the last layer starts at zero, so that a trained model plays
+    as it did until it learns to read.
+    """
+
+    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
+        super().__init__()
+        self.linear_1 = nn.Linear(config.score_dim, config.score_hidden, bias=False)
+        self.linear_1.initializer_std = 0.15  # a few of hundreds of inputs are on at a time
+        self.linear_2 = nn.Linear(config.patch_size * config.score_hidden, config.hidden_size, bias=False)
+        self.linear_2.initializer_std = 0.0
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, patch, score_dim) -> (batch, tokens, hidden)"""
+        return self.linear_2(F.silu(self.linear_1(features)).flatten(-2))
+
+
 class FlowHead(nn.Module):
     """Velocity of each channel, or logits of each codebook level (and velocity of the cue channels)."""
 
@@ -170,6 +189,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         width = config.hidden_size
         self.input_proj = scaled_linear(config.patch_size * config.num_channels, width, gain=1.0)
         self.lead_sheet_embedding = FlowLeadSheetEmbedding(config) if config.lead_sheet_dim else None
+        self.score_embedding = FlowScoreEmbedding(config) if config.score_dim else None
         self.time_embedding = FlowTimeEmbedding(config)
         self.style_embedding = scaled_linear(config.style_dim, width, gain=1.0)
         self.style_tokens = scaled_linear(config.style_dim, config.num_style_tokens * width, gain=1.0)
@@ -269,7 +289,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         Args:
             sample: Noisy state `(batch, channels, frames)`; frames a multiple of `patch_size`.
             timestep: In [0, 1], 0 is noise: a number, `(batch,)`, or `(batch, blocks)` for equal blocks.
-            lead_sheet: Features `(batch, frames, lead_sheet_dim)`; a frame of zeros, or `None`, is "none".
+            lead_sheet: Features `(batch, frames, feature_dim)`: lead sheet, then score where `score_dim` is not 0; a
+                frame of zeros, or `None`, is "none".
             style: Embedding `(batch, style_dim)` of unit norm; a row of zeros, or `None`, is "no style".
             cache: What was played; read, never written. Row r serves rows r, r + rows, ... of the sample.
             context: Clean state of the same shape as `sample`: block-causal training, see `forward_blocks`.
@@ -327,7 +348,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
 
         Args:
             timesteps: Of every step, `(steps,)`, or `(steps, batch)`.
-            lead_sheet: `(batch, frames, lead_sheet_dim)`. style: `(batch, style_dim)`.
+            lead_sheet: `(batch, frames, feature_dim)`. style: `(batch, style_dim)`.
             cache: The one that the steps will be given, for the frames that it stands at.
             frames: Of the block; only needed without a lead sheet.
 
@@ -602,11 +623,11 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             )
         timestep = timestep.expand(batch, -1)  # (batch, blocks)
         if lead_sheet is None and config.lead_sheet_dim:
-            lead_sheet = sample.new_zeros(1, frames, config.lead_sheet_dim)
-        if lead_sheet is not None and lead_sheet.shape[1:] != (frames, config.lead_sheet_dim):
+            lead_sheet = sample.new_zeros(1, frames, config.feature_dim)
+        if lead_sheet is not None and lead_sheet.shape[1:] != (frames, config.feature_dim):
             raise ValueError(
                 f"lead_sheet has shape {tuple(lead_sheet.shape)}; expected "
-                f"({batch}, {frames}, {config.lead_sheet_dim})."
+                f"({batch}, {frames}, {config.feature_dim})."
             )
         if style is None:
             style = sample.new_zeros(1, config.style_dim)
@@ -624,8 +645,13 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         return sample.transpose(1, 2).unflatten(1, (-1, self.config.patch_size)).flatten(2).to(self.dtype)
 
     def _embed_lead_sheet(self, lead_sheet: torch.Tensor) -> torch.Tensor:
-        features = lead_sheet.unflatten(1, (-1, self.config.patch_size)).flatten(2)
-        return self.lead_sheet_embedding(features.to(self.dtype))
+        # (batch, tokens, patch, features)
+        frames = lead_sheet.unflatten(1, (-1, self.config.patch_size)).to(self.dtype)
+        sheet = frames[..., : self.config.lead_sheet_dim]
+        embedded = self.lead_sheet_embedding(sheet.flatten(2))
+        if self.score_embedding is None:
+            return embedded
+        return embedded + self.score_embedding(frames[..., self.config.lead_sheet_dim :])
 
     def _condition(self, timestep: torch.Tensor, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Time and style of every block (..., batch, blocks, hidden); style tokens (batch, tokens, hidden)."""

@@ -16,7 +16,7 @@ import torch
 
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache, apply_guidance
-from ..music import without_chords
+from ..music.score_features import without_chords_and_notes
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec
@@ -124,7 +124,7 @@ class BlockStream:
 
         Args:
             latents: the state: the codec's latents, and cue channels after them if the flow has any.
-            style: `(batch, style_dim)`. lead_sheet: `(batch, frames, lead_sheet_dim)`.
+            style: `(batch, style_dim)`. lead_sheet: `(batch, frames, feature_dim)`.
             guidance_scale: 1 follows the chart as trained; more follows its chords harder, at twice the rows
                 (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch). One for all, or
                 one a row.
@@ -139,10 +139,10 @@ class BlockStream:
             guided = guidance_scale != 1.0
         if guided:
             # The second half of the rows hears the same past and has the same words, beat and band, and is told no
-            # chords. So guidance pushes towards the chart alone; against rows that are asked for nothing at all it
-            # pushes loudness and brightness too, and the cymbals grow.
+            # chords and no notes. So guidance pushes towards these alone; against rows that are asked for nothing at
+            # all it pushes loudness and brightness too, and the cymbals grow.
             style = torch.cat([style, style])
-            lead_sheet = torch.cat([lead_sheet, without_chords(lead_sheet)])
+            lead_sheet = torch.cat([lead_sheet, without_chords_and_notes(lead_sheet)])
         timesteps = self.set_timesteps(num_inference_steps)
         conditions = self.transformer.prepare_conditions(timesteps, lead_sheet, style, self.cache)
         self._conditions = conditions

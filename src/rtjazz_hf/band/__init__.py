@@ -1,0 +1,1 @@
+"""The musicians: what they play, written down before it sounds."""
