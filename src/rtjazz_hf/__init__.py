@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rtjazz_hf.hub import register
+from rtjazz_hf.hub.registration import register
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,8 @@ _HOME_OF = {
     "RealTimeJazzTokenizer": "style",
     "Chord": "music",
     "LeadSheet": "music",
+    "random_lead_sheet": "band",
+    "write_lead_sheet": "band",
     "LiveBlock": "live",
     "LiveSession": "live",
 }

@@ -15,7 +15,7 @@ import pytest
 import torch
 from hub_stub import HubStub
 from safetensors.torch import load_file, save_file
-from tiny_models import build_tiny_pipeline
+from tiny_models import adapter_style, build_tiny_pipeline, make_adapter
 
 from rtjazz_hf import RealTimeJazzPipeline
 from rtjazz_hf.adapters import (
@@ -25,29 +25,13 @@ from rtjazz_hf.adapters import (
     call_style,
     detach_adapters,
     read_adapter,
-    save_adapter,
     split_style,
 )
 
 pytest.importorskip("peft", reason="peft makes the adapters (the train extra)")
 
 OPTIONS = {"block_frames": 12, "window_frames": 48, "seed": 1, "tempo": 120, "chords": "Dm7 | G7"}
-STYLE = torch.nn.functional.normalize(torch.arange(1.0, 513.0).sin(), dim=0)
-
-
-def make_adapter(folder, seed, base_seed=0, style_name=None, rank=4, base_name="tiny", **options):
-    """A folder with an adapter of random weights, and the transformer that still has it attached."""
-    transformer = build_tiny_pipeline(base_seed).transformer
-    torch.manual_seed(seed)
-    attach_adapter(transformer, rank=rank, alpha=8, **options)
-    with torch.no_grad():
-        for parameter in adapter_parameters(transformer, show=None):
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    style, band = (STYLE, ("clarinet", "bass")) if style_name else (None, ())
-    save_adapter(
-        transformer, folder, base_name=base_name, style_embedding=style, style_name=style_name, band=band
-    )
-    return transformer.eval()
+STYLE = adapter_style()
 
 
 @pytest.fixture(scope="module")
@@ -598,7 +582,7 @@ class TestHub:
         (pickle / "adapter_model.bin").write_bytes(b"never read")
         for name in ("README.md", "run_me.py", "training.pt"):
             (folders / "a" / name).write_text("of no interest")
-        paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         with HubStub() as stub:
             environment = {**os.environ, **stub.environment(tmp_path / "cache"), "PYTHONPATH": paths}
             environment.pop("HF_HUB_OFFLINE", None)

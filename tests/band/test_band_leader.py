@@ -9,18 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtjazz_hf.music import (
-    GENRES,
-    INSTRUMENTS,
-    KEYS,
-    LEAD_INSTRUMENTS,
-    ROLES,
-    LeadSheet,
-    parse_chart,
-    random_lead_sheet,
-    write_lead_sheet,
-)
-from rtjazz_hf.music.forms import FORMS, write_form
+from rtjazz_hf.band import random_lead_sheet, write_lead_sheet
+from rtjazz_hf.band.forms import FORMS, write_form
+from rtjazz_hf.music import GENRES, INSTRUMENTS, KEYS, LEAD_INSTRUMENTS, ROLES, LeadSheet, parse_chart
 from rtjazz_hf.music.vocabulary import CHORD_INSTRUMENTS, KITS, is_minor, tonic
 
 CHART = "Dm7 | G7 | Cmaj7 | %"

@@ -4,10 +4,11 @@ import itertools
 import numpy as np
 import pytest
 
-from rtjazz_hf.corpus.composer import MAX_LEAD_IN_S, compose
-from rtjazz_hf.corpus.harmony import chord_scale, guide_tones, place_voicing, voicing_tones
-from rtjazz_hf.corpus.melody import RANGES, WIND
-from rtjazz_hf.music import GENRES, Chord, LeadSheet, random_lead_sheet
+from rtjazz_hf.band import random_lead_sheet
+from rtjazz_hf.band.composer import MAX_LEAD_IN_S, compose
+from rtjazz_hf.band.harmony import chord_scale, guide_tones, place_voicing, voicing_tones
+from rtjazz_hf.band.melody import RANGES, WIND
+from rtjazz_hf.music import GENRES, Chord, LeadSheet
 from rtjazz_hf.music.vocabulary import CHORD_INSTRUMENTS, KITS
 
 CHORDS = ("Cmaj7", "Dm7", "G7", "Bm7b5", "C#dim7", "F6", "Am6", "G7alt", "E7b9", "Bb7#11",

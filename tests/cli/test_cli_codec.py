@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from rtjazz_hf import cli, cli_codec
+from rtjazz_hf import cli
 from rtjazz_hf.audio import read_audio
+from rtjazz_hf.cli import codec as cli_codec
 from rtjazz_hf.codec import RealTimeJazzCodec, read_codes, write_codes
 from rtjazz_hf.codec.code_file import CODE_SUFFIX
 from rtjazz_hf.codec.quantizer import MAX_CODEBOOKS

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rtjazz_hf import cli, cli_evaluate
+from rtjazz_hf import cli
+from rtjazz_hf.cli import evaluate as cli_evaluate
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtjazz_hf import cli, cli_play
+from rtjazz_hf import cli
 from rtjazz_hf.audio import read_audio
-from rtjazz_hf.cli_play_screen import Controls, Screen, chart_line, keys, parse_mix
+from rtjazz_hf.cli import play as cli_play
+from rtjazz_hf.cli.play_screen import Controls, Screen, chart_line, keys, parse_mix
 from rtjazz_hf.live.clock import ClockFollower, MidiClock
 from rtjazz_hf.live.outputs import OutputLost, PacedOutput, PipeOutput, SoundCardOutput, to_pcm
 from rtjazz_hf.live.playback import Player, clicks

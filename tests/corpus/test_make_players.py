@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scripts import load_script
 from synthetic_takes import played
-from test_training_scripts import load_script
 
 from rtjazz_hf.audio import read_audio
 

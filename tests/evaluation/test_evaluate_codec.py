@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from scripts import load_script
 from synthetic_takes import write_takes
 from tiny_models import plucked_clip
 
@@ -24,16 +23,11 @@ needs_opus = pytest.mark.skipif(
     not (shutil.which("opusenc") or shutil.which("ffmpeg")),
     reason="neither opus-tools nor ffmpeg is installed",
 )
-SCRIPT = Path(__file__).parents[1] / "training" / "evaluate_codec.py"
 
 
 @pytest.fixture(scope="module")
 def evaluate_codec():
-    spec = importlib.util.spec_from_file_location("evaluate_codec_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("evaluate_codec")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +119,7 @@ class TestReport:
     def test_a_second_run_takes_opus_from_the_cache_and_says_the_same(
         self, evaluate_codec, arguments, report, tmp_path, monkeypatch, capsys
     ):
-        from rtjazz_hf.evaluation import opus
+        from rtjazz_hf.evaluation.measures import opus
 
         def refuse(*_):
             raise AssertionError("encoded again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,9 +14,11 @@ import pytest
 import torch
 from hub_stub import HubStub
 from safetensors.torch import save_file
+from scripts import ROOT, load_script
 
-from rtjazz_hf import hub, publishing
-from rtjazz_hf.adapters.folder import check_adapter_folder
+from rtjazz_hf import hub
+from rtjazz_hf.hub import publishing
+from rtjazz_hf.hub.adapter_folder import check_adapter_folder
 
 ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"],
            "base_model_name_or_path": "/home/me/secret/model"}  # fmt: skip
@@ -44,8 +45,9 @@ def run(script: str, stub: HubStub, cache: Path, *arguments: object, token: str 
     common = """
         import sys
         import torch
-        from rtjazz_hf import RealTimeJazzPipeline, hub, publishing
-        from rtjazz_hf.adapters.folder import check_adapter_folder, download_adapter
+        from rtjazz_hf import RealTimeJazzPipeline, hub
+        from rtjazz_hf.hub import publishing
+        from rtjazz_hf.hub.adapter_folder import check_adapter_folder, download_adapter
 
         def play(pipe):
             pipe.set_progress_bar_config(disable=True)
@@ -236,10 +238,7 @@ class TestWithoutThePackage:
 
     def test_from_the_hub(self, tiny_folder, tmp_path):
         shutil.copytree(tiny_folder, tmp_path / "model")
-        path = Path(__file__).parents[1] / "pipelines" / "hub" / "add_code.py"
-        spec = importlib.util.spec_from_file_location("add_code", path)
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = load_script("add_code", "pipelines/hub")
         assert script.main([str(tmp_path / "model")]) == 0
         push = """
             torch.save(play(RealTimeJazzPipeline.from_pretrained(sys.argv[1])), sys.argv[2])
@@ -262,10 +261,7 @@ class TestWithoutThePackage:
 
     def test_no_pipeline(self, tmp_path, capsys):
         (tmp_path / "notes.txt").write_text("mine")
-        path = Path(__file__).parents[1] / "pipelines" / "hub" / "add_code.py"
-        spec = importlib.util.spec_from_file_location("add_code", path)
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = load_script("add_code", "pipelines/hub")
         assert script.main([str(tmp_path)]) == 1
         assert "no model_index.json" in capsys.readouterr().err and not (tmp_path / "pipeline.py").exists()
 
@@ -273,7 +269,7 @@ class TestWithoutThePackage:
 class TestTemplates:
     """`model_cards/`: every place has a value, and the Hub's fields are read back."""
 
-    FOLDER = Path(__file__).parents[1] / "model_cards"
+    FOLDER = ROOT / "model_cards"
     GIVEN = {
         "data": "12 minutes of my trio", "rights": "mine", "training": "`rtjazz adapt`", "limits": "none known",
         "metrics": "| distance | 0.7 | `rtjazz evaluate --takes mine` |", "licence": "CC-BY-4.0",

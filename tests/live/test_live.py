@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rtjazz_hf import Chord, LeadSheet, LiveBlock
-from rtjazz_hf.evaluation.metrics import join_jumps
+from rtjazz_hf.evaluation.measures.metrics import join_jumps
 from rtjazz_hf.live.plan import continue_in_phase
 
 CHART = "Dm7 | G7 | Cmaj7 | %"

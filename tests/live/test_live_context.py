@@ -8,7 +8,7 @@ import torch
 from tiny_models import plucked_clip
 
 from rtjazz_hf.audio import resample
-from rtjazz_hf.evaluation.metrics import join_jumps
+from rtjazz_hf.evaluation.measures.metrics import join_jumps
 from rtjazz_hf.live.context import crossfade_end
 
 OPTIONS = {"chords": "Dm7 | G7", "tempo": 120, "seed": 1, "block_frames": 12}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rtjazz_hf.evaluation.metrics import join_jumps
+from rtjazz_hf.evaluation.measures.metrics import join_jumps
 from rtjazz_hf.live.latency import choose_block_frames
 from rtjazz_hf.live.stats import LiveMeter
 

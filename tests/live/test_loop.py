@@ -10,9 +10,9 @@ import soundfile
 import torch
 
 from rtjazz_hf import LeadSheet, cli
-from rtjazz_hf.evaluation.metrics import join_jumps
-from rtjazz_hf.loops import loop_samples, loop_sheet, play_loop
-from rtjazz_hf.music.band_leader import write_lead_sheet
+from rtjazz_hf.band.band_leader import write_lead_sheet
+from rtjazz_hf.evaluation.measures.metrics import join_jumps
+from rtjazz_hf.live.loops import loop_samples, loop_sheet, play_loop
 
 CHART = "Dm7 | G7 | Cmaj7 | %"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rtjazz_hf.benchmark.settings import BenchmarkSettings
-from rtjazz_hf.precision import bfloat16_is_fast, training_precision
+from rtjazz_hf.runtime.precision import bfloat16_is_fast, training_precision
 
 
 def test_other_precisions_and_devices_are_left_alone():

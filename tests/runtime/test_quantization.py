@@ -7,7 +7,7 @@ import torch
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf import RealTimeJazzPipeline
-from rtjazz_hf.quantization import quantization_config, quantize, quantized_size
+from rtjazz_hf.runtime.quantization import quantization_config, quantize, quantized_size
 
 pytest.importorskip("bitsandbytes")
 

@@ -1,6 +1,6 @@
 """Twenty steps of the codec with its discriminators, on rows that are shared out over the processes.
 
-python tests/codec_steps.py OUT float64        run by test_two_processes, alone and by torchrun
+python tests/trainers/codec_steps.py OUT float64        run by test_two_processes, alone and by torchrun
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tiny_models import TINY_CODEC, plucked_clip
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.codec import transforms
-from rtjazz_hf.codec_training import CodecLoss, CodecTrainConfig
-from rtjazz_hf.training_utils import TrainingRun, parameter_groups, step_rng
+from rtjazz_hf.trainers.codec import CodecLoss, CodecTrainConfig
+from rtjazz_hf.trainers.run import TrainingRun, parameter_groups, step_rng
 
 FRAMES, ROWS = 26, 4
 

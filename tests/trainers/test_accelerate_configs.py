@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("yaml")
 
-FOLDER = Path(__file__).parents[1] / "training" / "configs" / "accelerate"
+FOLDER = Path(__file__).parents[2] / "training" / "configs" / "accelerate"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rtjazz_hf.codec_training import CodecTrainConfig, CodecWatch, TrainingFailed
+from rtjazz_hf.trainers.codec import CodecTrainConfig, CodecWatch, TrainingFailed
 
 
 class Run:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import load_script
 from synthetic_takes import write_takes
-from test_training_scripts import load_script, log, options, refused, same_logs, same_weights
+from test_training_scripts import log, options, refused, same_logs, same_weights
 
 from rtjazz_hf import RealTimeJazzFlowTransformer
 from rtjazz_hf.corpus.dataset import load_takes

@@ -13,10 +13,16 @@ from rtjazz_hf import FlowMatchScheduler
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
 from rtjazz_hf.flow import apply_guidance
-from rtjazz_hf.flow_distillation import Distiller, FlowDistillConfig, distill_losses, load_flow, student_ends
-from rtjazz_hf.flow_training import FlowBatches, batch_conditions, channel_weights, play_takes
 from rtjazz_hf.music import without_chords
-from rtjazz_hf.precision import bfloat16_is_fast
+from rtjazz_hf.runtime.precision import bfloat16_is_fast
+from rtjazz_hf.trainers.distillation import (
+    Distiller,
+    FlowDistillConfig,
+    distill_losses,
+    load_flow,
+    student_ends,
+)
+from rtjazz_hf.trainers.flow import FlowBatches, batch_conditions, channel_weights, play_takes
 
 
 @pytest.fixture(scope="module")

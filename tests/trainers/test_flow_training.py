@@ -21,7 +21,9 @@ from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
 from rtjazz_hf.flow import FlowTransformerOutput
-from rtjazz_hf.flow_training import (
+from rtjazz_hf.music import rotated_chords
+from rtjazz_hf.trainers.config import load_config
+from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,
     build_model,
@@ -33,10 +35,8 @@ from rtjazz_hf.flow_training import (
     own_context,
     play_takes,
 )
-from rtjazz_hf.music import rotated_chords
-from rtjazz_hf.training_config import load_config
 
-CONFIGS = Path(__file__).parents[1] / "training" / "configs"
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
 
 @pytest.fixture(scope="module")

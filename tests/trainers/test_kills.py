@@ -1,7 +1,7 @@
 """kill -9 at ten random moments and more of each trainer's run, and once with a checkpoint half written: what was
 killed and started again ends with the weights, and the log, of a run that nobody stopped.
 
-    python -m pytest -m slow tests/test_kills.py -n 0 -s        prints kills, resumes and the largest difference
+    python -m pytest -m slow tests/trainers/test_kills.py -n 0 -s     prints kills, resumes and the largest difference
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scripts import load_script
 from synthetic_takes import played, write_takes
-from test_training_scripts import codec_options, flow_options, load_script, log, options
+from test_training_scripts import codec_options, flow_options, log, options
 from tiny_models import TINY_STYLE
 
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import fill_takes
-from rtjazz_hf.training_utils import complete_checkpoints, damaged_files, latest_checkpoint
+from rtjazz_hf.trainers.run import complete_checkpoints, damaged_files, latest_checkpoint
 
 for needed in ("tensorboard", "yaml", "matplotlib"):
     pytest.importorskip(needed)
@@ -43,7 +44,7 @@ _context = multiprocessing.get_context("forkserver")
 def inputs(tiny_pipeline, tiny_folder, tmp_path_factory) -> Path:
     """Takes, recordings, and a pipeline with latents of the takes."""
     _context.set_forkserver_preload(
-        ["test_training_scripts", "rtjazz_hf.lora_training", "rtjazz_hf.codec_training"]
+        ["test_training_scripts", "rtjazz_hf.trainers.adapter", "rtjazz_hf.trainers.codec"]
     )
     folder = tmp_path_factory.mktemp("inputs")
     write_takes(folder / "corpus", count=6, held_out=2)

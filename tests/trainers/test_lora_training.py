@@ -16,10 +16,10 @@ from tiny_models import build_tiny_pipeline
 from rtjazz_hf.adapters import attach_adapter
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.flow import FlowMatchScheduler
-from rtjazz_hf.flow_distillation import student_ends, student_path
-from rtjazz_hf.flow_training import channel_weights
-from rtjazz_hf.lora_training import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
-from rtjazz_hf.training_config import PERSONAL_SETTINGS
+from rtjazz_hf.trainers.adapter import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
+from rtjazz_hf.trainers.config import PERSONAL_SETTINGS
+from rtjazz_hf.trainers.distillation import student_ends, student_path
+from rtjazz_hf.trainers.flow import channel_weights
 
 for needed in ("peft", "librosa", "accelerate", "tensorboard"):
     pytest.importorskip(needed, reason="the train and eval extras")

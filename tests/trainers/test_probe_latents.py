@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import load_script
 from synthetic_takes import write_takes
-from test_training_scripts import load_script, refused
+from test_training_scripts import refused
 from tiny_models import TINY_FLOW, plucked_clip
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from rtjazz_hf.band import random_lead_sheet
 from rtjazz_hf.corpus.dataset import TakeRecord
-from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS, LeadSheet, random_lead_sheet
+from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS, LeadSheet
 from rtjazz_hf.style import RealTimeJazzStyleEncoder, RealTimeJazzStyleEncoderConfig, train_tokenizer
-from rtjazz_hf.style_training import (
+from rtjazz_hf.trainers.style import (
     StyleLearner,
     StyleTrainConfig,
     align_space,

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scripts import ROOT, load_script
 from transformers import AutoTokenizer
 
 from rtjazz_hf.audio import write_audio
-from rtjazz_hf.music import GENRES, LeadSheet, random_lead_sheet
+from rtjazz_hf.band import random_lead_sheet
+from rtjazz_hf.music import GENRES, LeadSheet
 from rtjazz_hf.style import RealTimeJazzStyleEncoder
-from rtjazz_hf.style_training import short_prompt
+from rtjazz_hf.trainers.style import short_prompt
 
 pytest.importorskip("tensorboard")
 
-TRAINING = Path(__file__).parents[2] / "training"
 TINY_MODEL = (
     "{vocab_size: 500, text_hidden_size: 32, text_num_layers: 1, text_intermediate_size: 64, "
     "num_mel_bins: 24, audio_hidden_size: 32, audio_num_layers: 1, audio_intermediate_size: 64, "
@@ -29,11 +28,7 @@ TINY_MODEL = (
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_style", TRAINING / "train_style.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_style")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +81,7 @@ def losses(out: Path) -> list[float]:
 class TestScript:
     def test_ends_with_a_folder_that_loads(self, script, corpus, tmp_path):
         metrics = script.main(
-            ["--config", str(TRAINING / "configs/style_mini.yaml"), *arguments(corpus, tmp_path)]
+            ["--config", str(ROOT / "training/configs/style_mini.yaml"), *arguments(corpus, tmp_path)]
         )
         assert 0.0 <= metrics["retrieval_by_text"] <= 1.0
         model, info = RealTimeJazzStyleEncoder.from_pretrained(tmp_path / "final", output_loading_info=True)

@@ -7,10 +7,10 @@ import json
 
 import pytest
 import torch
-from test_training_utils import tiny_config, train
+from test_training_run import tiny_config, train
 
-from rtjazz_hf.training_monitor import TrainingMonitor, batch_sizes
-from rtjazz_hf.training_utils import TrainingRun
+from rtjazz_hf.trainers.monitor import TrainingMonitor, batch_sizes
+from rtjazz_hf.trainers.run import TrainingRun
 
 pytest.importorskip("tensorboard")
 

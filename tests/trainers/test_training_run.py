@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rtjazz_hf.training_utils import (
+from rtjazz_hf.trainers.run import (
     EMA,
     EpochOrder,
     TrainConfig,

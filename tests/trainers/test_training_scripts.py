@@ -1,9 +1,8 @@
 """The training scripts of codec and flow through `main()`, on takes of three seconds; the style encoder's are in
-tests/style."""
+test_train_style."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import ROOT, load_script
 from synthetic_takes import write_takes
 from tiny_models import TINY_CODEC, TINY_FLOW
 
@@ -23,15 +23,7 @@ pytest.importorskip("tensorboard")
 pytest.importorskip("yaml")
 pytest.importorskip("matplotlib")
 
-TRAINING = Path(__file__).parents[1] / "training"
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, TRAINING / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
+TRAINING = ROOT / "training"
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .lead_sheet import Section
-from .vocabulary import CHORD_INSTRUMENTS, HORNS, KITS, LEAD_INSTRUMENTS, canonical_instruments, choose_lead
+from ..music.lead_sheet import Section
+from ..music.vocabulary import (
+    CHORD_INSTRUMENTS,
+    HORNS,
+    KITS,
+    LEAD_INSTRUMENTS,
+    canonical_instruments,
+    choose_lead,
+)
 
 
 @dataclass(frozen=True)

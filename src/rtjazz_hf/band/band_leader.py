@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrangement import Band, arrange, build_band, weighted_choice
-from .chart import ChordSpan, parse_chart
-from .chords import Chord
-from .forms import colour_chords, to_spans, write_form
-from .key_finding import estimate_key
-from .lead_sheet import LeadSheet
-from .tags import Tags, parse_tags
-from .vocabulary import (
+from ..music.chart import ChordSpan, parse_chart
+from ..music.chords import Chord
+from ..music.key_finding import estimate_key
+from ..music.lead_sheet import LeadSheet
+from ..music.tags import Tags, parse_tags
+from ..music.vocabulary import (
     GENRES,
     MAJOR_KEYS,
     MAX_TEMPO,
@@ -32,6 +30,8 @@ from .vocabulary import (
     is_minor,
     tonic,
 )
+from .arrangement import Band, arrange, build_band, weighted_choice
+from .forms import colour_chords, to_spans, write_form
 
 __all__ = ["Tags", "parse_tags", "random_lead_sheet", "write_lead_sheet"]
 

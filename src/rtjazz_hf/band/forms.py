@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .chart import ChordSpan
-from .chords import Chord
+from ..music.chart import ChordSpan
+from ..music.chords import Chord
 from .progressions import (
     BALLAD_A,
     BALLAD_B,

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_common import Refused, add_command, quiet_libraries
-from .training_config import PERSONAL_SETTINGS
+from ..trainers.config import PERSONAL_SETTINGS
+from .common import Refused, add_command, quiet_libraries
 
 _HELP = """\
 Learn a style from your own recordings (wav, flac, ogg, mp3, aiff; ten minutes are good, one is the least).
@@ -57,7 +57,7 @@ def run_adapt(args: argparse.Namespace) -> int:
     if not args.recordings.is_dir():
         raise Refused(f"there is no folder '{args.recordings}'; give one of recordings")
     quiet_libraries()
-    from .lora_training import LoraTrainConfig, train_lora
+    from ..trainers.adapter import LoraTrainConfig, train_lora
 
     try:
         config = LoraTrainConfig(

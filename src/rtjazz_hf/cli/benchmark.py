@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .benchmark.recipes import PARTS, SIZES, TrainingSettings
-from .benchmark.settings import (
+from ..benchmark.recipes import PARTS, SIZES, TrainingSettings
+from ..benchmark.settings import (
     ATTENTION,
     BLOCK_FRAMES,
     DTYPES,
@@ -19,7 +19,7 @@ from .benchmark.settings import (
     SWAP_SECONDS,
     BenchmarkSettings,
 )
-from .cli_common import DEFAULT_MODEL, Refused, add_command, choose_device, quiet_libraries
+from .common import DEFAULT_MODEL, Refused, add_command, choose_device, quiet_libraries
 
 NO_PEERS = "none"
 RESULT_FILES = ("benchmark.json", "benchmark.md")
@@ -143,7 +143,7 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
         _check_out(args)
         if not args.train:
             settings.check_generation()
-        from .benchmark.run import check_models, run_benchmark, run_profile, run_training_benchmark
+        from ..benchmark.run import check_models, run_benchmark, run_profile, run_training_benchmark
 
         if not args.train:
             check_models(settings)
@@ -163,8 +163,8 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
     else:
         report = run_benchmark(settings, say=say)
 
-    from .benchmark.report import to_markdown, to_text
-    from .evaluation.writing import write_text
+    from ..benchmark.report import to_markdown, to_text
+    from ..evaluation.writing import write_text
 
     if args.out is not None:
         data, page = _files(args)[:2]
@@ -276,7 +276,7 @@ def _check_out(args: argparse.Namespace) -> None:
             ) from error
     if args.out is None:
         return
-    from .audio import check_output_path
+    from ..audio import check_output_path
 
     args.out = args.out.expanduser()
     if args.out.is_dir():

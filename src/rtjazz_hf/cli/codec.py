@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import Refused, add_command, choose_device, quiet_libraries
+from .common import Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
-    from .codec import CodeFile, RealTimeJazzCodec
+    from ..codec import CodeFile, RealTimeJazzCodec
 
 CODE_SUFFIX = ".rtj"  # that of rtjazz_hf.codec.code_file, which imports torch: too long for --help
 MAX_LEVELS = 32
@@ -108,7 +108,7 @@ def _add_levels(parser: argparse.ArgumentParser) -> None:
 # rtjazz codec encode, decode
 # ----------------------------------------------------------------------------------------------------------
 def run_encode(args: argparse.Namespace) -> int:
-    from .audio import check_output_path
+    from ..audio import check_output_path
 
     with _refusing():
         output = check_output_path(args.output, (CODE_SUFFIX,), args.overwrite)
@@ -116,7 +116,7 @@ def run_encode(args: argparse.Namespace) -> int:
     codec = _load_codec(args)
     _check_levels(args, codec)
 
-    from .codec import encode_file, read_codes
+    from ..codec import encode_file, read_codes
 
     started = time.perf_counter()
     with _progress("encoding", duration) as on_progress:
@@ -141,16 +141,16 @@ def run_encode(args: argparse.Namespace) -> int:
 
 
 def run_decode(args: argparse.Namespace) -> int:
-    from .audio import AUDIO_SUFFIXES, check_output_path
+    from ..audio import AUDIO_SUFFIXES, check_output_path
 
     with _refusing():
         output = check_output_path(args.output, AUDIO_SUFFIXES, args.overwrite)
-        from .codec import read_codes
+        from ..codec import read_codes
 
         file = read_codes(args.input)
     codec = _load_codec(args)
 
-    from .codec.audio_file import check_decoding, decode_file
+    from ..codec.audio_file import check_decoding, decode_file
 
     with _refusing():
         check_decoding(codec, file, output, args.any_codebooks)
@@ -203,10 +203,10 @@ def run_compare(args: argparse.Namespace) -> int:
 
     import torch
 
-    from .audio import read_audio, write_audio
-    from .evaluation.codec_measures import measure_round_trip
-    from .evaluation.pictures import plot_round_trip
-    from .evaluation.writing import to_plain, write_text
+    from ..audio import read_audio, write_audio
+    from ..evaluation.measures.codec import measure_round_trip
+    from ..evaluation.pictures import plot_round_trip
+    from ..evaluation.writing import to_plain, write_text
 
     original = read_audio(args.input, duration=args.seconds, sampling_rate=codec.config.sampling_rate)
     encoded = codec.encode(torch.from_numpy(original)[None], num_codebooks=args.levels)
@@ -241,7 +241,7 @@ def run_compare(args: argparse.Namespace) -> int:
 
 def _compare_outputs(args: argparse.Namespace) -> dict[str, Path]:
     """The files to write, each of which can be written."""
-    from .audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
+    from ..audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
 
     try:
         import matplotlib  # noqa: F401  (better missed now than after the work)
@@ -271,7 +271,7 @@ def _compare_outputs(args: argparse.Namespace) -> dict[str, Path]:
 
 def _table(measures: dict[str, dict[str, float]], rate: str) -> str:
     """Measures in rows, the octave bands of one kind in one row."""
-    from .evaluation.codec_measures import BAND_NAMES, MEASURES
+    from ..evaluation.measures.codec import BAND_NAMES, MEASURES
 
     lines = [f"{'':36}{'un-quantised':>14}{rate:>24}"]
     for name, (title, _, unit, _) in MEASURES.items():
@@ -299,7 +299,7 @@ def _refusing() -> Iterator[None]:
 
 def _look_at(args: argparse.Namespace) -> float:
     """Seconds of the recording; refuses what its header shows, and tells what will be changed."""
-    from .audio import SAMPLE_RATE, audio_info
+    from ..audio import SAMPLE_RATE, audio_info
 
     if args.levels is not None and not 1 <= args.levels <= MAX_LEVELS:
         raise ValueError(f"--levels {args.levels}: choose 1 to {MAX_LEVELS}, at most what the codec has")
@@ -313,7 +313,7 @@ def _look_at(args: argparse.Namespace) -> float:
 
 
 def _load_codec(args: argparse.Namespace) -> RealTimeJazzCodec:
-    from .hub import load_codec
+    from ..hub import load_codec
 
     device = choose_device(args.device)
     quiet_libraries()

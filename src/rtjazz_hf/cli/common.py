@@ -7,10 +7,10 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .hub import quiet_libraries
+from ..hub import quiet_libraries
 
 if TYPE_CHECKING:
-    from .pipeline_realtime_jazz import RealTimeJazzPipeline
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -117,7 +117,7 @@ def choose_device(name: str) -> str:
 def load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
     """The pipeline that `--model`, `--dtype` and `--device` name, with a progress bar where somebody watches."""
     quiet_libraries()  # before they are imported
-    from .pipeline_realtime_jazz import RealTimeJazzPipeline
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
     device = choose_device(args.device)
     pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)

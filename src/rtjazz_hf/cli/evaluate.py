@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_common import Refused, add_command, check_sampling, load_pipeline
+from .common import Refused, add_command, check_sampling, load_pipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
@@ -89,7 +89,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     reference = None
     if args.reference is not None:
         reference = load_pipeline(argparse.Namespace(**{**vars(args), "model": args.reference}))
-    from .evaluation.report import evaluate
+    from ..evaluation.report import evaluate
 
     report = evaluate(
         pipe,
@@ -150,8 +150,8 @@ def _score(args: argparse.Namespace) -> int:
     """Mean opinion scores of what listeners saved: a table for people, JSON for programs."""
     if not (args.score_mos and args.key):
         raise Refused("--score-mos RESULT ... and --key KEY belong together")
-    from .evaluation.listening_test import score_listening_test, scores_table
-    from .evaluation.writing import to_columns, to_plain
+    from ..evaluation.listening_test import score_listening_test, scores_table
+    from ..evaluation.writing import to_columns, to_plain
 
     try:
         scores = score_listening_test(args.score_mos, args.key, seed=args.seed or 0)

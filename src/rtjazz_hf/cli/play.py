@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 
 if TYPE_CHECKING:
-    from .live.clock import Clock
+    from ..live.clock import Clock
 
 PIPE = "-"
 
@@ -110,7 +110,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             if getattr(clock, "num_peers", None) == 0:  # alone in a Link session: the tempo is the band's
                 clock.tempo = session.lead_sheet.tempo
 
-        from .live.playback import Player
+        from ..live.playback import Player
 
         player = Player(
             session, output, recorder=recorder, follower=follower, leader=leader, count_in=args.count_in,
@@ -137,7 +137,7 @@ def _play(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | Non
 
 
 def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None, stack: ExitStack) -> None:
-    from .cli_play_screen import Controls, Screen, keys
+    from .play_screen import Controls, Screen, keys
 
     try:
         import rich  # noqa: F401
@@ -155,8 +155,8 @@ def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | Non
 
 
 def _set_clock_tempo(clock: Any, tempo: float) -> None:
-    from .live.link import LinkClock
-    from .music.vocabulary import check_tempo
+    from ..live.link import LinkClock
+    from ..music.vocabulary import check_tempo
 
     if not isinstance(clock, LinkClock):
         raise ValueError("the tempo is the MIDI clock's; change it there")
@@ -170,10 +170,10 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
     Raises:
         ValueError, OSError: naming the option, its value and what is allowed.
     """
-    from .cli_play_screen import parse_mix
-    from .live.engine import BLOCK_SIZES
-    from .music.band_leader import write_lead_sheet
-    from .prompts import words_of
+    from ..band.band_leader import write_lead_sheet
+    from ..live.engine import BLOCK_SIZES
+    from ..prompts import words_of
+    from .play_screen import parse_mix
 
     if not (args.prompt or "").strip():
         raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
@@ -208,8 +208,8 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
 
 def _open_outputs(args: argparse.Namespace, sound_api: Any, stack: ExitStack) -> tuple[Any, Any]:
     """Recorder or None, and where the sound goes."""
-    from .live.outputs import PacedOutput, PipeOutput, SoundCardOutput
-    from .live.recording import Recorder
+    from ..live.outputs import PacedOutput, PipeOutput, SoundCardOutput
+    from ..live.recording import Recorder
 
     path = args.record if args.output in (None, PIPE) else Path(args.output)
     recorder = None if path is None else stack.enter_context(Recorder(path, overwrite=args.overwrite))
@@ -236,9 +236,9 @@ def _open_outputs(args: argparse.Namespace, sound_api: Any, stack: ExitStack) ->
 
 def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple[Any, Any, Any]:
     """The clock that is followed, who follows it, and who leads; each may be None."""
-    from .live.clock import ClockFollower, ClockLeader, MidiClock
-    from .live.link import LinkClock
-    from .live.midi_ports import MidiInput, open_midi_output
+    from ..live.clock import ClockFollower, ClockLeader, MidiClock
+    from ..live.link import LinkClock
+    from ..live.midi_ports import MidiInput, open_midi_output
 
     clock = follower = leader = None
     offset = args.clock_offset / 1000.0
@@ -258,8 +258,8 @@ def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple
 
 
 def _list_devices(sound_api: Any, midi: Any) -> int:
-    from .live.midi_ports import port_names
-    from .live.outputs import import_sounddevice, output_devices
+    from ..live.midi_ports import port_names
+    from ..live.outputs import import_sounddevice, output_devices
 
     def cards() -> list[str]:
         return output_devices(import_sounddevice() if sound_api is None else sound_api)
@@ -279,7 +279,7 @@ def _list_devices(sound_api: Any, midi: Any) -> int:
 
 # -- afterwards ------------------------------------------------------------------------------------------------
 def _result(args: argparse.Namespace, player: Any, seed: int) -> dict[str, Any]:
-    from .audio import SAMPLE_RATE
+    from ..audio import SAMPLE_RATE
 
     stats, sheet = player.session.stats(), player.session.lead_sheet
     return {

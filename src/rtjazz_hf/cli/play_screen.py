@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .live.playback import Player
+    from ..live.playback import Player
 
 TEMPO_STEP = 2.0  # beats per minute
 MIX_STEP = 0.1
@@ -132,7 +132,7 @@ class Controls:
         if self._chords is None:
             self.session.update(key=sheet.key)
         else:  # the band leader does not transpose a chart that somebody gave
-            from .music import LeadSheet
+            from ..music import LeadSheet
 
             chart = LeadSheet.from_chart(self._chords).rotated(semitones).to_text()
             self.session.update(chords=chart, key=sheet.key)

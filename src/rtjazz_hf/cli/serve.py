@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cli_common import Refused, add_command, choose_device, load_pipeline
+from .common import Refused, add_command, choose_device, load_pipeline
 
 _HELP = """\
 Serve clips (POST /v1/generate), live sessions (WebSocket /v1/live) and a player in the browser (/); /openapi.json
@@ -67,11 +67,11 @@ def add_serve(commands: Any) -> None:
 
 def run_serve(args: argparse.Namespace) -> int:
     try:
-        from .server.access import read_api_keys
-        from .server.app import create_app
-        from .server.logs import set_up_logs
-        from .server.running import bind, serve
-        from .server.settings import ServerSettings
+        from ..server.access import read_api_keys
+        from ..server.app import create_app
+        from ..server.logs import set_up_logs
+        from ..server.running import bind, serve
+        from ..server.settings import ServerSettings
     except ImportError as error:
         raise Refused(f"serve needs {error.name}; run: pip install 'rtjazz-hf[serve]'") from error
     try:
@@ -113,8 +113,8 @@ def _run_on_ray(
     args: argparse.Namespace, device: str, host: str, port: int, ready: Callable[[], None]
 ) -> None:
     try:
-        from .server.ray_deployment import RayOptions, run
-        from .server.schemas import first_error
+        from ..server.ray_deployment import RayOptions, run
+        from ..server.schemas import first_error
     except ImportError as error:
         raise Refused(
             f"serve --engine ray needs {error.name}; run: pip install 'rtjazz-hf[serve,scale]'"
@@ -142,7 +142,7 @@ def _limits(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from .prompts import check_settings
+    from ..prompts import check_settings
 
     check_settings(block_frames=args.block_frames)
     if not 0 < args.load <= 0.95:

@@ -1,145 +1,23 @@
-"""Where pipelines come from and go to: registration, bundled names, folder checks, model cards.
-
-Only the standard library is imported here, because `import rtjazz_hf` runs `register()`.
-"""
+"""Where pipelines come from: bundled names, folders, the Hub; and the checks of what is there."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.resources
-import importlib.util
 import json
 import logging
 import re
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCardData
+from .registration import COMPONENTS, MODEL_TYPES, PACKAGE, PIPELINE_CLASS
 
+if TYPE_CHECKING:
     from rtjazz_hf.codec import RealTimeJazzCodec
     from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 
-PACKAGE = "rtjazz_hf"
-PIPELINE_CLASS = "RealTimeJazzPipeline"
 BUNDLED_MODELS = ("rtjazz-mini",)
-
-# model_type -> (config class, model class)
-MODELS = {
-    "realtime_jazz_codec": ("RealTimeJazzCodecConfig", "RealTimeJazzCodec"),
-    "realtime_jazz_flow": ("RealTimeJazzFlowTransformerConfig", "RealTimeJazzFlowTransformer"),
-    "realtime_jazz_style": ("RealTimeJazzStyleEncoderConfig", "RealTimeJazzStyleEncoder"),
-}
-MODEL_TYPES = {model_class: model_type for model_type, (_, model_class) in MODELS.items()}
-TOKENIZERS = {"realtime_jazz_style": "RealTimeJazzTokenizer"}
-# component of the pipeline -> class
-COMPONENTS = {
-    "codec": "RealTimeJazzCodec",
-    "transformer": "RealTimeJazzFlowTransformer",
-    "style_encoder": "RealTimeJazzStyleEncoder",
-    "tokenizer": "RealTimeJazzTokenizer",
-    "scheduler": "FlowMatchScheduler",
-}
-
-
-# ----------------------------------------------------------------------------------------------------------
-# Registration
-#
-# `AutoModel.register(config_class, model_class)` wants the classes, and those need torch: two seconds that
-# a mere `import rtjazz_hf` must not cost. So the *names* are entered instead, in the tables that
-# transformers and diffusers fill lazily themselves, when those tables come to exist. The tables are
-# undocumented: setup.cfg holds both packages to the minor version that tests/test_hub.py is green on.
-# ----------------------------------------------------------------------------------------------------------
-def _register_configs(module: ModuleType) -> None:
-    """`transformers.models.auto.configuration_auto`: AutoConfig finds the config class by its model type."""
-    for model_type, (config_class, _) in MODELS.items():
-        module.CONFIG_MAPPING_NAMES[model_type] = config_class
-        # the tables look classes up in `transformers.models.<model type>`: that name leads back to this
-        # package
-        sys.modules[f"transformers.models.{model_type}"] = sys.modules[PACKAGE]
-
-
-def _register_models(module: ModuleType) -> None:
-    """`transformers.models.auto.modeling_auto`: AutoModel finds the model class by its config class."""
-    for model_type, (config_class, model_class) in MODELS.items():
-        module.MODEL_MAPPING_NAMES[model_type] = model_class
-        module.MODEL_MAPPING._reverse_config_mapping[config_class] = model_type
-
-
-def _register_tokenizers(module: ModuleType) -> None:
-    """`transformers.models.auto.tokenization_auto`: AutoTokenizer finds the tokenizer by its class name."""
-    for model_type, tokenizer_class in TOKENIZERS.items():
-        module.TOKENIZER_MAPPING_NAMES[model_type] = tokenizer_class
-        module.TOKENIZER_MAPPING._reverse_config_mapping[MODELS[model_type][0]] = model_type
-
-
-def _register_components(module: ModuleType) -> None:
-    """`diffusers.pipelines.pipeline_loading_utils`: a pipeline may be saved with, and loaded from, our
-    classes.
-
-    Without this, diffusers writes `rtjazz_hf.codec.modeling_...` as the library into `model_index.json`,
-    uploads such a pipeline and then refuses to download it.
-    """
-    methods = {name: ["save_pretrained", "from_pretrained"] for name in COMPONENTS.values()}
-    module.LOADABLE_CLASSES[PACKAGE] = methods
-    module.ALL_IMPORTABLE_CLASSES.update(methods)
-
-
-def _register_pipeline(module: ModuleType) -> None:
-    """`diffusers`: `DiffusionPipeline.from_pretrained` looks our class up as an attribute of diffusers."""
-    sys.modules[f"diffusers.{PACKAGE}"] = sys.modules[PACKAGE]
-    module._class_to_module[PIPELINE_CLASS] = PACKAGE
-
-
-_HOOKS: dict[str, Callable[[ModuleType], None]] = {
-    "transformers.models.auto.configuration_auto": _register_configs,
-    "transformers.models.auto.modeling_auto": _register_models,
-    "transformers.models.auto.tokenization_auto": _register_tokenizers,
-    "diffusers.pipelines.pipeline_loading_utils": _register_components,
-    "diffusers": _register_pipeline,
-}
-
-
-class _RegisterOnImport:
-    """A meta path finder that finds nothing itself, and runs a hook after one of five modules was
-    executed."""
-
-    @staticmethod
-    def find_spec(
-        name: str, path: Any = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if name not in _HOOKS:
-            return None
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            if finder is _RegisterOnImport or find is None:
-                continue
-            if (spec := find(name, path, target)) is not None:
-                break
-        else:
-            return None
-        if spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                _HOOKS[name](sys.modules[name])  # diffusers puts another object into its own place
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
-def register() -> None:
-    """Make the package known to transformers' Auto classes and to diffusers; cheap, and safe to repeat."""
-    for name, hook in _HOOKS.items():
-        if name in sys.modules:
-            hook(sys.modules[name])
-    if _RegisterOnImport not in sys.meta_path:
-        sys.meta_path.insert(0, _RegisterOnImport)  # type: ignore[arg-type]
 
 
 def quiet_libraries() -> None:
@@ -444,117 +322,3 @@ def _check_weights(model: Any, folder: Path) -> None:
                 f"{folder} {text} weights {shown}{', ...' if len(names) > 3 else ''} "
                 f"({len(names)} in all): its config.json and its weights do not belong together"
             )
-
-
-# ----------------------------------------------------------------------------------------------------------
-# Model cards
-# ----------------------------------------------------------------------------------------------------------
-NO_SAMPLE = "None was given."
-CARD_KINDS = ("base", "fine-tune", "adapter")
-_CARD = """\
----
-{{ card_data }}
----
-# {{name}}
-
-A RealTimeJazz pipeline: 48 kHz stereo jazz from words, a clip or a chord chart, in whole clips or live.
-
-```python
-from rtjazz_hf import RealTimeJazzPipeline
-
-pipe = RealTimeJazzPipeline.from_pretrained("{{name}}")
-audio = pipe("medium swing piano trio", duration=10.0, chords="Dm7 | G7 | Cmaj7 | %", tempo=132).audios[0]
-```
-
-| part | class | parameters |
-|---|---|---|
-{{parts}}
-
-Shipped settings: {{settings}}.
-
-**Intended use.** Music for listening, practice and study, and research on real-time generation.
-**Limits.** Instrumental jazz only. What it was trained on, and how it measured, is for whoever trained it
-to add here.
-"""
-
-
-def fill_model_card(template: str, card_data: ModelCardData | None = None, **values: object) -> str:
-    """Put values into a card template's `{{name}}` places, and `card_data` into its `{{card_data}}`.
-
-    Raises:
-        ValueError: a place has no value.
-    """
-    places = set(re.findall(r"{{\s*(\w+)\s*}}", template))
-    missing = sorted(places - set(values) - ({"card_data"} if card_data is not None else set()))
-    if missing:
-        raise ValueError(f"the model card template needs values for {', '.join(missing)}")
-    if "card_data" not in places:
-        return re.sub(r"{{\s*(\w+)\s*}}", lambda place: str(values[place.group(1)]), template)
-    from huggingface_hub import ModelCard
-
-    return f"{ModelCard.from_template(card_data, template_str=template, **values)}".rstrip("\n") + "\n"
-
-
-def card_metadata(kind: str, base_model: str | None = None, **more: Any) -> ModelCardData:
-    """`ModelCardData` of a RealTimeJazz card: library, task, tags and licence as the Hub reads them.
-
-    Args:
-        kind: "base", "fine-tune" or "adapter". base_model: Hub id that the model was made from.
-        more: further fields (`license`, `datasets`, `language`, ...), which win.
-
-    Raises:
-        ValueError: another kind, or a fine-tune or adapter of nothing.
-    """
-    from huggingface_hub import ModelCardData
-
-    if kind not in CARD_KINDS:
-        raise ValueError(f"kind {kind!r} of a model card: choose from {', '.join(CARD_KINDS)}")
-    tags = [PACKAGE, "music", "jazz", "realtime", "flow-matching"]
-    fields: dict[str, Any] = {
-        "library_name": "peft" if kind == "adapter" else "diffusers",
-        "pipeline_tag": "text-to-audio",
-        "license": "apache-2.0",
-        "tags": [*tags, "lora"] if kind == "adapter" else tags,
-    }
-    if base_model and kind != "base":
-        fields["base_model"] = base_model
-        fields["base_model_relation"] = {"adapter": "adapter", "fine-tune": "finetune"}[kind]
-    return ModelCardData(**{**fields, **more})
-
-
-def model_card(
-    pipe: RealTimeJazzPipeline,
-    name: str,
-    template: str | None = None,
-    *,
-    base_model: str | None = None,
-    metadata: dict[str, Any] | None = None,
-    **values: object,
-) -> str:
-    """The text of a README.md for a pipeline; `values` fill further places of a template of your own.
-
-    Args:
-        base_model: Hub id of the pipeline that it is a fine-tune of.
-        metadata: fields of `card_metadata`, such as `datasets`, `language` or another `license`.
-
-    Raises:
-        ValueError: a place of the template has no value.
-    """
-    rows, total = [], 0
-    for part, class_name in COMPONENTS.items():
-        module = getattr(pipe, part)
-        count = sum(p.numel() for p in module.parameters()) if hasattr(module, "parameters") else 0
-        rows.append(f"| {part} | `{class_name}` | {f'{count / 1e6:.2f} M' if count else '-'} |")
-        total += count
-    rows.append(f"| **all** | | **{total / 1e6:.2f} M** |")
-    settings = ", ".join(f"{key} = {value}" for key, value in pipe.generation_defaults.items())
-    facts = {
-        "name": name,
-        "parts": "\n".join(rows),
-        "settings": settings,
-        "parameters": f"{total / 1e6:.1f} M",
-        "base": base_model or "",
-        "sample": NO_SAMPLE,
-    }
-    data = card_metadata("fine-tune" if base_model else "base", base_model, **(metadata or {}))
-    return fill_model_card(template or _CARD, data, **{**facts, **values})

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtjazz_hf import hub
-from rtjazz_hf.adapters.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
+from .adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
+from .cards import NO_SAMPLE, card_metadata, fill_model_card
+from .loading import check_repo_id, check_revision
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -53,8 +54,8 @@ def push_folder(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-    hub.check_repo_id(repo_id)
-    hub.check_revision(revision)
+    check_repo_id(repo_id)
+    check_revision(revision)
     if token is None and get_token() is None:
         raise PermissionError(
             f"pushing to {repo_id!r} needs a token with write access: run `hf auth login`, set HF_TOKEN, or give token="
@@ -165,7 +166,7 @@ def push_adapter(
     Raises:
         ValueError, OSError: the folder holds no whole adapter, holds a pickle or a link, or what `push_folder` raises.
     """
-    hub.check_repo_id(repo_id)
+    check_repo_id(repo_id)
     config = check_adapter_folder(adapter)
     adapter = Path(adapter)
     with tempfile.TemporaryDirectory() as temporary:
@@ -201,7 +202,7 @@ def base_of(pipe: RealTimeJazzPipeline | None, config: dict[str, Any]) -> str | 
     for name in (*names, config.get("base_model_name_or_path")):
         try:
             if name and not Path(name).exists():
-                hub.check_repo_id(name)
+                check_repo_id(name)
                 return str(name)
         except ValueError:
             continue
@@ -241,7 +242,7 @@ def sample_lines(folder: str | Path | None) -> str:
         lines.append(f'<audio controls src="{SAMPLE_AUDIO}"></audio>\n\n[{SAMPLE_AUDIO}]({SAMPLE_AUDIO})')
     if folder is not None and (Path(folder) / SAMPLE_PICTURE).is_file():
         lines.append(f"![Spectrogram of the sample]({SAMPLE_PICTURE})")
-    return "\n\n".join(lines) or hub.NO_SAMPLE
+    return "\n\n".join(lines) or NO_SAMPLE
 
 
 def adapter_card(
@@ -272,8 +273,8 @@ def adapter_card(
         "trigger": json.dumps(values.pop("prompt", f"in the style of {name.split('/')[-1]}")),
         "sample": sample_lines(folder),
     }
-    data = hub.card_metadata("adapter", base, **values.pop("metadata", {}))
-    return hub.fill_model_card(template or _ADAPTER_CARD, data, **{**facts, **values})
+    data = card_metadata("adapter", base, **values.pop("metadata", {}))
+    return fill_model_card(template or _ADAPTER_CARD, data, **{**facts, **values})
 
 
 _ADAPTER_CARD = """\

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .audio import SAMPLE_RATE
-from .live.context import crossfade_end
-from .music import LeadSheet
-from .music.chart import ChordSpan
-from .prompts import MAX_DURATION
+from ..audio import SAMPLE_RATE
+from ..music import LeadSheet
+from ..music.chart import ChordSpan
+from ..prompts import MAX_DURATION
+from .context import crossfade_end
 
 if TYPE_CHECKING:
-    from .pipeline_realtime_jazz import RealTimeJazzPipeline, RealTimeJazzPipelineOutput
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline, RealTimeJazzPipelineOutput
 
 MAX_BARS = 256
 _LEAD_IN_SECONDS = 2.0  # at least; whole bars, so that the band plays itself in before the first bar

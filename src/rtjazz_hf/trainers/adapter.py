@@ -23,12 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .corpus.latent_store import LatentStore, fill_takes
-from .corpus.personal import LATENTS, prepare_takes
-from .flow import RealTimeJazzFlowTransformer
-from .flow.losses import flow_matching_loss, sample_timesteps
-from .flow_distillation import score_loss, student_path
-from .flow_training import (
+from ..corpus.latent_store import LatentStore, fill_takes
+from ..corpus.personal import LATENTS, prepare_takes
+from ..flow import RealTimeJazzFlowTransformer
+from ..flow.losses import flow_matching_loss, sample_timesteps
+from ..hub import load_codec, load_part, part_folder
+from ..music import LeadSheet, rotated_chords
+from ..runtime.quantization import quantize
+from .distillation import score_loss, student_path
+from .flow import (
     FlowBatches,
     FlowTrainConfig,
     batch_conditions,
@@ -41,11 +44,8 @@ from .flow_training import (
     play_takes,
     validate,
 )
-from .hub import load_codec, load_part, part_folder
-from .music import LeadSheet, rotated_chords
-from .quantization import quantize
-from .training_monitor import batch_sizes
-from .training_utils import TrainingRun
+from .monitor import batch_sizes
+from .run import TrainingRun
 
 
 @dataclass
@@ -233,7 +233,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    from .adapters import adapter_parameters, attach_adapter, save_adapter
+    from ..adapters import adapter_parameters, attach_adapter, save_adapter
 
     codec = load_codec(config.codec)
     encoder, tokenizer = load_style_encoder(config.style_encoder)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from .audio import HOP_LENGTH
-from .codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
-from .codec.discriminators import CodecDiscriminator
-from .codec.losses import (
+from ..audio import HOP_LENGTH
+from ..codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
+from ..codec.discriminators import CodecDiscriminator
+from ..codec.losses import (
     GradientBalancer,
     adversarial_loss,
     discriminator_loss,
@@ -27,9 +27,9 @@ from .codec.losses import (
     spectral_loss,
     waveform_loss,
 )
-from .codec.quantizer import codebook_statistics
-from .training_config import EvaluatedTrainConfig
-from .training_utils import TrainingRun, latest_checkpoint
+from ..codec.quantizer import codebook_statistics
+from .config import EvaluatedTrainConfig
+from .run import TrainingRun, latest_checkpoint
 
 # Loss name -> function of (round trip, original); those that need a discriminator are made by `Adversary`.
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {

@@ -79,7 +79,7 @@ class TrainConfig:
 
 @dataclass
 class EvaluatedTrainConfig(TrainConfig):
-    """Settings of trainings that can be evaluated on the way (`training_evaluation`)."""
+    """Settings of trainings that can be evaluated on the way (`trainers.evaluation`)."""
 
     evaluate_every: int = 0  # steps between two evaluations on held-out takes; 0: none
     evaluate_takes: int = 4

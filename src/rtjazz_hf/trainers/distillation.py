@@ -27,14 +27,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .codec import RealTimeJazzCodec
-from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .flow.losses import corrupt_context, drop_rows, energy_score, flow_matching_loss
-from .flow_training import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, batch_conditions, flow_state
-from .hub import load_part, part_folder
-from .live.engine import BlockStream
-from .music import without_chords
-from .precision import training_precision
+from ..codec import RealTimeJazzCodec
+from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from ..flow.losses import corrupt_context, drop_rows, energy_score, flow_matching_loss
+from ..hub import load_part, part_folder
+from ..live.engine import BlockStream
+from ..music import without_chords
+from ..runtime.precision import training_precision
+from .flow import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, batch_conditions, flow_state
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -11,12 +11,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .codec import RealTimeJazzCodec
-from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .pipeline_realtime_jazz import RealTimeJazzPipeline
-from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-from .training_config import import_train_extra
-from .training_utils import TrainingRun
+from ..codec import RealTimeJazzCodec
+from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
+from .config import import_train_extra
+from .run import TrainingRun
 
 
 def check_evaluation(run: TrainingRun) -> None:
@@ -52,7 +52,7 @@ class FlowEvaluation:
         seconds: float,
     ) -> None:
         check_evaluation(run)
-        from .evaluation.takes import records_of_test
+        from ..evaluation.takes import records_of_test
 
         self.run, self.codec, self.style_encoder, self.tokenizer = run, codec, style_encoder, tokenizer
         self.takes, self.num_takes, self.seconds = records_of_test(takes), num_takes, seconds
@@ -64,7 +64,7 @@ class FlowEvaluation:
         self.run.accelerator.wait_for_everyone()
 
     def _measure(self, transformer: RealTimeJazzFlowTransformer) -> None:
-        from .evaluation import evaluate
+        from ..evaluation import evaluate
 
         # A copy: a pipeline arranges its weights for playing, which is nothing for an optimizer to meet.
         copy = RealTimeJazzFlowTransformer(transformer.config).to(self.run.device)
@@ -97,8 +97,8 @@ class CodecEvaluation:
 
     def __init__(self, run: TrainingRun, takes: str | Path, num_takes: int, seconds: float) -> None:
         check_evaluation(run)
-        from .evaluation.clips import clips_of_takes
-        from .evaluation.takes import records_of_test
+        from ..evaluation.clips import clips_of_takes
+        from ..evaluation.takes import records_of_test
 
         clips, _ = clips_of_takes(records_of_test(takes), num_takes, seconds)
         self.run, self.clips, self.seconds = run, clips, seconds
@@ -106,8 +106,8 @@ class CodecEvaluation:
     def __call__(self, codec: RealTimeJazzCodec) -> None:
         """Measure `codec` on the main process; the others wait."""
         if self.run.is_main:
-            from .evaluation.model_checks import codec_scores
-            from .evaluation.writing import to_plain, write_text
+            from ..evaluation.measures.model_checks import codec_scores
+            from ..evaluation.writing import to_plain, write_text
 
             audio = [clip.read(self.seconds) for clip in self.clips]
             trained = codec.training

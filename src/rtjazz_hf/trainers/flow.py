@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .audio import FRAME_RATE, SAMPLE_RATE
-from .codec import RealTimeJazzCodec
-from .corpus.latent_store import LatentStore, StoredTake
-from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
-from .flow.losses import (
+from ..audio import FRAME_RATE, SAMPLE_RATE
+from ..codec import RealTimeJazzCodec
+from ..corpus.latent_store import LatentStore, StoredTake
+from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
+from ..flow.losses import (
     codebook_loss,
     corrupt_context,
     drift_context,
@@ -35,12 +35,12 @@ from .flow.losses import (
     sample_timesteps,
     velocity_target,
 )
-from .hub import load_part, part_folder
-from .live.engine import BlockStream
-from .music import LEAD_SHEET_DIM, rotated_chords, without_chords
-from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-from .training_config import EvaluatedTrainConfig
-from .training_utils import EpochOrder, build_config
+from ..hub import load_part, part_folder
+from ..live.engine import BlockStream
+from ..music import LEAD_SHEET_DIM, rotated_chords, without_chords
+from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
+from .config import EvaluatedTrainConfig
+from .run import EpochOrder, build_config
 
 VALIDATION_BLOCK = 36  # frames
 # Times from which the model makes context of its own in one step. Of the first bundled model (128 latents), the made

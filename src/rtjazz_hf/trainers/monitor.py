@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import psutil
 import torch
 
-from .audio import FRAME_RATE
+from ..audio import FRAME_RATE
 
 
 def batch_sizes(batch_size: int, crop_frames: int, patch_size: int = 1) -> dict[str, float]:

@@ -52,9 +52,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from .audio import plot_spectrogram, whole_or_not_at_all, write_audio
-from .precision import training_precision
-from .training_config import (
+from ..audio import plot_spectrogram, whole_or_not_at_all, write_audio
+from ..runtime.precision import training_precision
+from .config import (
     TrainConfig,
     build_config,
     import_train_extra,
@@ -63,7 +63,7 @@ from .training_config import (
     load_config,
     parse_config,
 )
-from .training_monitor import TrainingMonitor
+from .monitor import TrainingMonitor
 
 __all__ = [
     "EMA",
@@ -382,7 +382,7 @@ class TrainingRun:
 
         `make_batch(rng)` makes a micro-batch (a tensor, dict or list of them) from its generator alone; where it has a
         method `numbered(number, rng)`, that is called instead, with the micro-batch's number (see `EpochOrder`).
-        `sizes` (`training_monitor.batch_sizes`) is what it holds, for the rates that are logged.
+        `sizes` (`monitor.batch_sizes`) is what it holds, for the rates that are logged.
         """
         from accelerate.utils import send_to_device
         from tqdm.auto import tqdm

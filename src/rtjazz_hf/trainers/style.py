@@ -21,17 +21,17 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .audio import SAMPLE_RATE, read_audio, whole_or_not_at_all
-from .corpus.captions import caption
-from .corpus.dataset import TakeRecord
-from .music import GENRES, INSTRUMENTS, KEYS, MOODS, ROLES, LeadSheet, parse_tags
-from .style import (
+from ..audio import SAMPLE_RATE, read_audio, whole_or_not_at_all
+from ..corpus.captions import caption
+from ..corpus.dataset import TakeRecord
+from ..music import GENRES, INSTRUMENTS, KEYS, MOODS, ROLES, LeadSheet, parse_tags
+from ..style import (
     RealTimeJazzStyleEncoder,
     RealTimeJazzStyleEncoderConfig,
     RealTimeJazzTokenizer,
     contrastive_loss,
 )
-from .training_utils import TrainConfig, step_rng
+from .run import TrainConfig, step_rng
 
 RETRIEVAL_SIZE = 8
 EVALUATION_CROP_SECONDS = 5.0

@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 
 from rtjazz_hf.audio import SAMPLE_RATE, whole_or_not_at_all
 
+from ..writing import verdict
 from .embeddings import ClipEmbedding, Embedder, TowerEmbedder
 from .instrument_probe import tower_signature
 from .metrics import as_audio
-from .writing import verdict
 
 if TYPE_CHECKING:
     from rtjazz_hf.corpus.dataset import TakeRecord

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..writing import verdict
 from .embeddings import ClipEmbedding
-from .writing import verdict
 
 MOST_RATIO = 2.0  # of the distance between two disjoint sets of held-out takes
 _SPLITS = 40

@@ -10,8 +10,8 @@ import numpy as np
 from rtjazz_hf.music import KEYS
 from rtjazz_hf.music.vocabulary import transpose_key
 
+from ..writing import verdict
 from .obedience import chroma
-from .writing import verdict
 
 if TYPE_CHECKING:
     from rtjazz_hf.music import LeadSheet

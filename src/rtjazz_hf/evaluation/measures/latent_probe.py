@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer
     from rtjazz_hf.corpus.latent_store import StoredTake
 
-    from .takes import HeldOutTake
+    from ..takes import HeldOutTake
 
 START_FRAMES = 2 * FRAME_RATE  # the first bars may hold a lead-in without harmony
 NUM_BLOCKS = 10
@@ -43,7 +43,7 @@ def latent_gap(
     Returns:
         As `validation_gap`, and relative_gap: (rotated - true) / true, over all times and in each of by_time.
     """
-    from rtjazz_hf.flow_training import flow_state
+    from rtjazz_hf.trainers.flow import flow_state
 
     length = NUM_BLOCKS * model.config.block_frames
     starts = [min(START_FRAMES, max(0, take.num_frames - length)) for take in takes]
@@ -89,7 +89,7 @@ def codec_side(
 
 def sound_side(clips: Sequence[np.ndarray], takes: Sequence[HeldOutTake], seconds: float) -> dict[str, Any]:
     """Obedience of clips that were played from the looping lead sheets of `takes`: `mean` and chart by chart."""
-    from .takes import looping
+    from ..takes import looping
 
     charts = []
     for clip, take in zip(clips, takes):

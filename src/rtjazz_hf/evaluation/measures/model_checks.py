@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..flow import flow_matching_loss
-from ..music import without_chords
+from ...flow import flow_matching_loss
+from ...music import without_chords
 from .metrics import SAMPLE_RATE, mel_distance, pitch_correlation, semitone_correlation, si_sdr
 
 if TYPE_CHECKING:

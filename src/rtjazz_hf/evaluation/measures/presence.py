@@ -10,14 +10,14 @@ import numpy as np
 
 from rtjazz_hf.music import INSTRUMENTS
 
+from ..writing import verdict
 from .embeddings import WINDOW_SECONDS, ClipEmbedding, Embedder
 from .instrument_probe import ABSENT, PRESENT, InstrumentProbe, playing_shares
-from .writing import verdict
 
 if TYPE_CHECKING:
     from rtjazz_hf.music import LeadSheet
 
-    from .takes import HeldOutTake
+    from ..takes import HeldOutTake
 
 LEAST_HEARD = LEAST_GONE = 0.8
 

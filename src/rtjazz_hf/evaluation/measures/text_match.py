@@ -9,8 +9,8 @@ import numpy as np
 
 from rtjazz_hf.music import GENRES, INSTRUMENTS, MOODS
 
+from ..writing import verdict
 from .embeddings import ClipEmbedding, Embedder, derangement
-from .writing import verdict
 
 if TYPE_CHECKING:
     from .instrument_probe import InstrumentProbe

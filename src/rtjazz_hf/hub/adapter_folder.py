@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import hub
+from .loading import check_repo_id, check_revision, check_safetensors, read_json
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 STYLE_EMBEDDING = "style_embedding.safetensors"
@@ -36,7 +36,7 @@ def find_adapter(
     if path.exists() or isinstance(source, Path) or name.startswith((".", "/", "~", "\\")):
         raise OSError(f"there is no adapter folder {name!r}; {allowed}")
     try:
-        hub.check_repo_id(name)
+        check_repo_id(name)
     except ValueError as error:
         raise ValueError(f"{name!r} is no adapter's folder, and {error}") from None
     return download_adapter(
@@ -61,8 +61,8 @@ def download_adapter(
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    hub.check_repo_id(repo_id)
-    hub.check_revision(revision)
+    check_repo_id(repo_id)
+    check_revision(revision)
     try:
         folder = snapshot_download(
             repo_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
@@ -115,10 +115,10 @@ def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
         raise OSError(
             f"{folder} holds links to elsewhere ({', '.join(astray)}); put the files themselves there"
         )
-    config = hub.read_json(folder / ADAPTER_CONFIG, f"is no adapter folder: it has no {ADAPTER_CONFIG}")
+    config = read_json(folder / ADAPTER_CONFIG, f"is no adapter folder: it has no {ADAPTER_CONFIG}")
     if not isinstance(config.get("peft_type"), str):
         raise ValueError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is not a config of PEFT's")
-    hub.check_safetensors(folder / ADAPTER_WEIGHTS)
+    check_safetensors(folder / ADAPTER_WEIGHTS)
     return config
 
 

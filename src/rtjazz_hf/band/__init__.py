@@ -1,0 +1,7 @@
+"""The band: the leader who writes charts, and the musicians who play them as notes."""
+
+from __future__ import annotations
+
+from .band_leader import random_lead_sheet, write_lead_sheet
+
+__all__ = ["random_lead_sheet", "write_lead_sheet"]
