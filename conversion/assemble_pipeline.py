@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from rtjazz_hf import FlowMatchScheduler, RealTimeJazzPipeline, hub
-from rtjazz_hf.evaluation.instrument_probe import PROBE_NAME
-from rtjazz_hf.flow_training import load_style_encoder
-from rtjazz_hf.training_utils import atomic_folder
+from rtjazz_hf.evaluation.measures.instrument_probe import PROBE_NAME
+from rtjazz_hf.trainers.flow import load_style_encoder
+from rtjazz_hf.trainers.run import atomic_folder
 
 MODELS = ("codec", "transformer", "style_encoder")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -68,7 +68,7 @@ from rtjazz_hf.audio import check_output_path
 from rtjazz_hf.codec.seanet import SEANetLSTM
 from rtjazz_hf.codec.streaming import CausalConv1d, CausalConvTranspose1d
 from rtjazz_hf.evaluation.writing import write_text
-from rtjazz_hf.training_utils import atomic_folder
+from rtjazz_hf.trainers.run import atomic_folder
 
 TOLERANCE = 1e-5  # relative to the largest value
 FRAME_RATE = 75

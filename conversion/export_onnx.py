@@ -42,7 +42,7 @@ from rtjazz_hf.flow.layers import fold_rotary, style_states
 from rtjazz_hf.flow.steps import denoise_step, hear_step
 from rtjazz_hf.live.engine import soft_limit
 from rtjazz_hf.music import without_chords
-from rtjazz_hf.training_utils import atomic_folder
+from rtjazz_hf.trainers.run import atomic_folder
 
 RUNTIME = Path(__file__).resolve().parents[1] / "pipelines" / "examples" / "onnx_stream.py"
 OPSET, LARGEST_DIFFERENCE = 20, 1e-3

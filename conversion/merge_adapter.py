@@ -29,9 +29,10 @@ from assemble_pipeline import (
     round_weights,
     save_pipeline,
 )
-from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub, publishing
-from rtjazz_hf.adapters.folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
-from rtjazz_hf.training_utils import atomic_folder
+from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.hub import publishing
+from rtjazz_hf.hub.adapter_folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
+from rtjazz_hf.trainers.run import atomic_folder
 
 LARGEST_DIFFERENCE = 1e-3
 

@@ -3,10 +3,10 @@
     python conversion/quantize.py rtjazz-mini --precision int8 -o rtjazz-mini-int8     # a CPU's, and CUDA's LLM.int8()
     python conversion/quantize.py me/rtjazz-base --precision nf4 -o rtjazz-base-nf4
 
-bitsandbytes does it (see `rtjazz_hf.quantization`: attention and MLP weights; the rest stays whole); `int8` weights are
-what the packed products of a CPU read. Smaller weights play a little differently: the velocity's relative error against
-the whole weights is measured over noise levels and blocks, and the folder appears only if it is below the limit of its
-precision, and if it loads again with the same weights to the bit.
+bitsandbytes does it (see `rtjazz_hf.runtime.quantization`: attention and MLP weights; the rest stays whole); `int8`
+weights are what the packed products of a CPU read. Smaller weights play a little differently: the velocity's relative
+error against the whole weights is measured over noise levels and blocks, and the folder appears only if it is below
+the limit of its precision, and if it loads again with the same weights to the bit.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 
 from assemble_pipeline import check_output, play
-from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub, publishing
-from rtjazz_hf.quantization import PRECISIONS, quantize, quantized_size
-from rtjazz_hf.training_utils import atomic_folder
+from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.hub import publishing
+from rtjazz_hf.runtime.quantization import PRECISIONS, quantize, quantized_size
+from rtjazz_hf.trainers.run import atomic_folder
 
 # Root mean square of the velocity's error, relative; a few times what the bundled model has.
 LARGEST_ERRORS = {"int8": 0.03, "nf4": 0.25}

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from rtjazz_hf.audio import write_audio
-from rtjazz_hf.music import LeadSheet, random_lead_sheet
+from rtjazz_hf.band import random_lead_sheet
+from rtjazz_hf.music import LeadSheet
 
 SAMPLE_RATE = 48_000
 

@@ -15,7 +15,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from test_adapters import make_adapter
+from tiny_models import make_adapter
 
 import rtjazz_hf
 from rtjazz_hf import cli, hub
@@ -86,10 +86,7 @@ class TestCommands:
         assert len(commands) == count
         for config in re.findall(r"--config_file ([^\s\"]+)", text):
             assert (ROOT / config).is_file(), config
-        homes = [
-            *(ROOT / "src" / "rtjazz_hf").glob("*_training.py"),
-            ROOT / "src/rtjazz_hf/training_config.py",
-        ]
+        homes = [*(ROOT / "src" / "rtjazz_hf" / "trainers").glob("*.py")]
         shared = "".join(home.read_text(encoding="utf-8") for home in homes)
         for script, arguments in commands:
             source = (ROOT / script).read_text(encoding="utf-8")
@@ -206,8 +203,9 @@ class TestReference:
                 assert module.__doc__, name
                 public = set(getattr(module, "__all__", ())) - {"__version__"}
                 assert public <= set(pdoc.doc.Module(module).members), name
-        script["main"](tmp_path, ("rtjazz_hf.quantization",))  # all take a while: what is inherited is large
-        page = (tmp_path / "rtjazz_hf" / "quantization.html").read_text(encoding="utf-8")
+        # all of them take a while: what is inherited is large
+        script["main"](tmp_path, ("rtjazz_hf.runtime.quantization",))
+        page = (tmp_path / "rtjazz_hf" / "runtime" / "quantization.html").read_text(encoding="utf-8")
         assert 'id="quantize"' in page
 
 

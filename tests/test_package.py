@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -45,6 +46,24 @@ class TestImport:
     def test_unknown_name(self):
         with pytest.raises(AttributeError, match="NoSuchThing"):
             _ = rtjazz_hf.NoSuchThing
+
+    def test_old_module_names(self):
+        """Scripts and Spaces that import a module by the place it had before it had a room go on working."""
+        import rtjazz_hf.publishing
+        from rtjazz_hf.cli_common import choose_device
+        from rtjazz_hf.training_utils import TrainingRun
+
+        from rtjazz_hf import band, cli, hub, trainers
+        from rtjazz_hf.hub import publishing
+        from rtjazz_hf.music import write_lead_sheet
+
+        assert choose_device is cli.common.choose_device and TrainingRun is trainers.run.TrainingRun
+        assert write_lead_sheet is band.write_lead_sheet and rtjazz_hf.hub.load_codec is hub.load_codec
+        assert sys.modules["rtjazz_hf.publishing"].push_folder is publishing.push_folder
+        for old, new in rtjazz_hf._MOVED.items():
+            assert importlib.import_module(f"rtjazz_hf.{new}").__name__ == f"rtjazz_hf.{new}"
+            with pytest.raises(AttributeError):
+                _ = sys.modules[f"rtjazz_hf.{old}"].no_such_thing
 
     def test_version_is_that_of_the_distribution(self):
         assert rtjazz_hf.__version__ == importlib.metadata.version("rtjazz-hf")

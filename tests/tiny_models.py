@@ -66,3 +66,29 @@ def build_tiny_pipeline(seed: int = 0, **flow):
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def adapter_style():
+    """The style embedding of `make_adapter`: `(512,)`, of length 1."""
+    import torch
+
+    return torch.nn.functional.normalize(torch.arange(1.0, 513.0).sin(), dim=0)
+
+
+def make_adapter(folder, seed, base_seed=0, style_name=None, rank=4, base_name="tiny", **options):
+    """A folder with an adapter of random weights, and the transformer that still has it attached."""
+    import torch
+
+    from rtjazz_hf.adapters import adapter_parameters, attach_adapter, save_adapter
+
+    transformer = build_tiny_pipeline(base_seed).transformer
+    torch.manual_seed(seed)
+    attach_adapter(transformer, rank=rank, alpha=8, **options)
+    with torch.no_grad():
+        for parameter in adapter_parameters(transformer, show=None):
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    style, band = (adapter_style(), ("clarinet", "bass")) if style_name else (None, ())
+    save_adapter(
+        transformer, folder, base_name=base_name, style_embedding=style, style_name=style_name, band=band
+    )
+    return transformer.eval()

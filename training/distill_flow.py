@@ -20,8 +20,16 @@ from pathlib import Path
 
 import torch
 
-from rtjazz_hf.flow_distillation import Distiller, FlowDistillConfig, distill_losses, load_flow, score_loss
-from rtjazz_hf.flow_training import (
+from rtjazz_hf.hub import load_codec
+from rtjazz_hf.trainers.distillation import (
+    Distiller,
+    FlowDistillConfig,
+    distill_losses,
+    load_flow,
+    score_loss,
+)
+from rtjazz_hf.trainers.evaluation import FlowEvaluation
+from rtjazz_hf.trainers.flow import (
     FlowBatches,
     channel_weights,
     flow_state,
@@ -29,10 +37,8 @@ from rtjazz_hf.flow_training import (
     open_stores,
     play_takes,
 )
-from rtjazz_hf.hub import load_codec
-from rtjazz_hf.training_evaluation import FlowEvaluation
-from rtjazz_hf.training_monitor import batch_sizes
-from rtjazz_hf.training_utils import (
+from rtjazz_hf.trainers.monitor import batch_sizes
+from rtjazz_hf.trainers.run import (
     TrainingRun,
     input_errors,
     model_card,

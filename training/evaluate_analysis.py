@@ -20,7 +20,7 @@ from rtjazz_hf.corpus.personal import analyse
 from rtjazz_hf.music import LeadSheet
 from rtjazz_hf.music.chart import ChordSpan
 from rtjazz_hf.music.key_finding import estimate_key
-from rtjazz_hf.training_utils import input_errors
+from rtjazz_hf.trainers.run import input_errors
 
 CHARTS = "charts.json"  # as make_players.py writes it
 CLOSE = 0.03  # of a tempo: what counts as right

@@ -14,11 +14,11 @@ import json
 import sys
 from pathlib import Path
 
-from rtjazz_hf.cli_common import choose_device, quiet_libraries
+from rtjazz_hf.cli.common import choose_device, quiet_libraries
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.evaluation.clips import Clip, clips_of_recordings, clips_of_takes
 from rtjazz_hf.evaluation.codec_report import LEVELS, OPUS_RATES, evaluate_codec
-from rtjazz_hf.evaluation.opus import OpusUnavailable
+from rtjazz_hf.evaluation.measures.opus import OpusUnavailable
 from rtjazz_hf.evaluation.takes import records_of_test
 from rtjazz_hf.hub import load_codec
 

@@ -21,11 +21,11 @@ import torch
 from rtjazz_hf import RealTimeJazzPipeline
 from rtjazz_hf.adapters import read_adapter
 from rtjazz_hf.audio import read_audio, whole_or_not_at_all, write_audio
+from rtjazz_hf.band import random_lead_sheet
 from rtjazz_hf.corpus.personal import find_recordings
-from rtjazz_hf.evaluation.embeddings import TowerEmbedder
-from rtjazz_hf.evaluation.style_gain import obedience, style_gain, verdicts
-from rtjazz_hf.music import random_lead_sheet
-from rtjazz_hf.training_utils import input_errors
+from rtjazz_hf.evaluation.measures.embeddings import TowerEmbedder
+from rtjazz_hf.evaluation.measures.style_gain import obedience, style_gain, verdicts
+from rtjazz_hf.trainers.run import input_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

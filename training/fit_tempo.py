@@ -20,7 +20,7 @@ from rtjazz_hf.audio import read_audio
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.personal import ONSET_RATE, onset_strength
 from rtjazz_hf.corpus.tempo import CENTRE, PRIOR, TEMPLATES, tempo_comb
-from rtjazz_hf.training_utils import input_errors
+from rtjazz_hf.trainers.run import input_errors
 
 CLOSE = 0.03  # of a tempo: what counts as found
 WEIGHT_DECAY = 4e-5

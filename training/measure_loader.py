@@ -27,9 +27,9 @@ import torch
 
 from rtjazz_hf.audio import HOP_LENGTH
 from rtjazz_hf.corpus.latent_store import SHARDS, LatentStore, write_shard
-from rtjazz_hf.flow_training import FlowBatches, FlowTrainConfig, build_model, channel_weights, flow_loss
 from rtjazz_hf.hub import load_codec
-from rtjazz_hf.training_utils import TrainingRun, input_errors, parameter_groups, parse_config, step_rng
+from rtjazz_hf.trainers.flow import FlowBatches, FlowTrainConfig, build_model, channel_weights, flow_loss
+from rtjazz_hf.trainers.run import TrainingRun, input_errors, parameter_groups, parse_config, step_rng
 
 CONFIGS = Path(__file__).parent / "configs"
 FRAME_BYTES = HOP_LENGTH * 2 * 2  # of 16-bit stereo sound

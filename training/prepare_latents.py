@@ -24,9 +24,9 @@ import torch
 
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import LatentStore, fill_takes
-from rtjazz_hf.flow_training import load_style_encoder
 from rtjazz_hf.hub import load_codec
-from rtjazz_hf.training_utils import input_errors
+from rtjazz_hf.trainers.flow import load_style_encoder
+from rtjazz_hf.trainers.run import input_errors
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -39,11 +39,12 @@ from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
 from rtjazz_hf.corpus.latent_store import LatentStore, claim, embed_takes, encode_takes, fingerprint
-from rtjazz_hf.evaluation.latent_probe import codec_side, flow_side, probe_table, sound_side
-from rtjazz_hf.evaluation.obedience import changes_chord
+from rtjazz_hf.evaluation.measures.latent_probe import codec_side, flow_side, probe_table, sound_side
+from rtjazz_hf.evaluation.measures.obedience import changes_chord
 from rtjazz_hf.evaluation.takes import HeldOutTake, choose_takes, load_held_out, looping
 from rtjazz_hf.evaluation.writing import to_plain, write_text
-from rtjazz_hf.flow_training import (
+from rtjazz_hf.hub import load_codec, part_folder
+from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,
     build_model,
@@ -53,8 +54,7 @@ from rtjazz_hf.flow_training import (
     open_stores,
     play_takes,
 )
-from rtjazz_hf.hub import load_codec, part_folder
-from rtjazz_hf.training_utils import TrainingRun, atomic_folder, input_errors, load_config, parameter_groups
+from rtjazz_hf.trainers.run import TrainingRun, atomic_folder, input_errors, load_config, parameter_groups
 
 CONFIGS = Path(__file__).parent / "configs"
 BUILT_IN = {"pca": "kept", "start": "free"}  # codecs without learning: the phase of each

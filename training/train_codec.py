@@ -17,7 +17,11 @@ import numpy as np
 import torch
 
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, mel_loss, pitch_contrast_loss
-from rtjazz_hf.codec_training import (
+from rtjazz_hf.corpus.augment import AugmentSettings
+from rtjazz_hf.corpus.crops import AudioCrops
+from rtjazz_hf.corpus.dataset import load_takes
+from rtjazz_hf.corpus.real_music import load_real_music
+from rtjazz_hf.trainers.codec import (
     CodecLoss,
     CodecTrainConfig,
     CodecWatch,
@@ -26,13 +30,9 @@ from rtjazz_hf.codec_training import (
     fit_quantizer,
     freeze_encoder,
 )
-from rtjazz_hf.corpus.augment import AugmentSettings
-from rtjazz_hf.corpus.crops import AudioCrops
-from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.real_music import load_real_music
-from rtjazz_hf.training_evaluation import CodecEvaluation
-from rtjazz_hf.training_monitor import batch_sizes
-from rtjazz_hf.training_utils import (
+from rtjazz_hf.trainers.evaluation import CodecEvaluation
+from rtjazz_hf.trainers.monitor import batch_sizes
+from rtjazz_hf.trainers.run import (
     TrainingRun,
     build_config,
     input_errors,

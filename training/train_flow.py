@@ -20,7 +20,9 @@ import torch
 from rtjazz_hf.codec import RealTimeJazzCodec
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import fill_takes
-from rtjazz_hf.flow_training import (
+from rtjazz_hf.hub import load_codec
+from rtjazz_hf.trainers.evaluation import FlowEvaluation
+from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,
     build_model,
@@ -32,10 +34,8 @@ from rtjazz_hf.flow_training import (
     play_takes,
     validate,
 )
-from rtjazz_hf.hub import load_codec
-from rtjazz_hf.training_evaluation import FlowEvaluation
-from rtjazz_hf.training_monitor import batch_sizes
-from rtjazz_hf.training_utils import (
+from rtjazz_hf.trainers.monitor import batch_sizes
+from rtjazz_hf.trainers.run import (
     TrainingRun,
     input_errors,
     model_card,

@@ -11,8 +11,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtjazz_hf.lora_training import LoraTrainConfig, train_lora
-from rtjazz_hf.training_utils import input_errors, parse_config
+from rtjazz_hf.trainers.adapter import LoraTrainConfig, train_lora
+from rtjazz_hf.trainers.run import input_errors, parse_config
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -1,5 +1,5 @@
 """Train the style encoder: captions and crops of takes, drawn together (CLIP's contrastive loss), and a head that
-reads from either who plays, who leads, genre, mood and tempo (see `rtjazz_hf.style_training`).
+reads from either who plays, who leads, genre, mood and tempo (see `rtjazz_hf.trainers.style`).
 
     python training/train_style.py --config mini --data data/takes10h --output-dir runs/style-mini
     accelerate launch --multi_gpu training/train_style.py --config base --data data/takes --output-dir
@@ -27,7 +27,16 @@ from rtjazz_hf.style import (
     RealTimeJazzTokenizer,
     train_tokenizer,
 )
-from rtjazz_hf.style_training import (
+from rtjazz_hf.trainers.run import (
+    TrainingRun,
+    atomic_folder,
+    build_config,
+    input_errors,
+    model_card,
+    parameter_groups,
+    parse_config,
+)
+from rtjazz_hf.trainers.style import (
     RETRIEVAL_SIZE,
     StyleLearner,
     StyleTrainConfig,
@@ -36,15 +45,6 @@ from rtjazz_hf.style_training import (
     evaluate,
     make_batch_function,
     tokenizer_texts,
-)
-from rtjazz_hf.training_utils import (
-    TrainingRun,
-    atomic_folder,
-    build_config,
-    input_errors,
-    model_card,
-    parameter_groups,
-    parse_config,
 )
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -1,7 +1,7 @@
 """Put the code of a pipeline beside its weights, so that it plays where the package is not installed.
 
     python pipelines/hub/add_code.py my-model
-    python -c "from rtjazz_hf.publishing import push_folder; print(push_folder('my-model', 'me/my-model'))"
+    python -c "from rtjazz_hf.hub.publishing import push_folder; print(push_folder('my-model', 'me/my-model'))"
 
 Writes `pipeline.py` (see there) into a pipeline's folder, after a process that knows no `rtjazz_hf` has loaded the
 folder with it and played.
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from fnmatch import fnmatch
 from pathlib import Path
 
 import rtjazz_hf
@@ -26,9 +25,8 @@ from rtjazz_hf.audio import whole_or_not_at_all
 
 SHIM = Path(__file__).with_name("pipeline.py")
 PACKAGE = Path(rtjazz_hf.__file__).parent
-# Folders and modules that playing does not need.
-LEFT_OUT = ("checkpoints", "corpus", "evaluation", "benchmark", "server")
-LEFT_OUT_MODULES = ("cli*", "*_training", "*_distillation", "training_*")
+# Rooms that playing does not need.
+LEFT_OUT = ("checkpoints", "corpus", "evaluation", "trainers", "benchmark", "server", "cli")
 
 CHECK = """
 import os, sys
@@ -52,7 +50,7 @@ def sources() -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(PACKAGE.rglob("*.py")):
             inside = path.relative_to(PACKAGE)
-            if inside.parts[0] in LEFT_OUT or any(fnmatch(inside.stem, name) for name in LEFT_OUT_MODULES):
+            if inside.parts[0] in LEFT_OUT:
                 continue
             entry = zipfile.ZipInfo(f"{PACKAGE.name}/{inside.as_posix()}")
             entry.compress_type = zipfile.ZIP_DEFLATED

@@ -27,7 +27,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from rtjazz_hf import RealTimeJazzPipeline, server
 from rtjazz_hf.audio import AUDIO_CHANNELS, read_audio
-from rtjazz_hf.cli_common import choose_device, quiet_libraries
+from rtjazz_hf.cli.common import choose_device, quiet_libraries
 from rtjazz_hf.live import LiveBlock
 from rtjazz_hf.live.outputs import to_pcm
 from rtjazz_hf.live.recording import Recorder

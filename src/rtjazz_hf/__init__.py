@@ -7,9 +7,11 @@ known to `transformers.AutoModel` and `diffusers.DiffusionPipeline` (see `rtjazz
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rtjazz_hf.hub import register
+from rtjazz_hf.hub.registration import register
 
 __version__ = "0.1.0"
 
@@ -26,8 +28,36 @@ _HOME_OF = {
     "RealTimeJazzTokenizer": "style",
     "Chord": "music",
     "LeadSheet": "music",
+    "random_lead_sheet": "band",
+    "write_lead_sheet": "band",
     "LiveBlock": "live",
     "LiveSession": "live",
+}
+
+# Where modules lay before they had rooms: scripts and Spaces that import them by those names go on working.
+_MOVED = {
+    "aligned_weights": "runtime.aligned_weights",
+    "cli_adapt": "cli.adapt",
+    "cli_benchmark": "cli.benchmark",
+    "cli_codec": "cli.codec",
+    "cli_common": "cli.common",
+    "cli_evaluate": "cli.evaluate",
+    "cli_play": "cli.play",
+    "cli_play_screen": "cli.play_screen",
+    "cli_serve": "cli.serve",
+    "codec_training": "trainers.codec",
+    "flow_distillation": "trainers.distillation",
+    "flow_training": "trainers.flow",
+    "loops": "live.loops",
+    "lora_training": "trainers.adapter",
+    "precision": "runtime.precision",
+    "publishing": "hub.publishing",
+    "quantization": "runtime.quantization",
+    "style_training": "trainers.style",
+    "training_config": "trainers.config",
+    "training_evaluation": "trainers.evaluation",
+    "training_monitor": "trainers.monitor",
+    "training_utils": "trainers.run",
 }
 
 __all__ = [
@@ -77,4 +107,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def _keep_old_name(old: str, new: str) -> None:
+    module = ModuleType(f"{__name__}.{old}", f"Is `{__name__}.{new}` now.")
+
+    def find(name: str) -> Any:
+        if name.startswith(
+            "__"
+        ):  # whoever looks through sys.modules (inspect does) must not load all of them
+            raise AttributeError(name)
+        return getattr(importlib.import_module(f"{__name__}.{new}"), name)
+
+    module.__getattr__ = find
+    sys.modules[module.__name__] = module
+
+
+for _old, _new in _MOVED.items():
+    _keep_old_name(_old, _new)
 register()

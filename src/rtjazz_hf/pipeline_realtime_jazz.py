@@ -20,10 +20,11 @@ from diffusers.utils import BaseOutput
 
 from . import hub
 from .adapters import AdapterBank, AdapterMixin
-from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
+from .band.band_leader import write_lead_sheet
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from .hub.publishing import push_adapter, push_folder
 from .live.context import prepare_context
 from .live.engine import BLOCK_SIZES, BlockStream, draw_noise
 from .live.group import SessionGroup
@@ -32,11 +33,10 @@ from .live.plan import first_plan
 from .live.session import LiveSession
 from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
-from .music.band_leader import write_lead_sheet
-from .precision import bfloat16_is_fast
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
-from .publishing import push_adapter, push_folder
-from .quantization import quantize
+from .runtime.aligned_weights import align_weights
+from .runtime.precision import bfloat16_is_fast
+from .runtime.quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer, mix_styles
 
 OUTPUT_TYPES = ("np", "pt", "codes", "latents")

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_adapters import make_adapter
+from tiny_models import make_adapter
 
 from rtjazz_hf.benchmark import BenchmarkSettings, encodec_48khz_config, run_benchmark
 from rtjazz_hf.benchmark import peers as peers_room

@@ -14,8 +14,8 @@ from rtjazz_hf import cli
 from rtjazz_hf.benchmark import TrainingSettings, run_training_benchmark
 from rtjazz_hf.benchmark.recipes import RECIPES, SETTINGS, Recipe, compute_recipe, plan_training
 from rtjazz_hf.benchmark.report import tables, to_markdown, to_text
-from rtjazz_hf.lora_training import LoraTrainConfig
-from rtjazz_hf.training_config import load_config
+from rtjazz_hf.trainers.adapter import LoraTrainConfig
+from rtjazz_hf.trainers.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 FLOW = {key: value for key, value in TINY_FLOW.items() if key != "codebook_size"} | {"patch_size": 3}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -13,21 +12,17 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scripts import ROOT, load_script
 from tiny_models import build_tiny_pipeline
 from transformers import AutoModel
 
 from rtjazz_hf import RealTimeJazzPipeline, hub
-from rtjazz_hf.evaluation.instrument_probe import PROBE_NAME
-
-SCRIPT = Path(__file__).parents[2] / "conversion" / "assemble_pipeline.py"
+from rtjazz_hf.evaluation.measures.instrument_probe import PROBE_NAME
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("assemble_pipeline", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("assemble_pipeline", "conversion")
 
 
 def save_parts(pipe: RealTimeJazzPipeline, folder: Path) -> Path:
@@ -242,7 +237,7 @@ class TestBadInput:
 
 
 class TestCardValues:
-    TEMPLATE = SCRIPT.parents[1] / "model_cards" / "base.md"
+    TEMPLATE = ROOT / "model_cards" / "base.md"
 
     def test_the_template_is_filled(self, script, parts, tmp_path):
         values = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,25 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripts import ROOT, load_script
 from tiny_models import build_tiny_pipeline
 
 pytest.importorskip("onnxruntime", reason="needs rtjazz-hf[onnx]")
 pytest.importorskip("onnxscript", reason="needs rtjazz-hf[onnx]")
 
-ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "pipelines" / "examples" / "onnx_stream.py"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def script():
-    return load(ROOT / "conversion" / "export_onnx.py")
+    return load_script("export_onnx", "conversion")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +36,7 @@ def exported(script, tiny_folder, tmp_path_factory) -> Path:
 
 class TestParity:
     def test_streams_as_torch_does(self, exported):
-        report = load(RUNTIME).compare(exported)
+        report = load_script("onnx_stream", "pipelines/examples").compare(exported)
         assert (
             report["seconds"] > 2.5 and report["difference"] <= 1e-3 and report["latents_difference"] <= 1e-3
         )
@@ -89,7 +81,7 @@ class TestRuntime:
             assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (48_000, 2, 192_000)
 
     def test_streams_share_graphs_and_not_their_state(self, exported):
-        runtime = load(RUNTIME)
+        runtime = load_script("onnx_stream", "pipelines/examples")
         settings, style, sheet = runtime.load_performance(exported)
         graphs = runtime.load_graphs(exported, threads=1)
         noises = [noise for noise, _ in zip(runtime.draw_noise(settings, 1), range(3))]

@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
+from rtjazz_hf.band import random_lead_sheet
 from rtjazz_hf.corpus.captions import caption, captions, tags
-from rtjazz_hf.music import GENRES, random_lead_sheet
+from rtjazz_hf.music import GENRES
 
 
 @pytest.mark.parametrize("genre", GENRES)

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from scripts import load_script
 from synthetic_takes import played
-from test_training_scripts import load_script
 
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.music import LeadSheet

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scripts import load_script
 from synthetic_takes import write_takes
-from test_training_scripts import load_script
 
 from rtjazz_hf.corpus.tempo import tempo_comb
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+from scripts import load_script
 from synthetic_takes import played
-from test_training_scripts import load_script
 
 from rtjazz_hf.audio import SAMPLE_RATE, write_audio
+from rtjazz_hf.band import write_lead_sheet
+from rtjazz_hf.band.composer import compose
 from rtjazz_hf.corpus import personal
-from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.personal import (
     ONSET_RATE,
     TakeLabel,
@@ -17,7 +18,7 @@ from rtjazz_hf.corpus.personal import (
     why_unusable,
 )
 from rtjazz_hf.corpus.tempo import estimate_pulse
-from rtjazz_hf.music import LeadSheet, write_lead_sheet
+from rtjazz_hf.music import LeadSheet
 
 fit_tempo = load_script("fit_tempo")
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from rtjazz_hf.audio import read_audio
+from rtjazz_hf.band.composer import compose
 from rtjazz_hf.corpus import prepare
-from rtjazz_hf.corpus.composer import compose
 from rtjazz_hf.corpus.dataset import as_dataset, load_takes
 from rtjazz_hf.corpus.prepare import (
     CorpusSettings,

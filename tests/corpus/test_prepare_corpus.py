@@ -1,25 +1,19 @@
 """The command training/prepare_corpus.py: options, exit codes, where its errors go."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from rtjazz_hf.corpus import prepare
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.renderer import RendererUnavailable, find_soundfont
 from rtjazz_hf.music import LeadSheet
 
-SCRIPT = Path(__file__).parents[2] / "training" / "prepare_corpus.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("prepare_corpus", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("prepare_corpus")
 
 
 class TestOptions:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rtjazz_hf.corpus.composer import compose
+from rtjazz_hf.band.composer import compose
 from rtjazz_hf.corpus.renderer import (
     LOUDNESS_RANGE,
     SOUND_FONTS,

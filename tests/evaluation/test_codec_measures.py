@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny_models import plucked_clip
 
-from rtjazz_hf.evaluation import measure_round_trip, metrics
-from rtjazz_hf.evaluation.codec_measures import BAND_NAMES, MEASURES
+from rtjazz_hf.evaluation import measure_round_trip
+from rtjazz_hf.evaluation.measures import metrics
+from rtjazz_hf.evaluation.measures.codec import BAND_NAMES, MEASURES
 
 
 @pytest.fixture(scope="module")

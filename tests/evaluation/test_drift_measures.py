@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from played import RATE, play_chords
 
-from rtjazz_hf.evaluation.drift_measures import drift, sum_up_drift
+from rtjazz_hf.evaluation.measures.drift import drift, sum_up_drift
 from rtjazz_hf.music import LeadSheet
 
 CHART = "Dm7 | G7 | Cmaj7 | A7"  # 8 s at 120

@@ -20,7 +20,7 @@ from rtjazz_hf.evaluation.listening_test import (
     scores_table,
     write_listening_test,
 )
-from rtjazz_hf.evaluation.metrics import band_energies
+from rtjazz_hf.evaluation.measures.metrics import band_energies
 from rtjazz_hf.evaluation.parts.listening import chart_of_start
 from rtjazz_hf.music import LeadSheet
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from played import RATE, play_chords
 
-from rtjazz_hf.evaluation import live_checks
-from rtjazz_hf.evaluation.live_checks import Performance
+from rtjazz_hf.evaluation.measures import live_checks
+from rtjazz_hf.evaluation.measures.live_checks import Performance
 from rtjazz_hf.music import Chord, LeadSheet
 
 WISHES = {"prompt": "swing", "chords": "Dm7", "tempo": 120.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtjazz_hf.evaluation import metrics
+from rtjazz_hf.evaluation.measures import metrics
 
 RATE = metrics.SAMPLE_RATE
 

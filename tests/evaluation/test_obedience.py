@@ -10,7 +10,7 @@ pytest.importorskip("mir_eval")
 
 from played import RATE, play_chords, play_clicks
 
-from rtjazz_hf.evaluation import obedience
+from rtjazz_hf.evaluation.measures import obedience
 from rtjazz_hf.music import Chord, LeadSheet
 
 CHART = "Dm7 | G7 | Cmaj7 | A7b9 | Bm7b5 | E7 | Am6 | Ab7"

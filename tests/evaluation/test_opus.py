@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import plucked_clip
 
-from rtjazz_hf.evaluation import opus
+from rtjazz_hf.evaluation.measures import opus
 
 PROGRAMS = [name for name in ("opusenc", "ffmpeg") if shutil.which(name)]
 needs_opus = pytest.mark.skipif(not PROGRAMS, reason="neither opus-tools nor ffmpeg is installed")

@@ -11,16 +11,16 @@ from played import play_chords
 
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.corpus.dataset import TakeRecord
-from rtjazz_hf.evaluation.embeddings import TowerEmbedder, embed_sets
-from rtjazz_hf.evaluation.instrument_probe import (
+from rtjazz_hf.evaluation.measures.embeddings import TowerEmbedder, embed_sets
+from rtjazz_hf.evaluation.measures.instrument_probe import (
     PROBE_NAME,
     InstrumentProbe,
     find_probe,
     playing_shares,
     probe_examples,
 )
-from rtjazz_hf.evaluation.keys import find_key, key_fits, key_part, key_score, tempo_part
-from rtjazz_hf.evaluation.presence import (
+from rtjazz_hf.evaluation.measures.keys import find_key, key_fits, key_part, key_score, tempo_part
+from rtjazz_hf.evaluation.measures.presence import (
     MutedPair,
     band_scores,
     choose_mutes,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtjazz_hf.evaluation.rate_distortion import HOPS, _complex_lapped, _variances, reverse_water_filling
+from rtjazz_hf.evaluation.measures.rate_distortion import (
+    HOPS,
+    _complex_lapped,
+    _variances,
+    reverse_water_filling,
+)
 
 RATE = 48_000
 

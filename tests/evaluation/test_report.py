@@ -9,7 +9,7 @@ import pytest
 import torch
 from played import play_chords
 
-from rtjazz_hf.evaluation import model_checks
+from rtjazz_hf.evaluation.measures import model_checks
 from rtjazz_hf.evaluation.parts import PARTS
 from rtjazz_hf.evaluation.report import evaluate
 from rtjazz_hf.evaluation.takes import (
@@ -302,8 +302,12 @@ class TestSimilarity:
         from synthetic_takes import write_takes
 
         from rtjazz_hf import RealTimeJazzPipeline
-        from rtjazz_hf.evaluation.embeddings import TowerEmbedder
-        from rtjazz_hf.evaluation.instrument_probe import PROBE_NAME, InstrumentProbe, tower_signature
+        from rtjazz_hf.evaluation.measures.embeddings import TowerEmbedder
+        from rtjazz_hf.evaluation.measures.instrument_probe import (
+            PROBE_NAME,
+            InstrumentProbe,
+            tower_signature,
+        )
 
         folder = tmp_path_factory.mktemp("similarity")
         corpus = write_takes(folder / "corpus", count=12, seconds=1.2, held_out=10)

@@ -8,7 +8,7 @@ import torch
 from synthetic_takes import write_takes
 
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.evaluation.diversity import (
+from rtjazz_hf.evaluation.measures.diversity import (
     TrainIndex,
     diversity_part,
     group_by,
@@ -16,7 +16,7 @@ from rtjazz_hf.evaluation.diversity import (
     neighbours_part,
     pairwise_distance,
 )
-from rtjazz_hf.evaluation.embeddings import (
+from rtjazz_hf.evaluation.measures.embeddings import (
     ClapEmbedder,
     ClipEmbedding,
     TowerEmbedder,
@@ -24,8 +24,8 @@ from rtjazz_hf.evaluation.embeddings import (
     embed_sets,
     noise_like,
 )
-from rtjazz_hf.evaluation.frechet import frechet_distance, frechet_infinity, frechet_part
-from rtjazz_hf.evaluation.text_match import (
+from rtjazz_hf.evaluation.measures.frechet import frechet_distance, frechet_infinity, frechet_part
+from rtjazz_hf.evaluation.measures.text_match import (
     different_groups,
     kl_divergence,
     retrieval,

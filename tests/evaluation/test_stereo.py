@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtjazz_hf.evaluation.stereo import stereo_difference, stereo_statistics
+from rtjazz_hf.evaluation.measures.stereo import stereo_difference, stereo_statistics
 
 NOISE = np.random.default_rng(0).standard_normal((2, 96_000)).astype(np.float32) * 0.1
 

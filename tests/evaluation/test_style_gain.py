@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rtjazz_hf.evaluation.embeddings import ClipEmbedding
-from rtjazz_hf.evaluation.style_gain import obedience, style_gain, verdicts
+from rtjazz_hf.evaluation.measures.embeddings import ClipEmbedding
+from rtjazz_hf.evaluation.measures.style_gain import obedience, style_gain, verdicts
 from rtjazz_hf.music import LeadSheet
 
 RNG = np.random.default_rng(0)

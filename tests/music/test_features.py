@@ -11,15 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtjazz_hf.music import (
-    FEATURE_SLICES,
-    INSTRUMENTS,
-    LEAD_SHEET_DIM,
-    ROLES,
-    LeadSheet,
-    random_lead_sheet,
-    write_lead_sheet,
-)
+from rtjazz_hf.band import random_lead_sheet, write_lead_sheet
+from rtjazz_hf.music import FEATURE_SLICES, INSTRUMENTS, LEAD_SHEET_DIM, ROLES, LeadSheet
 from rtjazz_hf.music.features import rotated_chords, without_chords
 
 sheets = st.integers(0, 2**32 - 1).map(lambda seed: random_lead_sheet(np.random.default_rng(seed)))

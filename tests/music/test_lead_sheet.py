@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtjazz_hf.music import Chord, ChordSpan, LeadSheet, Section, parse_chart, random_lead_sheet
+from rtjazz_hf.band import random_lead_sheet
+from rtjazz_hf.music import Chord, ChordSpan, LeadSheet, Section, parse_chart
 from rtjazz_hf.music.key_finding import estimate_key
 
 sheets = st.integers(0, 2**32 - 1).map(lambda seed: random_lead_sheet(np.random.default_rng(seed)))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtjazz_hf.band.forms import FORMS
 from rtjazz_hf.music import GENRES, INSTRUMENTS, KEYS, MOODS, parse_tags
-from rtjazz_hf.music.forms import FORMS
 
 
 class TestGenre:

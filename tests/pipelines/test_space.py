@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import importlib.util
 import re
 import socket
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from scripts import ROOT, load_script
 
 from rtjazz_hf.audio import write_audio
 
@@ -20,16 +19,13 @@ pytest.importorskip("gradio", reason="needs gradio: pip install 'rtjazz-hf[space
 
 import uvicorn
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "pipelines" / "space"
 WAIT = 120.0  # seconds for what happens at once on an idle machine
 
 
 @pytest.fixture(scope="module")
 def space():
-    spec = importlib.util.spec_from_file_location("space_app", FOLDER / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("app", "pipelines/space")
     module.AHEAD = 60.0  # tests do not wait for listeners
     return module
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from served import PATIENT, WAIT, running, wait_for
-from test_adapters import make_adapter
+from tiny_models import make_adapter
 
 from rtjazz_hf.server.logs import JsonFormatter
 

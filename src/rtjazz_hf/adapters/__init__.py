@@ -3,9 +3,9 @@
 To train one: `attach_adapter`, then `save_adapter`. To play with one: `RealTimeJazzPipeline.load_lora_weights`.
 """
 
+from ..hub.adapter_folder import find_adapter
 from .bank import AdapterBank, Mix, adapted_transformer
 from .files import Adapter, base_fingerprint, check_base, read_adapter
-from .folder import find_adapter
 from .mixin import AdapterMixin
 from .phrase import call_style, split_style
 from .training import (

@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..audio import whole_or_not_at_all
+from ..hub.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PICKLES, STYLE_EMBEDDING, refused_pickle
 from ..music.vocabulary import canonical_instruments
-from .folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PICKLES, STYLE_EMBEDDING, refused_pickle
 
 if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..hub.adapter_folder import find_adapter
 from .bank import AdapterBank, Mix, is_quantized
 from .blending import COMBINATIONS, weighted_adapter
 from .files import Adapter, check_base, read_adapter
-from .folder import find_adapter
 from .phrase import call_style, split_style
 from .training import is_attached, save_adapter
 

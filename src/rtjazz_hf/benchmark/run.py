@@ -222,7 +222,7 @@ def _with_dtypes(settings: BenchmarkSettings) -> BenchmarkSettings:
     """bfloat16 and float32, or what the device is fast in of them, unless the settings say which."""
     if settings.dtypes:
         return settings
-    from rtjazz_hf.precision import bfloat16_is_fast
+    from rtjazz_hf.runtime.precision import bfloat16_is_fast
 
     dtypes = DEFAULT_DTYPES if bfloat16_is_fast(settings.device) else ("float32",)
     return dataclasses.replace(settings, dtypes=dtypes)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rtjazz_hf.audio import FRAME_RATE
-from rtjazz_hf.evaluation.metrics import join_jumps
+from rtjazz_hf.evaluation.measures.metrics import join_jumps
 from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 
 from .settings import FIRST_BLOCK, SWAP_SECONDS, UNCACHED_WINDOW, Case

@@ -18,12 +18,12 @@ from torch.utils import flop_counter
 
 from rtjazz_hf.audio import FRAME_RATE, HOP_LENGTH
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
-from rtjazz_hf.codec_training import CodecLoss, CodecTrainConfig, codec_step
 from rtjazz_hf.flow import RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
-from rtjazz_hf.flow_training import FlowTrainConfig, channel_weights, flow_loss
-from rtjazz_hf.lora_training import LoraTrainConfig, StyledFlow, lora_losses
 from rtjazz_hf.music import LEAD_SHEET_DIM
-from rtjazz_hf.training_utils import TrainConfig, TrainingRun, parameter_groups
+from rtjazz_hf.trainers.adapter import LoraTrainConfig, StyledFlow, lora_losses
+from rtjazz_hf.trainers.codec import CodecLoss, CodecTrainConfig, codec_step
+from rtjazz_hf.trainers.flow import FlowTrainConfig, channel_weights, flow_loss
+from rtjazz_hf.trainers.run import TrainConfig, TrainingRun, parameter_groups
 
 from .settings import Case
 from .timing import peak_memory, timed

@@ -11,8 +11,8 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from rtjazz_hf.aligned_weights import AlignedWeightsMixin
 from rtjazz_hf.audio import LOUDEST
+from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components

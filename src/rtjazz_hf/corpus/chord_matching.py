@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..music import random_lead_sheet
+from ..band import random_lead_sheet
 from ..music.chords import Chord
 
 QUALITIES = ("maj7", "m7", "7", "m7b5", "dim7")

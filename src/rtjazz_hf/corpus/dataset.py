@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import read_audio
-from ..band.written import Score
+from ..band.score import Score
 from ..music.lead_sheet import LeadSheet
 
 

@@ -35,7 +35,7 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from ..audio import HOP_LENGTH, SAMPLE_RATE, read_audio, whole_or_not_at_all
-from ..band.written import features_of
+from ..band.score import features_of
 from ..music import LeadSheet
 from ..music.score_features import NOTE_ROLES
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE, whole_or_not_at_all, write_audio
-from ..band.written import Score
-from ..music.band_leader import random_lead_sheet
+from ..band.band_leader import random_lead_sheet
+from ..band.composer import MAX_LEAD_IN_S, compose
+from ..band.score import Score
 from ..music.lead_sheet import LeadSheet
 from .captions import captions, tags
-from .composer import MAX_LEAD_IN_S, compose
 from .renderer import HELD_OUT_FONTS, SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
 
 MEAN_TAKE_S = 31.0  # of many takes; hours are turned into a number of takes by it

@@ -194,8 +194,8 @@ class PartMaker:
     def models(self) -> tuple:
         if self._models is None:
             # Here: what reads a table only needs neither.
-            from ..flow_training import load_style_encoder
             from ..hub import load_codec
+            from ..trainers.flow import load_style_encoder
 
             style_encoder, tokenizer = load_style_encoder(self.settings.style_encoder)
             device = self.settings.device

@@ -28,7 +28,7 @@ import numpy as np
 import soundfile
 
 from ..audio import AUDIO_CHANNELS, read_audio, whole_or_not_at_all, write_audio
-from ..training_utils import atomic_folder
+from ..trainers.run import atomic_folder
 from .augment import limit_peak
 
 TABLE = "real.jsonl"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE
+from ..band.performance import EXPRESSION, PITCH_BEND, VIBRATO, Take
 from ..music.vocabulary import KITS
-from .score import EXPRESSION, PITCH_BEND, VIBRATO, Take
 
 FADE_OUT_S = 0.05
 LOUDNESS_RANGE = (-20.0, -14.0)  # LUFS

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .codec_measures import measure_round_trip
-from .drift_measures import drift
-from .metrics import (
+from .measures.codec import measure_round_trip
+from .measures.drift import drift
+from .measures.metrics import (
     band_difference,
     band_energies,
     band_snr,
@@ -21,14 +21,14 @@ from .metrics import (
     snr,
     stereo_width_error,
 )
-from .obedience import (
+from .measures.obedience import (
     beat_f_measure,
     beat_scores,
     chord_rank_rate,
     chord_rates,
     chord_score,
 )
-from .stereo import stereo_statistics
+from .measures.stereo import stereo_statistics
 
 __all__ = [
     "band_difference",

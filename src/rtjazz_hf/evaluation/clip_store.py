@@ -14,7 +14,7 @@ import torch
 
 from rtjazz_hf.audio import SAMPLE_RATE, audio_info, read_audio, write_audio
 
-from .metrics import sanity
+from .measures.metrics import sanity
 from .writing import to_plain, write_text
 
 INDEX = "clips.json"

@@ -15,8 +15,8 @@ import numpy as np
 from rtjazz_hf.audio import SAMPLE_RATE, audio_info, read_audio
 from rtjazz_hf.corpus.real_music import TABLE, load_real_music
 
-from .metrics import SILENCE_DBFS, rms_dbfs
-from .rate_distortion import HOPS
+from .measures.metrics import SILENCE_DBFS, rms_dbfs
+from .measures.rate_distortion import HOPS
 from .takes import HeldOutTake, choose_takes, from_record
 
 USAGE_SECONDS = 60.0  # of the same recording: what usage and perplexity of the codes are counted over

@@ -19,13 +19,14 @@ import torch
 
 from rtjazz_hf.audio import plot_spectrogram_grid, write_audio
 
-from . import codec_measures, metrics, opus
 from .clips import USAGE_SECONDS, Clip
-from .codec_measures import measure_round_trip
 from .codec_verdicts import to_markdown, to_text, verdicts
-from .model_checks import decode_split_difference, round_trip
+from .measures import codec as codec_measures
+from .measures import metrics, opus
+from .measures.codec import measure_round_trip
+from .measures.model_checks import decode_split_difference, round_trip
+from .measures.rate_distortion import reverse_water_filling
 from .pictures import plot_rate_distortion
-from .rate_distortion import reverse_water_filling
 from .writing import to_plain, write_text
 
 if TYPE_CHECKING:

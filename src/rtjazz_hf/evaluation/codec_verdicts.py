@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .codec_measures import BAND_NAMES, MEASURES
+from .measures.codec import BAND_NAMES, MEASURES
 from .writing import to_columns, to_markdown_table, to_table, verdicts_to_markdown
 
 STANDARD_LEVELS = 4

@@ -19,7 +19,7 @@ from rtjazz_hf.audio import (
     whole_or_not_at_all,
 )
 
-from .metrics import OCTAVE_CENTRES, _pair
+from .measures.metrics import OCTAVE_CENTRES, _pair
 
 KINDS = {
     "generated": "tab:orange",

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .clip_store import ClipStore, clip_key
-from .embeddings import ClapEmbedder
 from .listening_test import KEY_NAME
+from .measures.embeddings import ClapEmbedder
 from .parts import DEFAULT_PARTS, PART_FUNCTIONS, PARTS
 from .pictures import plot_references
 from .run import EvaluationRun, Settings, take_identity

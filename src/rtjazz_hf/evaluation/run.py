@@ -15,8 +15,8 @@ import torch
 from rtjazz_hf import __version__
 
 from .clip_store import ClipStore, StoredClip, clip_key, model_fingerprint
-from .embeddings import ClipEmbedding, Embedder, TowerEmbedder, derangement, noise_like
-from .model_checks import round_trip
+from .measures.embeddings import ClipEmbedding, Embedder, TowerEmbedder, derangement, noise_like
+from .measures.model_checks import round_trip
 from .takes import HeldOutTake, choose_takes, looping
 
 if TYPE_CHECKING:

@@ -93,10 +93,10 @@ def held_out_takes(
 
     Needs FluidSynth and a sound font; the renderer's error says how to install them.
     """
+    from rtjazz_hf.band.band_leader import random_lead_sheet
+    from rtjazz_hf.band.composer import compose
     from rtjazz_hf.corpus.captions import caption
-    from rtjazz_hf.corpus.composer import compose
     from rtjazz_hf.corpus.renderer import render
-    from rtjazz_hf.music.band_leader import random_lead_sheet
 
     fonts = _sound_fonts()
     takes: list[HeldOutTake] = []
@@ -146,7 +146,7 @@ def composed_performance(
 
     Needs FluidSynth and a sound font; the renderer's error says how to install them.
     """
-    from rtjazz_hf.corpus.composer import compose
+    from rtjazz_hf.band.composer import compose
     from rtjazz_hf.corpus.renderer import render
 
     font = _sound_fonts()[0]

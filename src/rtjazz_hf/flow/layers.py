@@ -12,8 +12,9 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rtjazz_hf.runtime.packed_linear import linear
+
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
-from .packed_linear import linear
 
 # From this many tokens on, bfloat16 attention on a CPU is faster as two matrix products than as one flash kernel.
 CPU_MATMUL_TOKENS = 24

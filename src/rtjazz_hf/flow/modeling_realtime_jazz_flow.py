@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from rtjazz_hf.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.packed_linear import drop_stale, linear, pack
 
 from .cache import CacheView, FlowCache
 from .conditions import FlowConditions
@@ -39,7 +40,6 @@ from .layers import (
     step_norm,
     style_states,
 )
-from .packed_linear import drop_stale, linear, pack
 from .steps import CudaGraphs, denoise_step, hear_step
 
 # 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.

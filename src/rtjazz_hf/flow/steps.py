@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rtjazz_hf.runtime.packed_linear import linear
+
 from .layers import PastStates
-from .packed_linear import linear
 
 if TYPE_CHECKING:
     from .modeling_realtime_jazz_flow import RealTimeJazzFlowTransformer

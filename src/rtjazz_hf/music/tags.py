@@ -14,7 +14,7 @@ class Tags:
 
     Attributes:
         genre: one of `GENRES`. tempo: in BPM, where the prompt gives a number. key: one of `KEYS`.
-        mood: one of `MOODS`. form: one of `rtjazz_hf.music.forms.FORMS`.
+        mood: one of `MOODS`. form: one of `rtjazz_hf.band.forms.FORMS`.
         instruments: names in `INSTRUMENTS`; a leading "-" leaves one out ("without piano").
         pace: "very_slow", "slow", "medium_slow", "medium", "medium_up", "fast" or "very_fast".
         ensemble: how many play: 1 (solo) to 6 (sextet).

@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
-from rtjazz_hf.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
 
 from .configuration_realtime_jazz_style import RealTimeJazzStyleEncoderConfig
 

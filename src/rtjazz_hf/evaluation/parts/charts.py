@@ -9,11 +9,12 @@ import numpy as np
 
 from rtjazz_hf.audio import SAMPLE_RATE
 
-from .. import metrics, obedience, pictures
-from ..embeddings import noise_like
-from ..keys import key_part, tempo_part
-from ..obedience import Heard
-from ..stereo import stereo_difference, stereo_statistics
+from .. import pictures
+from ..measures import metrics, obedience
+from ..measures.embeddings import noise_like
+from ..measures.keys import key_part, tempo_part
+from ..measures.obedience import Heard
+from ..measures.stereo import stereo_difference, stereo_statistics
 
 if TYPE_CHECKING:
     from ..clip_store import StoredClip

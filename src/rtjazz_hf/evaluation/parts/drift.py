@@ -9,9 +9,10 @@ import numpy as np
 
 from rtjazz_hf import __version__
 
-from .. import drift_measures, pictures
+from .. import pictures
 from ..clip_store import StoredClip, clip_key
-from ..metrics import OCTAVE_CENTRES
+from ..measures import drift as drift_measures
+from ..measures.metrics import OCTAVE_CENTRES
 from ..run import AT_ONCE
 from ..takes import HeldOutTake, choose_takes, composed_performance, steady
 

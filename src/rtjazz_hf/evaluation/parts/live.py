@@ -10,8 +10,9 @@ import numpy as np
 from rtjazz_hf.audio import FRAME_RATE
 from rtjazz_hf.music import Chord
 
-from .. import live_checks, metrics, obedience, pictures
-from ..live_checks import Performance
+from .. import pictures
+from ..measures import live_checks, metrics, obedience
+from ..measures.live_checks import Performance
 
 if TYPE_CHECKING:
     from ..run import EvaluationRun

@@ -8,7 +8,7 @@ import torch
 
 from rtjazz_hf.audio import FRAME_RATE
 
-from .. import model_checks
+from ..measures import model_checks
 from ..takes import HeldOutTake, choose_takes, looping
 
 if TYPE_CHECKING:

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..diversity import TrainIndex, diversity_part, group_by, neighbours_part
-from ..embeddings import ClipEmbedding, caption_class
-from ..frechet import frechet_part
-from ..instrument_probe import find_probe
-from ..presence import MutedPair, choose_mutes, presence_part, stem_pairs
+from ..measures.diversity import TrainIndex, diversity_part, group_by, neighbours_part
+from ..measures.embeddings import ClipEmbedding, caption_class
+from ..measures.frechet import frechet_part
+from ..measures.instrument_probe import find_probe
+from ..measures.presence import MutedPair, choose_mutes, presence_part, stem_pairs
+from ..measures.text_match import tags_part, text_part
 from ..takes import HeldOutTake, choose_takes, held_out_takes
-from ..text_match import tags_part, text_part
 
 if TYPE_CHECKING:
-    from ..embeddings import Embedder
+    from ..measures.embeddings import Embedder
     from ..run import EvaluationRun
 
 LEAST_CLIPS = 4  # of a set whose distribution is looked at

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import metrics, obedience
-from ..frechet import frechet_distance, split_distance
-from ..obedience import Heard
+from ..measures import metrics, obedience
+from ..measures.frechet import frechet_distance, split_distance
+from ..measures.obedience import Heard
 from ..writing import to_columns
 from .similarity import LEAST_CLIPS, mean_text_score
 
 if TYPE_CHECKING:
     from ..clip_store import StoredClip
-    from ..embeddings import ClipEmbedding
+    from ..measures.embeddings import ClipEmbedding
     from ..run import EvaluationRun
 
 REFERENCE_STEPS = 16

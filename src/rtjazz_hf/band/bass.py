@@ -1,0 +1,187 @@
+"""The bass player: walking, two-feel, bossa, waltz; the chord's bass note whenever the chord changes."""
+
+from __future__ import annotations
+
+from ..music.chords import Chord
+from ..music.lead_sheet import Section
+from .harmony import chord_scale, nearest, strong_tones
+from .performance import Performance
+
+LOW, HIGH = 28, 53  # E1 .. F3
+_CENTRE = 39.0
+
+
+def play_bass(performance: Performance, section: Section, style: str) -> None:
+    """Write the bass of a section in `style`: "walk", "two", "bossa", "waltz", "pedal" or "hold"."""
+    player = _Bassist(performance, section)
+    player.play(style)
+
+
+class _Bassist:
+    def __init__(self, performance: Performance, section: Section):
+        self.performance = performance
+        self.section = section
+        self.harmony = performance.harmony
+        self.rng = performance.rng
+        self.last = int(_CENTRE)
+
+    def play(self, style: str) -> None:
+        section = self.section
+        write = {"two": self._two, "bossa": self._bossa, "waltz": self._waltz, "hold": self._hold}.get(
+            style, self._walk
+        )
+        for start, end, chord in self.harmony.cuts(section.start_beat, section.end_beat):
+            if chord.root is None:
+                continue
+            write(start, end, chord)
+
+    def _velocity(self, beat: float, accent: float = 0.0) -> float:
+        return 66 + 26 * self.performance.intensity(self.section, beat) + accent
+
+    def _root(self, chord: Chord, around: float | None = None) -> int:
+        """The chord's bass note in the octave that keeps the line in the middle of the instrument."""
+        middle = 0.6 * self.last + 0.4 * _CENTRE if around is None else around
+        return nearest(middle, (chord.bass,), LOW, HIGH)
+
+    def _note(
+        self, beat: float, beats: float, midi: int, accent: float = 0.0, straight: bool = False
+    ) -> None:
+        self.performance.add("bass", beat, beats, midi, self._velocity(beat, accent), straight=straight)
+        self.last = midi
+
+    def _approach(self, chord: Chord, target: int) -> int:
+        """A note that leads into `target`: a half step, a step of the scale, or its fifth."""
+        draw = self.rng.random()
+        if draw < 0.36:
+            note = target - 1
+        elif draw < 0.62:
+            note = target + 1
+        elif draw < 0.85:
+            side = -2 if self.last < target else 2
+            note = nearest(target + side, chord_scale(chord), LOW, HIGH, avoid=target)
+        else:
+            note = nearest(self.last, ((target + 7) % 12,), LOW, HIGH)
+        if note == self.last:
+            note = 2 * target - note if abs(note - target) <= 2 else note
+        return note if LOW <= note <= HIGH else target + (1 if target - 1 < LOW else -1)
+
+    def _line(self, start: float, count: int, chord: Chord) -> list[int]:
+        """`count` keys, one a beat: bass note first, an approach to the next bass note last."""
+        root = self._root(chord)
+        keys = [root]
+        following = (
+            self.harmony.following(start) if start + count >= self.harmony.end(start) - 1e-6 else chord
+        )
+        target_pitch = following.bass if following.bass is not None else chord.bass
+        target = nearest(0.5 * root + 0.5 * _CENTRE, (target_pitch,), LOW, HIGH)
+        tones, scale = strong_tones(chord), chord_scale(chord)
+        upward = root < target if abs(target - root) > 2 else root < _CENTRE + 3 * self.rng.standard_normal()
+        for index in range(1, count):
+            here = keys[-1]
+            self.last = here
+            if index == count - 1:
+                keys.append(self._approach(chord, target))
+                continue
+            if self.rng.random() < 0.14:
+                upward = not upward
+            step = int(self.rng.integers(2, 6)) * (1 if upward else -1)
+            strong = index % 2 == 0 or self.rng.random() < 0.62
+            note = nearest(here + step, tones if strong else scale, LOW, HIGH, avoid=here)
+            if note >= HIGH - 4 or note <= LOW + 3:
+                upward = note <= LOW + 3
+            keys.append(note)
+        return keys
+
+    def _walk(self, start: float, end: float, chord: Chord) -> None:
+        bar = self.performance.sheet.beats_per_bar
+        at = start
+        while at < end - 1e-6:
+            stop = min(end, (at // bar + 1) * bar)
+            count = int(stop - at)
+            if count < 1 or stop - at != count:  # a chord of a beat and a half: hold its bass note
+                self._note(at, (stop - at) * 0.9, self._root(chord))
+                at = stop
+                continue
+            for index, key in enumerate(self._line(at, count, chord)):
+                beat = at + index
+                accent = 4.0 if (beat % bar) in (1, 3) else 0.0
+                length = 0.93 if self.performance.chance(0.85) else 0.6
+                if index and self.performance.chance(
+                    0.05 + 0.08 * self.performance.intensity(self.section, beat)
+                ):
+                    self._note(beat, 0.45, key, accent)  # a skip: dead note on the off-beat
+                    self._note(beat + 0.5, 0.22, self.last, -22)
+                else:
+                    self._note(beat, length, key, accent)
+            at = stop
+
+    def _two(self, start: float, end: float, chord: Chord) -> None:
+        bar = self.performance.sheet.beats_per_bar
+        at = start
+        while at < end - 1e-6:
+            stop = min(end, (at // bar + 1) * bar)
+            room = stop - at
+            root = self._root(chord)
+            if room < 3:
+                self._note(at, room * 0.92, root)
+            else:
+                half = 2.0 if room >= 4 else room - 1
+                pickup = room >= 4 and self.performance.chance(0.28)
+                self._note(at, half * 0.95, root)
+                fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (
+                    chord.root,
+                )
+                second = fifth if self.performance.chance(0.72) else strong_tones(chord)
+                low = nearest(root + (-5 if root > 36 else 7), second, LOW, HIGH, avoid=root)
+                self._note(at + half, (room - half - (0.5 if pickup else 0)) * 0.92, low, -5)
+                if pickup:
+                    following = self.harmony.at(stop) if stop < self.section.end_beat else chord
+                    goal = following.bass if following.bass is not None else chord.bass
+                    self._note(stop - 0.5, 0.42, self._approach(chord, nearest(low, (goal,), LOW, HIGH)), -10)
+            at = stop
+
+    def _bossa(self, start: float, end: float, chord: Chord) -> None:
+        at = start
+        bar = self.performance.sheet.beats_per_bar
+        while at < end - 1e-6:
+            stop = min(end, (at // bar + 1) * bar)
+            root = self._root(chord)
+            fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (
+                chord.root,
+            )
+            low = nearest(root + (-5 if root > 35 else 7), fifth, LOW, HIGH)
+            if stop - at >= 4:
+                self._note(at, 1.4, root, 3)
+                if self.performance.chance(0.7):
+                    self._note(at + 1.5, 0.45, root if self.performance.chance(0.6) else low, -8)
+                self._note(at + 2, 1.4, low)
+                if self.performance.chance(0.7):
+                    self._note(at + 3.5, 0.42, low, -10)
+            else:
+                self._note(at, min(1.4, stop - at) * 0.95, root, 3)
+                if stop - at >= 2 and self.performance.chance(0.6):
+                    self._note(at + 1.5, 0.45, low, -8)
+            at = stop
+
+    def _waltz(self, start: float, end: float, chord: Chord) -> None:
+        bar = self.performance.sheet.beats_per_bar
+        at = start
+        while at < end - 1e-6:
+            stop = min(end, (at // bar + 1) * bar)
+            count = int(stop - at)
+            hard = self.performance.intensity(self.section, at)
+            if count == 3 and self.performance.chance(0.25 + 0.6 * hard):
+                for index, key in enumerate(self._line(at, 3, chord)):
+                    self._note(at + index, 0.92, key, 3.0 if index == 0 else -4.0)
+            else:
+                self._note(at, (2.0 if count == 3 else stop - at) * 0.95, self._root(chord), 3)
+                if count == 3:
+                    goal = self.harmony.at(stop) if stop < self.section.end_beat else chord
+                    target = nearest(
+                        self.last, (goal.bass if goal.bass is not None else chord.bass,), LOW, HIGH
+                    )
+                    self._note(at + 2, 0.9, self._approach(chord, target), -5)
+            at = stop
+
+    def _hold(self, start: float, end: float, chord: Chord) -> None:
+        self._note(start, (end - start) * 0.98, self._root(chord), -4)

@@ -1,0 +1,227 @@
+"""The score: what every player plays, in beats, so that it holds at any tempo."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..music.score_features import (
+    CONTROL_KINDS,
+    NOTE_ROLES,
+    SCORE_DIM,
+    metre_features,
+    score_features,
+)
+from ..music.vocabulary import INSTRUMENTS
+from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Take
+
+if TYPE_CHECKING:
+    from ..music.lead_sheet import LeadSheet
+
+_SEMITONES_A_BEND = 2.0 / 8192
+
+
+@dataclass(frozen=True)
+class ScoreNote:
+    """One note.
+
+    Attributes:
+        start: in beats from the first bar line, as played: swing, laid-back playing and all. beats: its length.
+        midi: MIDI key, or General MIDI drum key. velocity: 1 to 127.
+        player: one of `INSTRUMENTS`. role: one of `NOTE_ROLES`.
+    """
+
+    start: float
+    beats: float
+    midi: int
+    velocity: int
+    player: str
+    role: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start) and math.isfinite(self.beats) and self.beats > 0):
+            raise ValueError(
+                f"a note at beat {self.start!r} of {self.beats!r} beats: both must be finite, the length above 0"
+            )
+        if not 0 <= self.midi <= 127 or not 1 <= self.velocity <= 127:
+            raise ValueError(
+                f"a note of key {self.midi!r} and velocity {self.velocity!r}: keys are 0 to 127, velocities 1 to 127"
+            )
+        _check(self.player, self.role)
+
+
+@dataclass(frozen=True)
+class ScoreControl:
+    """What happens to the notes of a role from `start` (beats) on: `kind` "bend" (semitones), "vibrato" or "swell"
+    (0 to 1)."""
+
+    start: float
+    kind: str
+    value: float
+    player: str
+    role: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in CONTROL_KINDS:
+            raise ValueError(f"unknown control {self.kind!r}: choose {', '.join(CONTROL_KINDS)}")
+        if not (math.isfinite(self.start) and math.isfinite(self.value)):
+            raise ValueError(f"a control at beat {self.start!r} of {self.value!r}: both must be finite")
+        _check(self.player, self.role)
+
+
+def _check(player: str, role: str) -> None:
+    if player not in INSTRUMENTS:
+        raise ValueError(f"unknown instrument {player!r}: choose from {', '.join(INSTRUMENTS)}")
+    if role not in NOTE_ROLES:
+        raise ValueError(f"unknown role {role!r}: choose from {', '.join(NOTE_ROLES)}")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Notes by player. Immutable.
+
+    Attributes:
+        notes: in order of time. controls: bends, vibrato and swells, in order of time.
+        told: the roles that the score speaks of. A role that is told and has no notes is silent; one that is not told
+            is left to whoever plays.
+    """
+
+    notes: tuple[ScoreNote, ...] = ()
+    controls: tuple[ScoreControl, ...] = ()
+    told: tuple[str, ...] = NOTE_ROLES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(sorted(self.notes, key=lambda note: (note.start, note.midi))))
+        object.__setattr__(self, "controls", tuple(sorted(self.controls, key=lambda control: control.start)))
+        told = set(self.told)
+        if unknown := told - set(NOTE_ROLES):
+            raise ValueError(f"unknown roles {', '.join(sorted(unknown))}: choose from {', '.join(NOTE_ROLES)}")
+        object.__setattr__(self, "told", tuple(role for role in NOTE_ROLES if role in told))
+
+    @property
+    def end_beat(self) -> float:
+        """Where the last note ends."""
+        return max((note.start + note.beats for note in self.notes), default=0.0)
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who has notes, in the order of `INSTRUMENTS`."""
+        names = {note.player for note in self.notes}
+        return tuple(name for name in INSTRUMENTS if name in names)
+
+    def only(self, roles: Iterable[str]) -> Score:
+        """The score of some roles; of the others nothing is told."""
+        roles = set(roles)
+        return Score(
+            tuple(note for note in self.notes if note.role in roles),
+            tuple(control for control in self.controls if control.role in roles),
+            tuple(role for role in self.told if role in roles),
+        )
+
+    def without_players(self, players: Iterable[str]) -> Score:
+        """The score with these players silent."""
+        gone = set(players)
+        return dataclasses.replace(
+            self,
+            notes=tuple(note for note in self.notes if note.player not in gone),
+            controls=tuple(control for control in self.controls if control.player not in gone),
+        )
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Notes `(n, 6)` and controls `(n, 4)` as `score_features` takes them, times in beats."""
+        notes = [
+            (n.start, n.beats, n.midi, n.velocity, NOTE_ROLES.index(n.role), INSTRUMENTS.index(n.player))
+            for n in self.notes
+        ]
+        controls = [
+            (c.start, NOTE_ROLES.index(c.role), CONTROL_KINDS.index(c.kind), c.value) for c in self.controls
+        ]
+        return np.array(notes, dtype=np.float64).reshape(-1, 6), np.array(controls, dtype=np.float64).reshape(-1, 4)
+
+    def rows(self, sheet: LeadSheet) -> tuple[np.ndarray, np.ndarray]:
+        """Notes `(n, 6)` and controls `(n, 4)` in seconds by the sheet's tempo and offset; see `score_features`."""
+        notes, controls = (rows.copy() for rows in self._rows)
+        beat = 60.0 / sheet.tempo
+        notes[:, 0] = (notes[:, 0] - sheet.beat_offset) * beat
+        notes[:, 1] *= beat
+        controls[:, 0] = (controls[:, 0] - sheet.beat_offset) * beat
+        return notes, controls
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score in JSON's types: short rows, their names beside them."""
+        return {
+            "told": list(self.told),
+            "notes": [[round(n.start, 5), round(n.beats, 5), n.midi, n.velocity, n.player, n.role] for n in self.notes],
+            "controls": [[round(c.start, 5), c.kind, round(c.value, 5), c.player, c.role] for c in self.controls],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Score:
+        """The score that `to_dict` wrote.
+
+        Raises:
+            ValueError: naming what is missing, unknown or out of range.
+        """
+        try:
+            return cls(
+                tuple(ScoreNote(float(s), float(b), int(m), int(v), p, r) for s, b, m, v, p, r in data["notes"]),
+                tuple(ScoreControl(float(s), k, float(v), p, r) for s, k, v, p, r in data["controls"]),
+                tuple(data["told"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is not a score as Score.to_dict writes it: {error}") from error
+
+    @classmethod
+    def of_take(cls, take: Take) -> Score:
+        """What a composed take plays, in beats of its lead sheet."""
+        kinds = {PITCH_BEND: ("bend", _SEMITONES_A_BEND), VIBRATO: ("vibrato", 1 / 127), EXPRESSION: ("swell", 1 / 127)}
+        sheet = take.lead_sheet
+        beat = sheet.tempo / 60.0
+        notes = [
+            ScoreNote(sheet.beat_at(n.start_s), n.duration_s * beat, n.midi, n.velocity, player, n.role)
+            for player, written in take.notes.items()
+            for n in written
+        ]
+        controls = [
+            ScoreControl(sheet.beat_at(c.start_s), kind, c.value * unit, player, c.role)
+            for player, written in take.controls.items()
+            for c in written
+            for kind, unit in [kinds[c.controller]]
+        ]
+        return cls(tuple(notes), tuple(controls))
+
+
+def bar_groups(beats_per_bar: int) -> tuple[int, ...]:
+    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on."""
+    if beats_per_bar <= 4:
+        return (beats_per_bar,)
+    if beats_per_bar % 3 == 0:
+        return (3,) * (beats_per_bar // 3)
+    return {5: (3, 2), 7: (4, 3), 8: (4, 4), 10: (3, 3, 2, 2), 11: (3, 3, 3, 2)}[beats_per_bar]
+
+
+def features_of(
+    sheet: LeadSheet,
+    notes: np.ndarray,
+    controls: np.ndarray,
+    told: Iterable[str],
+    start_frame: int,
+    num_frames: int,
+    frame_rate: float = 75,
+) -> np.ndarray:
+    """`(num_frames, SCORE_DIM)` float32: metre of the sheet, and notes in seconds from frame 0."""
+    out = score_features(notes, controls, start_frame, num_frames, frame_rate, told)
+    frames = np.arange(start_frame, start_frame + num_frames, dtype=np.float64)
+    beats = sheet.beat_offset + frames * (sheet.tempo / (60.0 * frame_rate)) + 1e-9
+    metre_features(out, beats, sheet.beats_per_bar, bar_groups(sheet.beats_per_bar))
+    return out
+
+
+__all__ = ["SCORE_DIM", "Score", "ScoreControl", "ScoreNote", "bar_groups", "features_of"]

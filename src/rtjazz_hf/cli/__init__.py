@@ -1,0 +1,73 @@
+"""The `rtjazz` command. What is for people goes to stderr, what is for programs (`--json`) to stdout.
+
+Exit codes: 0 done; 2 refused before any work, because of what was asked; 1 failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from .adapt import add_adapt
+from .benchmark import add_benchmark
+from .codec import add_codec
+from .common import Parser, Refused
+from .evaluate import add_evaluate
+from .generate import add_generate
+from .play import add_play
+from .serve import add_serve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:  # --help, --version, or a refused command line
+        return int(stop.code or 0)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("rtjazz: interrupted; nothing half-written was left behind", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the program that reads our stdout has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open, so that the exit does not write to the pipe)
+        return 1
+    except Refused as error:
+        return _fail(error, args.debug, code=2)
+    except Exception as error:
+        return _fail(error, args.debug, code=1)
+
+
+def _fail(error: Exception, debug: bool, code: int) -> int:
+    if debug:
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(
+        error, (ValueError, OSError, ImportError)
+    ):  # not one of our own messages: say what it is
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
+    print(f"rtjazz: error: {text}", file=sys.stderr)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="rtjazz",
+        description="Jazz in real time: 48 kHz stereo from words or a chord chart.",
+        epilog='example:\n  rtjazz generate "Bill Evans modal jazz" -o evans.wav',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rtjazz {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    add_generate(commands)
+    add_play(commands)
+    add_evaluate(commands)
+    add_codec(commands)
+    add_benchmark(commands)
+    add_adapt(commands)
+    add_serve(commands)
+    return parser

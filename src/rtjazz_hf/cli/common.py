@@ -1,0 +1,125 @@
+"""What the `rtjazz` commands share: the parser, the options that all of them have, refusals, quiet libraries."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..hub import quiet_libraries
+
+if TYPE_CHECKING:
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DTYPES",
+    "MAX_SEED",
+    "Parser",
+    "Refused",
+    "add_command",
+    "add_music",
+    "check_sampling",
+    "choose_device",
+    "load_pipeline",
+    "quiet_libraries",
+]
+
+DEFAULT_MODEL = "rtjazz-mini"
+DTYPES = ("float32", "bfloat16", "float16")
+MAX_SEED = 2**31 - 1  # of those that are drawn
+
+
+class Refused(ValueError):
+    """What was asked for cannot be done; found before any work."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One line on an error, as every other error of the command has."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rtjazz: error: {message} (see {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Any, name: str, summary: str, description: str, run: Any, seed_help: str, dtype: bool = True
+) -> argparse.ArgumentParser:
+    """A command with the options that all have; `run(args)` does it and returns the exit code."""
+    parser = commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="bundled name, folder or Hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )
+    if dtype:
+        parser.add_argument(
+            "--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)"
+        )
+    parser.add_argument("--seed", type=_seed, help=seed_help)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_music(parser: Any) -> None:
+    """The options that say what is to be played, beside the prompt."""
+    parser.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
+    parser.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
+    parser.add_argument("--key", help="such as Bb or Am")
+    parser.add_argument("--mood", help="such as relaxed or energetic")
+    parser.add_argument(
+        "--instruments",
+        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        help='the band, such as "piano,bass,brushes"; "--instruments=-piano" leaves the piano out',
+    )
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: choose a whole number from 0 to {2**63 - 1}")
+    return value
+
+
+def check_sampling(args: argparse.Namespace) -> None:
+    """Refuse `--steps` and `--guidance` that no pipeline takes."""
+    if args.steps is not None and not 1 <= args.steps <= 1000:
+        raise Refused(f"--steps {args.steps}: choose 1 to 1000")
+    if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
+        raise Refused(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
+
+
+def choose_device(name: str) -> str:
+    """The device that "auto" stands for, or `name` if it is to be had."""
+    import torch
+
+    device = name
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise Refused(f"--device {name} is not to be had here ({cause}); choose auto or cpu") from error
+    return device
+
+
+def load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
+    """The pipeline that `--model`, `--dtype` and `--device` name, with a progress bar where somebody watches."""
+    quiet_libraries()  # before they are imported
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+
+    device = choose_device(args.device)
+    pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
+    pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
+    return pipe

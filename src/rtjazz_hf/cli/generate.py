@@ -1,0 +1,181 @@
+"""`rtjazz generate`: a clip into a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+
+if TYPE_CHECKING:
+    from ..music import LeadSheet
+
+
+_GENERATE_HELP = """\
+Play a clip and write it as wav, flac or ogg.
+
+example:
+  rtjazz generate "Bill Evans modal jazz" -o evans.wav
+  rtjazz generate "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --duration 20 \\
+      --instruments=-piano --seed 7 --plot quartet.png -o quartet.flac
+  rtjazz generate "bossa nova" --bars 8 --loop -o loop.wav
+"""
+
+_DEFAULT_DURATION = 10.0  # seconds
+
+
+def add_generate(commands: Any) -> None:
+    seed_help = "whole number; drawn and printed when not given"
+    parser = add_command(
+        commands, "generate", "play a clip into a file", _GENERATE_HELP, run_generate, seed_help
+    )
+    parser.add_argument("prompt", help="the music in words")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="out.wav, out.flac or out.ogg")
+    parser.add_argument("--duration", type=float, help=f"seconds (default: {_DEFAULT_DURATION:g})")
+    parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
+    parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
+    add_music(parser)
+    parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
+    parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="write a spectrogram under its chart too"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    _check_generate(args)
+    seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
+    pipe = load_pipeline(args)
+
+    import torch
+
+    started = time.perf_counter()
+    wishes = {name: getattr(args, name) for name in ("chords", "tempo", "key", "mood", "instruments")}
+    options = {
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    if args.bars is None:
+        output = pipe(args.prompt, duration=args.duration or _DEFAULT_DURATION, **wishes, **options)
+    else:
+        from ..live.loops import loop_samples, play_loop
+
+        sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, seeds=[seed])[0]
+        if args.loop:
+            output = play_loop(pipe, args.prompt, sheet, args.bars, **options)
+        else:
+            seconds = loop_samples(sheet, args.bars) / pipe.sampling_rate
+            sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, duration=seconds, seeds=[seed])[0]
+            output = pipe(args.prompt, duration=seconds, lead_sheet=sheet, **options)
+    seconds = time.perf_counter() - started
+    audio, lead_sheet = output.audios[0], output.lead_sheets[0]
+
+    from ..audio import plot_spectrogram, write_audio
+
+    write_audio(args.output, audio, overwrite=args.overwrite)
+    if args.codes:
+        from ..codec import write_codes
+
+        codes = pipe.codec.latents_to_codes(output.latents.to(pipe.codec.dtype))[0]
+        notes = {"prompt": args.prompt, "seed": str(seed)}
+        write_codes(args.codes, codes, pipe.codec, audio.shape[-1], str(args.model), notes, args.overwrite)
+    if args.plot:
+        plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=args.prompt, overwrite=args.overwrite)
+
+    duration = audio.shape[-1] / pipe.sampling_rate
+    result = {
+        "output": str(args.output),
+        "model": str(args.model),
+        "prompt": args.prompt,
+        "seed": seed,
+        "duration": duration,
+        "bars": args.bars,
+        "loop": args.loop,
+        "sampling_rate": pipe.sampling_rate,
+        "seconds": round(seconds, 3),
+        "real_time_factor": round(seconds / duration, 4),
+        "tempo": lead_sheet.tempo,
+        "key": lead_sheet.key,
+        "genre": lead_sheet.genre,
+        "mood": lead_sheet.mood,
+        "chart": lead_sheet.to_text(),
+        "codes": str(args.codes) if args.codes else None,
+        "plot": str(args.plot) if args.plot else None,
+    }
+    print(
+        f"{args.output}: {duration:.2f} s, real-time factor {seconds / duration:.2f}, seed {seed}, "
+        f"{lead_sheet.tempo:g} BPM in {lead_sheet.key}, chart {_shorten(lead_sheet.to_text())}",
+        file=sys.stderr,
+    )
+    if args.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _check_generate(args: argparse.Namespace) -> None:
+    """Everything that can be refused is refused here, before torch is imported and a model is read."""
+    from ..audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
+
+    try:
+        if not args.prompt.strip():
+            raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
+        _check_numbers(args)
+        outputs = [
+            (args.output, AUDIO_SUFFIXES),
+            (args.codes, (".rtj",)),
+            (args.plot, PICTURE_SUFFIXES),
+        ]
+        for path, suffixes in outputs:
+            if path is not None:
+                check_output_path(path, suffixes, args.overwrite)
+        _trial_lead_sheet(args)
+        if args.plot:
+            import matplotlib  # noqa: F401  (better missed now than after the music is made)
+    except ImportError as error:
+        raise Refused(f"--plot needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
+    except (ValueError, OSError) as error:
+        raise Refused(str(error)) from error
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if args.duration is not None and not (math.isfinite(args.duration) and 0 < args.duration <= 600):
+        raise Refused(f"--duration {args.duration:g}: choose more than 0 and at most 600 seconds")
+    if args.bars is not None and args.duration is not None:
+        raise Refused(f"--bars {args.bars} and --duration {args.duration:g}: give one of them")
+    if args.loop and args.bars is None:
+        raise Refused("--loop needs --bars: how many bars the loop has")
+    if args.loop and args.codes is not None:
+        raise Refused("--loop and --codes: the crossing at a loop's end is made in sound and has no codes")
+    check_sampling(args)
+
+
+def _trial_lead_sheet(args: argparse.Namespace) -> LeadSheet:
+    from ..band.band_leader import write_lead_sheet
+
+    sheet = write_lead_sheet(
+        args.prompt,
+        chords=args.chords,
+        tempo=args.tempo,
+        key=args.key,
+        mood=args.mood,
+        instruments=args.instruments,
+        duration=args.duration,
+    )
+    if args.bars is not None:
+        from ..live.loops import loop_sheet
+
+        loop_sheet(sheet, args.bars)
+    return sheet
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 4].rstrip(' |')} ..."

@@ -1,0 +1,312 @@
+"""`rtjazz play`: endless music through the sound card, into a pipe or a file, changed by keys while it plays."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import secrets
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+
+if TYPE_CHECKING:
+    from ..live.clock import Clock
+
+PIPE = "-"
+
+_HELP = """\
+Play without an end, or for --duration seconds, until q or Ctrl-C. In a terminal, keys change prompt, tempo, key, band
+and adapter. A recording is a whole file at any time, whatever ends the program.
+
+example:
+  rtjazz play "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --instruments=-piano
+  rtjazz play "0.6 hard bop + 0.4 bossa nova" --record evening.flac
+  rtjazz play "bossa nova" --output - | ffplay -f s16le -ar 48000 -ch_layout stereo -i -
+  rtjazz play "swing trio" --output take.wav --duration 60          # at real-time pace, no sound card
+  rtjazz play "hard bop" --follow "Drum Machine" --clock-offset -8   # in time with a MIDI clock
+  rtjazz play "hard bop" --follow link --lead "Synth" --count-in 1
+"""
+
+
+def add_play(commands: Any) -> None:
+    seed_help = "whole number; drawn and printed when not given"
+    parser = add_command(commands, "play", "play live", _HELP, run_play, seed_help)
+    parser.add_argument("prompt", nargs="?", help='words, or a mix such as "0.7 hard bop + 0.3 bossa nova"')
+    music = parser.add_argument_group("music")
+    add_music(music)
+    music.add_argument(
+        "--adapter", action="append", default=[], metavar="NAME",
+        help="a personal style; given several times, the key a goes round them",
+    )  # fmt: skip
+    music.add_argument("--steps", type=int, help="steps a block (default: the model's)")
+    music.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
+    music.add_argument(
+        "--block-frames", type=int, metavar="N", help="6, 12, 24, 36 or 48 (default: the model's)"
+    )
+    music.add_argument("--duration", type=float, help="seconds (default: without an end)")
+    music.add_argument("--count-in", type=int, default=0, metavar="BARS", help="clicks before bar 1, 0 to 8")
+    sound = parser.add_argument_group("sound")
+    sound.add_argument(
+        "--output", metavar="WHERE", help='"-" for PCM on stdout, or out.wav, out.flac, out.ogg at real-time pace'
+        " (default: the sound card)",
+    )  # fmt: skip
+    sound.add_argument("--pcm", choices=("s16le", "f32le"), default="s16le",
+                       help="of --output -: 48 kHz, left and right in turn (default: %(default)s)")  # fmt: skip
+    sound.add_argument("--record", type=Path, metavar="FILE", help="write wav, flac or ogg too")
+    sound.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    sound.add_argument("--sound-card", metavar="NAME", help="name or number (default: the system's)")
+    sound.add_argument("--buffer", type=float, default=0.4, metavar="SECONDS",
+                       help="of sound in hand while a block is made (default: %(default)s)")  # fmt: skip
+    sound.add_argument(
+        "--list-devices", action="store_true", help="show sound cards and MIDI ports, and leave"
+    )
+    sound.add_argument("--no-display", action="store_true", help="no picture and no keys")
+    clock = parser.add_argument_group("clock")
+    clock.add_argument(
+        "--follow", metavar="PORT", help="MIDI input with a clock to play in time with, or link"
+    )
+    clock.add_argument("--lead", metavar="PORT", help="MIDI output to send a clock to")
+    clock.add_argument("--clock-offset", type=float, default=0.0, metavar="MS",
+                       help="play (or, leading, send) so much later; negative: sooner (default: 0)")  # fmt: skip
+
+
+def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) -> int:
+    """Play.
+
+    Args:
+        sound_api: what stands in for the module `sounddevice`. midi: for `mido`.
+    """
+    if args.list_devices:
+        return _list_devices(sound_api, midi)
+    with ExitStack() as stack:
+        try:
+            prompt = _check(args)
+            recorder, output = _open_outputs(args, sound_api, stack)
+            clock, follower, leader = _open_clocks(args, midi, stack)
+        except (ValueError, OSError, ImportError) as error:
+            raise Refused(str(error)) from error
+        seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
+        pipe = load_pipeline(args)
+        try:
+            session = stack.enter_context(
+                pipe.live(
+                    prompt, chords=args.chords, tempo=args.tempo, key=args.key, mood=args.mood,
+                    instruments=args.instruments, block_frames=args.block_frames, num_inference_steps=args.steps,
+                    guidance_scale=args.guidance, seed=seed,
+                )
+            )  # fmt: skip
+            if args.adapter:
+                session.update(adapter=args.adapter[0])
+        except ValueError as error:
+            output.close(drain=False)
+            raise Refused(str(error)) from error
+
+        if follower is not None:
+            follower.count_in = args.count_in * session.lead_sheet.beats_per_bar
+            if getattr(clock, "num_peers", None) == 0:  # alone in a Link session: the tempo is the band's
+                clock.tempo = session.lead_sheet.tempo
+
+        from ..live.playback import Player
+
+        player = Player(
+            session, output, recorder=recorder, follower=follower, leader=leader, count_in=args.count_in,
+            duration=args.duration, say=_say,
+        )  # fmt: skip
+        code = _play(args, player, prompt, clock)
+        result = _result(args, player, seed)
+        _say(_summary(result))
+        if args.json:
+            print(json.dumps(result))
+        return code
+
+
+def _play(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None) -> int:
+    """Until it ends: the exit code."""
+    try:
+        with ExitStack() as stack:
+            if not args.no_display and sys.stderr.isatty():
+                _show(args, player, prompt, clock, stack)
+            player.run()
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None, stack: ExitStack) -> None:
+    from .play_screen import Controls, Screen, keys
+
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        _say("no display: it needs rich; run: pip install 'rtjazz-hf[live]'")
+        return
+    controls = Controls(
+        player, prompt, chords=args.chords, instruments=args.instruments, adapters=args.adapter,
+        set_tempo=None if clock is None else lambda tempo: _set_clock_tempo(clock, tempo),
+    )  # fmt: skip
+    player.say = lambda text: setattr(controls, "message", text)
+    stack.enter_context(Screen(player, controls, title="rtjazz play"))
+    if args.output != PIPE:
+        stack.enter_context(keys(controls.press))
+
+
+def _set_clock_tempo(clock: Any, tempo: float) -> None:
+    from ..live.link import LinkClock
+    from ..music.vocabulary import check_tempo
+
+    if not isinstance(clock, LinkClock):
+        raise ValueError("the tempo is the MIDI clock's; change it there")
+    clock.tempo = check_tempo(tempo)
+
+
+# -- before anything is loaded --------------------------------------------------------------------------------
+def _check(args: argparse.Namespace) -> str | dict[str, float]:
+    """The prompt as a mix; everything that can be refused without a model is refused here.
+
+    Raises:
+        ValueError, OSError: naming the option, its value and what is allowed.
+    """
+    from ..band.band_leader import write_lead_sheet
+    from ..live.engine import BLOCK_SIZES
+    from ..prompts import words_of
+    from .play_screen import parse_mix
+
+    if not (args.prompt or "").strip():
+        raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
+    prompt = parse_mix(args.prompt)
+    if args.duration is not None and not (math.isfinite(args.duration) and args.duration > 0):
+        raise ValueError(f"--duration {args.duration:g}: choose more than 0 seconds, or leave it out")
+    if not 0 <= args.count_in <= 8:
+        raise ValueError(f"--count-in {args.count_in}: choose 0 to 8 bars")
+    if not (math.isfinite(args.buffer) and 0.02 <= args.buffer <= 10):
+        raise ValueError(f"--buffer {args.buffer:g}: choose 0.02 to 10 seconds")
+    if not (math.isfinite(args.clock_offset) and abs(args.clock_offset) <= 10_000):
+        raise ValueError(f"--clock-offset {args.clock_offset:g}: choose -10000 to 10000 milliseconds")
+    if args.block_frames is not None and args.block_frames not in BLOCK_SIZES:
+        raise ValueError(
+            f"--block-frames {args.block_frames}: choose from {', '.join(map(str, BLOCK_SIZES))}"
+        )
+    check_sampling(args)
+    if args.output == PIPE and args.json:
+        raise ValueError("--output - and --json both want stdout: choose one")
+    if args.output not in (None, PIPE) and args.record is not None:
+        raise ValueError(f"--output {args.output} is a recording already: leave --record out")
+    if args.output is not None and args.sound_card is not None:
+        raise ValueError(
+            "--output and --sound-card: the sound goes to one of them; --record writes a file too"
+        )
+    write_lead_sheet(
+        words_of(prompt), chords=args.chords, tempo=args.tempo, key=args.key, mood=args.mood,
+        instruments=args.instruments,
+    )  # fmt: skip
+    return prompt
+
+
+def _open_outputs(args: argparse.Namespace, sound_api: Any, stack: ExitStack) -> tuple[Any, Any]:
+    """Recorder or None, and where the sound goes."""
+    from ..live.outputs import PacedOutput, PipeOutput, SoundCardOutput
+    from ..live.recording import Recorder
+
+    path = args.record if args.output in (None, PIPE) else Path(args.output)
+    recorder = None if path is None else stack.enter_context(Recorder(path, overwrite=args.overwrite))
+    if args.output == PIPE:
+        return recorder, PipeOutput(sys.stdout.buffer, args.pcm)
+    if args.output is not None:
+        return recorder, PacedOutput(buffer=args.buffer)
+    card = args.sound_card
+    card = int(card) if card is not None and card.isdigit() else card
+    try:
+        output = SoundCardOutput(card, buffer=args.buffer, api=sound_api)
+    except (OSError, ImportError) as error:
+        if recorder is None:
+            raise OSError(
+                f"{error}; or give --output out.wav (a file at real-time pace) or --output - (a pipe)"
+            ) from error
+        if card is not None:
+            raise
+        _say(f"{error}; recording into {recorder.path} at real-time pace")
+        return recorder, PacedOutput(buffer=args.buffer)
+    stack.callback(output.close, drain=False)
+    return recorder, output
+
+
+def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple[Any, Any, Any]:
+    """The clock that is followed, who follows it, and who leads; each may be None."""
+    from ..live.clock import ClockFollower, ClockLeader, MidiClock
+    from ..live.link import LinkClock
+    from ..live.midi_ports import MidiInput, open_midi_output
+
+    clock = follower = leader = None
+    offset = args.clock_offset / 1000.0
+    if args.follow is not None:
+        if args.follow.lower() == "link":
+            clock = LinkClock(args.tempo or 120.0)
+            stack.callback(clock.close)
+        else:
+            clock = MidiClock()
+            stack.callback(MidiInput(args.follow, clock, midi).close)
+        follower = ClockFollower(clock, offset)
+    if args.lead is not None:
+        port = open_midi_output(args.lead, midi)
+        stack.callback(port.close)
+        leader = ClockLeader(port.send, offset)
+    return clock, follower, leader
+
+
+def _list_devices(sound_api: Any, midi: Any) -> int:
+    from ..live.midi_ports import port_names
+    from ..live.outputs import import_sounddevice, output_devices
+
+    def cards() -> list[str]:
+        return output_devices(import_sounddevice() if sound_api is None else sound_api)
+
+    for title, names in (
+        ("sound cards", cards),
+        ("MIDI inputs (--follow)", lambda: port_names("input", midi)),
+        ("MIDI outputs (--lead)", lambda: port_names("output", midi)),
+    ):
+        try:
+            found = names() or ["none"]
+        except (OSError, ImportError) as error:
+            found = [f"none: {error}"]
+        print(f"{title}:", *(f"  {name}" for name in found), sep="\n")
+    return 0
+
+
+# -- afterwards ------------------------------------------------------------------------------------------------
+def _result(args: argparse.Namespace, player: Any, seed: int) -> dict[str, Any]:
+    from ..audio import SAMPLE_RATE
+
+    stats, sheet = player.session.stats(), player.session.lead_sheet
+    return {
+        "model": str(args.model),
+        "prompt": args.prompt,
+        "seed": seed,
+        "output": args.output or "sound card",
+        "recording": str(player.recorder.path) if player.recorder and player.recorder.samples else None,
+        "duration": player.samples / SAMPLE_RATE,
+        "real_time_factor": round(stats.real_time_factor, 4) if stats.blocks else None,
+        "under_runs": player.under_runs,
+        "tempo": sheet.tempo,
+        "key": sheet.key,
+        "chart": sheet.to_text(),
+    }
+
+
+def _summary(result: dict[str, Any]) -> str:
+    recording = f", recorded in {result['recording']}" if result["recording"] else ""
+    factor = (
+        "" if result["real_time_factor"] is None else f", real-time factor {result['real_time_factor']:.2f}"
+    )
+    return (
+        f"played {result['duration']:.2f} s{recording}{factor}, {result['under_runs']} under-runs, "
+        f"seed {result['seed']}"
+    )
+
+
+def _say(text: str) -> None:
+    print(f"rtjazz: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""What is computed: measures on sound, on lead sheets and on models."""

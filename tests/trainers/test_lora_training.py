@@ -1,0 +1,218 @@
+"""Adapters learnt from recordings: the loop at a tiny size, from a folder of sounds to a pipeline that plays them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from synthetic_takes import played
+from test_training_scripts import TRAINING
+from tiny_models import build_tiny_pipeline
+
+from rtjazz_hf.adapters import attach_adapter
+from rtjazz_hf.audio import write_audio
+from rtjazz_hf.flow import FlowMatchScheduler
+from rtjazz_hf.trainers.adapter import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
+from rtjazz_hf.trainers.config import PERSONAL_SETTINGS
+from rtjazz_hf.trainers.distillation import student_ends, student_path
+from rtjazz_hf.trainers.flow import channel_weights
+
+for needed in ("peft", "librosa", "accelerate", "tensorboard"):
+    pytest.importorskip(needed, reason="the train and eval extras")
+
+PLAY = {"block_frames": 12, "tempo": 120, "chords": "Dm7 | G7", "duration": 1.0, "prompt": "swing"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    build_tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for index, suffix in enumerate(("wav", "flac")):
+        write_audio(folder / f"{index}.{suffix}", played(seed=index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(base, recordings, tmp_path_factory):
+    """Takes and latents as a run leaves them, which other runs need not make again."""
+    folder = tmp_path_factory.mktemp("prepared")
+    train(base, recordings, folder, max_steps=1)
+    return folder
+
+
+@pytest.fixture
+def out(prepared, tmp_path):
+    return ready(prepared, tmp_path / "run")
+
+
+def ready(prepared, folder):
+    shutil.copytree(prepared / "takes", folder / "takes")
+    return folder
+
+
+def play(pipe):
+    return pipe(**PLAY, generator=torch.Generator().manual_seed(1)).audios
+
+
+def train(base, recordings, out, **options):
+    settings = {
+        "max_steps": 3,
+        "batch_size": 2,
+        "crop_frames": 144,
+        "learning_rate": 0.01,
+        "warmup_steps": 0,
+        "num_workers": 0,
+        "sample_every": 0,
+        "validate_every": 0,
+        "save_every": 100,
+        "log_every": 1,
+        "mixed_precision": "no",  # Accelerate keeps the first one of a process, and other tests train in it too
+    }
+    return train_lora(LoraTrainConfig(output_dir=str(out), recordings=str(recordings), base=str(base),
+                                      name="tester", **{**settings, **options}))  # fmt: skip
+
+
+def weights_of(out):
+    from safetensors.torch import load_file
+
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def test_the_config_file_says_what_the_command_does():
+    yaml = pytest.importorskip("yaml")
+    assert yaml.safe_load((TRAINING / "configs" / "lora_mini.yaml").read_text()) == PERSONAL_SETTINGS
+
+
+@pytest.mark.parametrize("options", [{}, {"dora": True}, {"gradient_checkpointing": True}, {"qlora": True}])
+def test_learnt_adapter_loads_and_is_heard(base, recordings, out, options):
+    if options.get("qlora") and importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+    result = train(base, recordings, out, **options)
+    assert result["steps"] == 3 and result["minutes"] > 1
+    pipe = type(build_tiny_pipeline()).from_pretrained(base)
+    bare = play(pipe)
+    pipe.load_lora_weights(result["adapter"])
+    assert not np.array_equal(play(pipe), bare)
+    pipe.unload_lora_weights()
+    np.testing.assert_array_equal(play(pipe), bare)
+
+
+def test_distilled_base_is_judged_by_what_it_makes_in_its_own_steps(recordings, prepared, tmp_path):
+    student = build_tiny_pipeline()
+    student.transformer.config.distilled_steps, student.transformer.config.distilled_shift = 2, 2.0
+    student.save_pretrained(tmp_path / "student")
+    out = ready(prepared, tmp_path / "run")
+    result = train(tmp_path / "student", recordings, out, max_steps=30, learning_rate=3e-3)
+    assert result["improved"]
+    pipe = type(student).from_pretrained(tmp_path / "student")
+    pipe.load_lora_weights(result["adapter"])
+    assert np.isfinite(play(pipe)).all()
+
+
+def test_gradient_checkpointing_learns_the_same(base, recordings, prepared, tmp_path):
+    train(base, recordings, ready(prepared, tmp_path / "a"))
+    train(base, recordings, ready(prepared, tmp_path / "b"), gradient_checkpointing=True)
+    one, other = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+
+
+def test_resumed_run_ends_as_one_that_was_not_stopped(base, recordings, prepared, tmp_path):
+    whole = train(
+        base,
+        recordings,
+        ready(prepared, tmp_path / "whole"),
+        max_steps=4,
+        validate_every=2,
+        schedule="constant",
+    )
+    train(
+        base,
+        recordings,
+        ready(prepared, tmp_path / "parts"),
+        max_steps=2,
+        validate_every=2,
+        schedule="constant",
+    )
+    parts = train(base, recordings, tmp_path / "parts", max_steps=4, validate_every=2, schedule="constant")
+    assert parts["before"] == whole["before"] and parts["after"] == whole["after"]
+    one, other = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_stops_when_nothing_is_gained(base, recordings, out, capsys):
+    result = train(base, recordings, out, max_steps=20, validate_every=1, patience=2, learning_rate=1e-20)
+    assert result["steps"] == 3  # the first is the best, and two are no better
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    best = min(line["val_true"] for line in logged if "val_true" in line)
+    assert result["after"]["val_true"] == pytest.approx(best)
+    assert not result["improved"] and "listen before you use it" in capsys.readouterr().out
+
+
+def test_best_so_far_is_put_back():
+    model, kept = torch.nn.Linear(2, 2), BestSoFar()
+    kept.before = {"val_true": 2.0}
+    assert kept.take({"val_true": 1.0}, model)
+    best = model.weight.detach().clone()
+    torch.nn.init.zeros_(model.weight)
+    assert not kept.take({"val_true": 1.5}, model) and kept.waited == 1 and kept.improved
+    again = BestSoFar()
+    again.load_state_dict(kept.state_dict())
+    again.put_back(model)
+    assert torch.equal(model.weight, best)
+
+
+class TestPrior:
+    """The term that holds an adapter to its base under charts that were not played."""
+
+    @pytest.fixture(params=[(None, 12), (None, 0), (2, 12)], ids=["blocks", "full attention", "distilled"])
+    def case(self, request):
+        steps, block = request.param
+        flow = build_tiny_pipeline().transformer
+        flow.config.distilled_steps, flow.config.distilled_shift = steps, 2.0
+        attach_adapter(flow, rank=2, alpha=4.0)
+        torch.manual_seed(0)
+        config, rows, frames = flow.config, 6, 72
+        batch = {"latents": torch.randn(rows, config.latent_dim, frames), "block_frames": torch.tensor(block),
+                 "lead_sheet": torch.rand(rows, frames, config.lead_sheet_dim),
+                 "window_frames": torch.full((rows,), 24),
+                 "style": torch.nn.functional.normalize(torch.randn(rows, config.style_dim), dim=-1)}  # fmt: skip
+        settings = LoraTrainConfig(recordings="r", output_dir="o")
+        return StyledFlow(flow, batch["style"][0]), batch, settings, channel_weights(flow)
+
+    def test_an_adapter_that_does_nothing_pays_for_its_call_alone(self, case):
+        model, batch, *rest = case
+        loss = prior_loss(model, batch, *rest)
+        loss.backward()
+        assert loss > 0 and model.style.grad.abs().sum() > 0
+        batch["style"] = batch["style"][:1].expand(6, -1)  # the learnt style is that of every take
+        assert prior_loss(model, batch, *rest) < 1e-10
+
+    def test_the_adapter_is_back_after_a_fault(self, case):
+        model, batch, *rest = case
+        with pytest.raises(ValueError, match="style has shape"):
+            prior_loss(model, {**batch, "style": batch["style"][:, :3]}, *rest)
+        assert not any(layer.disable_adapters for layer in model.modules() if hasattr(layer, "lora_A"))
+
+
+def test_students_path_leads_where_the_student_ends():
+    flow = build_tiny_pipeline().transformer.eval()
+    clean = torch.randn(2, flow.config.latent_dim, 24, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    ends = student_ends(flow, clean, 3, 2.0, makings=1)[0]
+    torch.manual_seed(1)
+    path = list(student_path(flow, torch.randn(clean.shape), 3, 2.0))
+    scheduler = FlowMatchScheduler(shift=2.0)
+    scheduler.set_timesteps(3)
+    assert [float(times[0]) for _, times, _ in path] == scheduler.timesteps.tolist()
+    sample, times, velocity = path[-1]
+    torch.testing.assert_close(ends, sample + (1 - times[0]) * velocity)
