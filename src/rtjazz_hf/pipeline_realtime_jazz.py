@@ -21,7 +21,7 @@ from diffusers.utils import BaseOutput
 from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
-from .band import Band, Score, check_parts, told_features
+from .band import Band, Score, check_parts, conditions_of
 from .band.band_leader import write_lead_sheet
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
@@ -347,7 +347,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             )
         if parts is not None:
             check_parts(parts)
-        if melody is not None and not (isinstance(melody, (Score, os.PathLike)) or (isinstance(melody, str) and melody)):
+        if not (melody is None or isinstance(melody, (Score, str, os.PathLike))):
             raise ValueError(f"melody {melody!r}: give a Score, or the path of a file of notes")
         if score is not None and not isinstance(score, Score):
             raise ValueError(f"score {score!r}: give a Score")
@@ -471,12 +471,11 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
     ) -> torch.Tensor:
         """What the transformer sees: `(batch, frames, feature_dim)` float32, of the lead sheets and, where it reads
         notes, of the `parts`."""
-        rows = np.stack([sheet.features(start_frame, num_frames) for sheet in lead_sheets])
-        if self.transformer.config.score_dim:
-            parts = [None] * len(lead_sheets) if parts is None else parts
-            told = [told_features(part, sheet, start_frame, num_frames) for part, sheet in zip(parts, lead_sheets)]
-            rows = np.concatenate([rows, np.stack(told)], axis=-1)
-        return torch.from_numpy(rows).to(self._execution_device)
+        score_dim, parts = self.transformer.config.score_dim, parts or [None] * len(lead_sheets)
+        rows = [
+            conditions_of(sheet, part, start_frame, num_frames, score_dim) for sheet, part in zip(lead_sheets, parts)
+        ]
+        return torch.from_numpy(np.stack(rows)).to(self._execution_device)
 
     def prepare_generators(
         self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
@@ -572,9 +571,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
                 By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
-            parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it;
-                "free": no notes are told, and the model makes them up from the chords. By default "band" where the model
-                reads notes.
+            parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it; "free":
+                no notes are told, and the model makes them up. By default "band" where the model reads notes.
             melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
                 first bar line of the chart on; see `band.Tune`. With parts="free" it is all that is told.
             score: told as it is, instead of a band's; roles that it does not tell are the model's.
@@ -670,7 +668,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             latents=latents,
             codes=codes,
             scores=[
-                part.write(sheet.beat_at(num_samples / SAMPLE_RATE)) if isinstance(part, Band) else part or Score(told=())
+                part.write(sheet.beat_at(duration)) if isinstance(part, Band) else part or Score(told=())
                 for part, sheet in zip(tellers, lead_sheets)
             ],
         )

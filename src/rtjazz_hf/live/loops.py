@@ -82,8 +82,8 @@ def play_loop(
         prompt, options: as the pipeline's call takes them (generator, num_inference_steps, ...).
 
     Returns:
-        `audios` `(1, 2, loop_samples(sheet, bars))` numpy, and the loop's lead sheet; no latents, since those of
-        the crossing are not the ones that sound.
+        `audios` `(1, 2, loop_samples(sheet, bars))` numpy, the loop's lead sheet and the notes told for it; no latents,
+        since those of the crossing are not the ones that sound.
 
     Raises:
         ValueError: as `loop_sheet` and the call.
@@ -101,4 +101,5 @@ def play_loop(
     )
     audio = np.asarray(output.audios[0])
     loop = crossfade_end(audio[:, before : before + samples], audio[:, :before])
-    return type(output)(audios=loop[None], lead_sheets=[sheet])
+    start = offset + before / SAMPLE_RATE * sheet.tempo / 60.0  # the loop's first beat in what was played
+    return type(output)(audios=loop[None], lead_sheets=[sheet], scores=[output.scores[0].since(start)])

@@ -208,7 +208,8 @@ class LiveSession:
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
         block_frames, seed, adapter, adapter_scale, melody and parts, as `RealTimeJazzPipeline.live` does; None as the
-        adapter or the melody is none. The model of another mix of adapters is made here, in the caller's thread, unless it is at hand;
+        adapter or the melody is none. The band answers from the next beat on. The model of another mix of adapters is
+        made here, in the caller's thread, unless it is at hand;
         the block that is being made, or played, does not wait for it. What the listener never fixed follows the
         prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
         at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
@@ -322,19 +323,20 @@ class LiveSession:
             self._largest = None if take.frames >= take.plan.block_frames else 2 * take.frames
         seconds = self._meter.handed_out(take.asked, take.frames / FRAME_RATE, take.updates)
         start = take.start_frame / FRAME_RATE
-        where = take.plan.lead_sheet.position(start)
-        written = None if take.band is None else take.band.write(take.plan.lead_sheet.beat_at(self._frame / FRAME_RATE))
+        sheet = take.plan.lead_sheet
+        where = sheet.position(start)
+        notes = () if take.band is None else take.band.write(sheet.beat_at(self._frame / FRAME_RATE)).notes
         return LiveBlock(
             audio=audio,
             start=start,
             bar=where.bar,
             beat=where.beat,
             chord=where.chord,
-            tempo=take.plan.lead_sheet.tempo,
+            tempo=sheet.tempo,
             latents=latents,
             seconds=seconds,
-            lead_sheet=take.plan.lead_sheet,
-            notes=() if written is None else written.notes,
+            lead_sheet=sheet,
+            notes=notes,
         )
 
 
