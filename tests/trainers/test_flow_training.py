@@ -19,8 +19,10 @@ from rtjazz_hf import (
 )
 from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, flow_state
 from rtjazz_hf.flow import FlowTransformerOutput
+from rtjazz_hf.hub import load_style_encoder
 from rtjazz_hf.music import rotated_chords
 from rtjazz_hf.trainers.config import load_config
 from rtjazz_hf.trainers.flow import (
@@ -29,8 +31,6 @@ from rtjazz_hf.trainers.flow import (
     build_model,
     channel_weights,
     flow_loss,
-    flow_state,
-    load_style_encoder,
     noisy_blocks,
     own_context,
     play_takes,

@@ -16,14 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..codec import RealTimeJazzCodec
-from ..corpus.latent_store import LatentStore, StoredTake
+from ..corpus.latent_store import LatentStore, StoredTake, flow_state
 from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
 from ..flow.losses import (
     codebook_loss,
@@ -35,10 +34,8 @@ from ..flow.losses import (
     sample_timesteps,
     velocity_target,
 )
-from ..hub import load_part, part_folder
 from ..live.engine import BlockStream
 from ..music import LEAD_SHEET_DIM, rotated_chords, without_chords
-from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 from .config import EvaluatedTrainConfig
 from .run import EpochOrder, build_config
 
@@ -112,42 +109,6 @@ class FlowTrainConfig(EvaluatedTrainConfig):
 
 
 # --- what is trained on ---------------------------------------------------------------------------
-
-
-def load_style_encoder(
-    source: str | Path,
-) -> tuple[RealTimeJazzStyleEncoder, RealTimeJazzTokenizer]:
-    """Style encoder (float32, eval mode) and tokenizer: of train_style.py's folder, which holds both, or of a
-    pipeline (bundled name, folder, Hub id) or its `style_encoder` part, beside which lies `tokenizer`.
-
-    Raises:
-        OSError: one of them is missing, not reachable or cut short.
-        ValueError: another kind of model, or a config that does not belong to its weights.
-    """
-    folder = part_folder(source, "style_encoder")
-    places = (folder, folder.parent / "tokenizer")
-    tokenizer = next((place for place in places if (place / "tokenizer.json").is_file()), None)
-    if tokenizer is None:
-        raise OSError(f"the style encoder {folder} has no tokenizer.json, in it or in ../tokenizer.")
-    return load_part(folder, "style_encoder"), RealTimeJazzTokenizer.from_pretrained(tokenizer)
-
-
-def open_stores(
-    folder: str | Path, codec: RealTimeJazzCodec, codes: bool, styles: str = "styles"
-) -> list[LatentStore]:
-    """A store's training and test part, after a check that they are this codec's, and hold codes if asked for."""
-    stores = [LatentStore(folder, split, styles) for split in ("train", "test")]
-    stores[0].check_codec(codec)
-    if len(stores[0]) == 0:
-        raise ValueError(f"{folder} holds no take of the training part.")
-    if codes and stores[0][0].codes is None:
-        raise ValueError(f"{folder} holds no codes, which prediction_type codebook learns; make another.")
-    return stores
-
-
-def flow_state(crop: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the flow makes, `(..., channels, frames)`: the latents of a crop or batch, then its cues, if any."""
-    return torch.cat([crop[name] for name in ("latents", "cues") if name in crop], dim=-2)
 
 
 class FlowBatches:
@@ -411,10 +372,7 @@ __all__ = [
     "build_model",
     "channel_weights",
     "flow_loss",
-    "flow_state",
-    "load_style_encoder",
     "noisy_blocks",
-    "open_stores",
     "own_context",
     "play_takes",
     "validate",
