@@ -34,6 +34,8 @@ import torch
 from torch import nn
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.audio import atomic_folder
+from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.codec.lapped import NOISE_WINDOW, LappedDecoder
 from rtjazz_hf.codec.streaming import StreamingState
 from rtjazz_hf.codec.transforms import constant
@@ -42,7 +44,6 @@ from rtjazz_hf.flow.layers import fold_rotary, style_states
 from rtjazz_hf.flow.steps import denoise_step, hear_step
 from rtjazz_hf.live.engine import soft_limit
 from rtjazz_hf.music.score_features import without_chords_and_notes
-from rtjazz_hf.trainers.run import atomic_folder
 
 RUNTIME = Path(__file__).resolve().parents[1] / "pipelines" / "examples" / "onnx_stream.py"
 OPSET, LARGEST_DIFFERENCE = 20, 1e-3
@@ -393,12 +394,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     hub.quiet_libraries()
-    try:
-        convert(parse_args(argv))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_script(lambda: convert(parse_args(argv)))
 
 
 if __name__ == "__main__":

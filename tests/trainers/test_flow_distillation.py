@@ -11,7 +11,8 @@ from synthetic_takes import write_takes
 
 from rtjazz_hf import FlowMatchScheduler
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore
 from rtjazz_hf.flow import apply_guidance
 from rtjazz_hf.music import without_chords
 from rtjazz_hf.runtime.precision import bfloat16_is_fast
@@ -74,7 +75,9 @@ def guided_velocity(model, pairs: dict, scale: float) -> torch.Tensor:
         model(pairs["sample"], pairs["timestep"], sheet, pairs["style"], **how).sample
         for sheet in (pairs["lead_sheet"], without_chords(pairs["lead_sheet"]))
     ]
-    return apply_guidance(*rows, scale)
+    cut = [row.unflatten(-1, (-1, block or row.shape[-1])).transpose(1, 2).flatten(0, 1) for row in rows]  # per block
+    guided = apply_guidance(*cut, scale)
+    return guided.unflatten(0, (len(rows[0]), -1)).transpose(1, 2).flatten(2)
 
 
 class TestStudentEnds:
