@@ -272,7 +272,7 @@ def train(run: TrainingRun, codec: RealTimeJazzCodec) -> tuple[torch.nn.Module, 
     config = run.config
     store, _ = open_stores(config.data, codec, config.model["prediction_type"] == "codebook")
     model = build_model(config, codec, store[0])
-    batches = FlowBatches(store, config, model.config.block_sizes)
+    batches = FlowBatches(store, config, model.config.block_sizes, score_dim=model.config.score_dim)
     prepared, optimizer = run.prepare_model(model)
     weights = channel_weights(model)
     run.resume()

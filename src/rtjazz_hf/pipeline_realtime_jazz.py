@@ -19,6 +19,7 @@ from diffusers.utils import BaseOutput
 from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
+from .band import Band, Score
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .hub.publishing import PushMixin
@@ -30,6 +31,7 @@ from .live.session import LiveSession
 from .live.snapshot import load_session
 from .live.steps import PlayingSteps
 from .music import LEAD_SHEET_DIM, LeadSheet
+from .music.score_features import SCORE_DIM
 from .prompts import Prompt, check_settings
 from .runtime.aligned_weights import align_weights
 from .runtime.precision import bfloat16_is_fast
@@ -50,12 +52,14 @@ class RealTimeJazzPipelineOutput(BaseOutput):
         latents: `(batch, latent_dim, frames)` float32 tensor, 75 frames a second, normalised as the codec's
         are.
         codes: `(batch, codebooks, frames)` int64 tensor, with `output_type="codes"`.
+        scores: the notes that the transformer was told for each row; what a score does not tell it made up.
     """
 
     audios: np.ndarray | torch.Tensor | None
     lead_sheets: list[LeadSheet]
     latents: torch.Tensor | None = None
     codes: torch.Tensor | None = None
+    scores: list[Score] | None = None
 
 
 class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipeline):
@@ -93,6 +97,11 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             raise ValueError(
                 f"the transformer reads {transformer.config.lead_sheet_dim} lead sheet features a frame, "
                 f"this version of the package writes {LEAD_SHEET_DIM}"
+            )
+        if transformer.config.score_dim not in (0, SCORE_DIM):
+            raise ValueError(
+                f"the transformer reads {transformer.config.score_dim} score features a frame, this version of the "
+                f"package writes {SCORE_DIM}, or none"
             )
         for model in (codec, transformer, style_encoder):
             align_weights(model)
@@ -284,6 +293,9 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         return_dict: bool = True,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
+        melody: Score | str | os.PathLike | None = None,
+        score: Score | None = None,
+        parts: str | None = None,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
 
@@ -306,6 +318,11 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
                 By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
+            parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it; "free":
+                no notes are told, and the model makes them up. By default "band" where the model reads notes.
+            melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
+                first bar line of the chart on; see `band.Tune`. With parts="free" it is all that is told.
+            score: told as it is, instead of a band's; roles that it does not tell are the model's.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -320,6 +337,9 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             window_frames=window_frames,
             lead_sheet=lead_sheet,
             output_type=output_type,
+            melody=melody,
+            score=score,
+            parts=parts,
         )
         mix = self.adapter_mix(dict(self.active_mix) if adapter is None else adapter, adapter_scale)
         if num_inference_steps is None:
@@ -339,6 +359,14 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             duration=duration,
             lead_sheet=lead_sheet,
             seeds=_seeds_of(generators),
+        )
+        tellers = self.prepare_parts(
+            lead_sheets,
+            _seeds_of(generators),
+            melody=self.prepare_melody(melody),
+            score=score,
+            parts=parts,
+            instruments=instruments,
         )
         style = self.encode_prompt(prompt)  # (batch, style_dim)
 
@@ -362,7 +390,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                 latents = stream.denoise(
                     self.prepare_latents(generators, stream.block_frames),
                     style,
-                    self.prepare_features(lead_sheets, stream.frame, stream.block_frames),
+                    self.prepare_features(lead_sheets, stream.frame, stream.block_frames, tellers),
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
                     on_step_end=on_step_end,
@@ -382,7 +410,14 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         if not return_dict:
             return {"codes": codes, "latents": latents}.get(output_type, audios), lead_sheets
         return RealTimeJazzPipelineOutput(
-            audios=audios, lead_sheets=lead_sheets, latents=latents, codes=codes
+            audios=audios,
+            lead_sheets=lead_sheets,
+            latents=latents,
+            codes=codes,
+            scores=[
+                part.write(sheet.beat_at(duration)) if isinstance(part, Band) else part or Score(told=())
+                for part, sheet in zip(tellers, lead_sheets)
+            ],
         )
 
     # -- live ----------------------------------------------------------------------------------------------
@@ -402,6 +437,8 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         seed: int = 0,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
+        melody: Score | str | os.PathLike | None = None,
+        parts: str | None = None,
         *,
         first_block_frames: int | None = None,
         target_latency: float | None = None,
@@ -418,6 +455,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         Args:
             adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
                 active now: which are later is nothing to a session that has begun.
+            melody, parts: as of a call; every block tells its notes, as `LiveBlock.notes`.
             first_block_frames: a first block smaller than `block_frames` (6 is the smallest) starts the music
                 sooner; the blocks after it double up to `block_frames`.
             target_latency: instead of `block_frames`, seconds within which a control is to be heard: the
@@ -437,7 +475,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                     "num_inference_steps": num_inference_steps}  # fmt: skip
         asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
-                 "adapter_scale": adapter_scale, **settings}  # fmt: skip
+                 "adapter_scale": adapter_scale, "melody": melody, "parts": parts, **settings}  # fmt: skip
         return open_session(
             self.models, asked, window_frames=window_frames, first_block_frames=first_block_frames,
             target_latency=target_latency, context=context, context_sampling_rate=context_sampling_rate,

@@ -19,12 +19,13 @@ from ..music.score_features import (
     score_features,
 )
 from ..music.vocabulary import INSTRUMENTS
-from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Take
+from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Take, bar_groups
 
 if TYPE_CHECKING:
     from ..music.lead_sheet import LeadSheet
 
-_SEMITONES_A_BEND = 2.0 / 8192
+# What a controller is to a score, and how much of it a step is.
+KIND_OF_CONTROLLER = {PITCH_BEND: ("bend", 2.0 / 8192), VIBRATO: ("vibrato", 1 / 127), EXPRESSION: ("swell", 1 / 127)}
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,19 @@ class Score:
             controls=tuple(control for control in self.controls if control.player not in gone),
         )
 
+    def since(self, beat: float) -> Score:
+        """What begins at `beat` or later, counted from there."""
+        near = beat - 0.05  # as who plays a little early does
+        return dataclasses.replace(
+            self,
+            notes=tuple(
+                dataclasses.replace(note, start=note.start - beat) for note in self.notes if note.start >= near
+            ),
+            controls=tuple(
+                dataclasses.replace(each, start=each.start - beat) for each in self.controls if each.start >= near
+            ),
+        )
+
     @cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Notes `(n, 6)` and controls `(n, 4)` as `score_features` takes them, times in beats."""
@@ -181,7 +195,6 @@ class Score:
     @classmethod
     def of_take(cls, take: Take) -> Score:
         """What a composed take plays, in beats of its lead sheet."""
-        kinds = {PITCH_BEND: ("bend", _SEMITONES_A_BEND), VIBRATO: ("vibrato", 1 / 127), EXPRESSION: ("swell", 1 / 127)}
         sheet = take.lead_sheet
         beat = sheet.tempo / 60.0
         notes = [
@@ -193,18 +206,9 @@ class Score:
             ScoreControl(sheet.beat_at(c.start_s), kind, c.value * unit, player, c.role)
             for player, written in take.controls.items()
             for c in written
-            for kind, unit in [kinds[c.controller]]
+            for kind, unit in [KIND_OF_CONTROLLER[c.controller]]
         ]
         return cls(tuple(notes), tuple(controls))
-
-
-def bar_groups(beats_per_bar: int) -> tuple[int, ...]:
-    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on."""
-    if beats_per_bar <= 4:
-        return (beats_per_bar,)
-    if beats_per_bar % 3 == 0:
-        return (3,) * (beats_per_bar // 3)
-    return {5: (3, 2), 7: (4, 3), 8: (4, 4), 10: (3, 3, 2, 2), 11: (3, 3, 3, 2)}[beats_per_bar]
 
 
 def features_of(

@@ -79,7 +79,7 @@ def play_loop(play: Callable[..., Any], prompt: Any, sheet: LeadSheet, bars: int
         prompt, options: as the pipeline's call takes them (generator, num_inference_steps, ...).
 
     Returns:
-        As the call does: `audios` `(1, 2, loop_samples(sheet, bars))` numpy, and the loop's lead sheet; no latents,
+        As the call does: `audios` `(1, 2, loop_samples(sheet, bars))` numpy, lead sheet and notes of the loop; no latents,
         since those of the crossing are not the ones that sound.
 
     Raises:
@@ -98,4 +98,5 @@ def play_loop(play: Callable[..., Any], prompt: Any, sheet: LeadSheet, bars: int
     )
     audio = np.asarray(output.audios[0])
     loop = crossfade_end(audio[:, before : before + samples], audio[:, :before])
-    return type(output)(audios=loop[None], lead_sheets=[sheet])
+    start = offset + before / SAMPLE_RATE * sheet.tempo / 60.0  # the loop's first beat in what was played
+    return type(output)(audios=loop[None], lead_sheets=[sheet], scores=[output.scores[0].since(start)])

@@ -6,14 +6,17 @@ holds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ..band import Band, Score, check_parts, conditions_of
 from ..band.band_leader import write_lead_sheet
 from ..music import LeadSheet
+from ..music.vocabulary import canonical_instrument
 from ..prompts import Prompt, check_duration, check_settings, mix_of, words_of
 from ..style import mix_styles
 from .engine import BlockStream, draw_noise
@@ -50,6 +53,9 @@ class PlayingSteps:
         window_frames: int | None = None,
         lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
         output_type: str = "np",
+        melody: Score | str | os.PathLike | None = None,
+        score: Score | None = None,
+        parts: str | None = None,
         **sheet_wishes: Any,
     ) -> None:
         """Refuse what cannot be played, before anything is computed; lead sheets check the `sheet_wishes`
@@ -77,6 +83,27 @@ class PlayingSteps:
             raise ValueError(
                 f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
             )
+        self._check_notes(melody, score, parts)
+
+    def _check_notes(self, melody: Any, score: Any, parts: Any) -> None:
+        if parts is not None:
+            check_parts(parts)
+        if not (melody is None or isinstance(melody, (Score, str, os.PathLike))):
+            raise ValueError(f"melody {melody!r}: give a Score, or the path of a file of notes")
+        if score is not None and not isinstance(score, Score):
+            raise ValueError(f"score {score!r}: give a Score")
+        if score is not None and (melody is not None or parts is not None):
+            raise ValueError(
+                "score says all that is told: leave melody and parts out, or give the melody alone and let the band "
+                "write the rest"
+            )
+        if not self.transformer.config.score_dim:
+            wishes = {"melody": melody is not None, "score": score is not None, "parts='band'": parts == "band"}
+            if asked := [name for name, given in wishes.items() if given]:
+                raise ValueError(
+                    f"{', '.join(asked)}: this model reads chords and no notes (its score_dim is 0); load one that was "
+                    "trained with notes, or leave them out (parts='free')"
+                )
 
     @torch.no_grad()
     def encode_prompt(self, prompt: Prompt | list[Prompt]) -> torch.Tensor:
@@ -146,12 +173,55 @@ class PlayingSteps:
             )
         return sheets
 
+    @property
+    def default_parts(self) -> str:
+        """What `parts` is where it is not given: "band" where the transformer reads notes, else "free"."""
+        return "band" if self.transformer.config.score_dim else "free"
+
+    def prepare_melody(self, melody: Score | str | os.PathLike | None) -> Score | None:
+        """A melody as a score, in the precision that files keep."""
+        if melody is None:
+            return None
+        score = melody if isinstance(melody, Score) else Score.from_file(melody)
+        if not score.notes:
+            raise ValueError("the melody has no notes: give a Score, or a file, that has some")
+        return Score.from_dict(score.to_dict())
+
+    def prepare_parts(
+        self,
+        lead_sheets: Sequence[LeadSheet],
+        seeds: Sequence[int],
+        *,
+        melody: Score | None = None,
+        score: Score | None = None,
+        parts: str | None = None,
+        instruments: Sequence[str] | None = None,
+    ) -> list[Band | Score | None]:
+        """Who tells the transformer which notes are played, for each row: a band that goes by the row's seed, the score
+        that was given, without the players whom `instruments` leaves out, or nobody."""
+        if score is not None:
+            names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
+            muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
+            return [score.without_players(muted)] * len(lead_sheets)
+        parts = parts or self.default_parts
+        if parts == "free" and melody is None:
+            return [None] * len(lead_sheets)
+        return [Band(sheet, seed, melody=melody, parts=parts) for sheet, seed in zip(lead_sheets, seeds)]
+
     def prepare_features(
-        self, lead_sheets: Sequence[LeadSheet], start_frame: int, num_frames: int
+        self,
+        lead_sheets: Sequence[LeadSheet],
+        start_frame: int,
+        num_frames: int,
+        parts: Sequence[Band | Score | None] | None = None,
     ) -> torch.Tensor:
-        """What the transformer sees of the lead sheets: `(batch, frames, LEAD_SHEET_DIM)` float32."""
-        rows = np.stack([sheet.features(start_frame, num_frames) for sheet in lead_sheets])
-        return torch.from_numpy(rows).to(self.execution_device)
+        """What the transformer sees: `(batch, frames, feature_dim)` float32, of the lead sheets and, where it reads
+        notes, of the `parts`."""
+        score_dim, parts = self.transformer.config.score_dim, parts or [None] * len(lead_sheets)
+        rows = [
+            conditions_of(sheet, part, start_frame, num_frames, score_dim) for sheet, part in zip(lead_sheets, parts)
+        ]
+        return torch.from_numpy(np.stack(rows)).to(self.execution_device)
 
     def prepare_latents(self, generators: Sequence[torch.Generator], num_frames: int) -> torch.Tensor:
         """Noise `(batch, channels, frames)`, as the blocks draw it."""
