@@ -258,7 +258,7 @@ class TestVersions:
             name_of(line)
             for extra in (
                 "", "corpus", "scale", "eval", "train", "live", "scores", "notes", "link", "serve", "opus", "quant",
-            )  # fmt: skip
+            )
             for line in wanted[extra]
         }
         named.add("basic-pitch")  # see the extra "notes"
