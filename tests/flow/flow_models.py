@@ -48,7 +48,7 @@ def build_inputs(model, batch: int = 2, frames: int = 48, blocks: int = 8, seed:
     return {
         "sample": randn(batch, config.num_channels, frames),
         "timestep": 0.9 * torch.rand(batch, blocks, generator=generator),
-        "lead_sheet": randn(batch, frames, config.lead_sheet_dim),
+        "lead_sheet": randn(batch, frames, config.feature_dim),
         "style": torch.nn.functional.normalize(randn(batch, config.style_dim), dim=-1),
         "context": randn(batch, config.num_channels, frames),
     }

@@ -109,8 +109,12 @@ def test_save_and_load(tmp_path):
 
 
 def test_guidance():
-    conditional, unconditional = torch.randn(2, 3), torch.randn(2, 3)
+    conditional, unconditional = torch.randn(2, 5, 30), torch.randn(2, 5, 30)
     torch.testing.assert_close(apply_guidance(conditional, unconditional, 1.0), conditional)
-    torch.testing.assert_close(
-        apply_guidance(conditional, unconditional, 2.5), unconditional + 2.5 * (conditional - unconditional)
-    )
+    for scale in (2.5, torch.tensor([2.5, 4.0])[:, None, None]):
+        guided = apply_guidance(conditional, unconditional, scale)
+        # the direction of the push, at the loudness of what was asked, a row at a time
+        pushed = unconditional + scale * (conditional - unconditional)
+        for row in range(2):
+            torch.testing.assert_close(guided[row].std(), conditional[row].std())
+            torch.testing.assert_close(guided[row] / guided[row].std(), pushed[row] / pushed[row].std())

@@ -74,7 +74,9 @@ def guided_velocity(model, pairs: dict, scale: float) -> torch.Tensor:
         model(pairs["sample"], pairs["timestep"], sheet, pairs["style"], **how).sample
         for sheet in (pairs["lead_sheet"], without_chords(pairs["lead_sheet"]))
     ]
-    return apply_guidance(*rows, scale)
+    cut = [row.unflatten(-1, (-1, block or row.shape[-1])).transpose(1, 2).flatten(0, 1) for row in rows]  # per block
+    guided = apply_guidance(*cut, scale)
+    return guided.unflatten(0, (len(rows[0]), -1)).transpose(1, 2).flatten(2)
 
 
 class TestStudentEnds:

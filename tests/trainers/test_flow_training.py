@@ -21,13 +21,17 @@ from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
 from rtjazz_hf.flow import FlowTransformerOutput
-from rtjazz_hf.music import rotated_chords
+from rtjazz_hf.music import LEAD_SHEET_DIM, LeadSheet, rotated_chords
+from rtjazz_hf.music.score_features import SCORE_DIM, SCORE_SLICES, score_features, without_notes
 from rtjazz_hf.trainers.config import load_config
 from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,
     build_model,
     channel_weights,
+    draw_times,
+    drop_conditions,
+    flow_groups,
     flow_loss,
     flow_state,
     load_style_encoder,
@@ -291,7 +295,8 @@ class TestCues:
         assert torch.equal(weights[64:], torch.full((6,), 2.0))
         assert weights[:64].mean().item() == pytest.approx(1.0)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        batches, losses = FlowBatches(cued, config, model.config.block_sizes), []
+        batches = FlowBatches(cued, config, model.config.block_sizes, score_dim=model.config.score_dim)
+        losses = []
         for _ in range(8):  # one batch, one noise: the loss must fall
             torch.manual_seed(0)
             loss = flow_loss(model, batches(np.random.default_rng(0)), config, weights)
@@ -332,3 +337,67 @@ def test_a_flow_is_refitted_to_the_latents_of_another_codec(tiny_pipeline, tiny_
     assert other.input_proj.weight.shape[1] == 16 * other.config.patch_size
     for mine, theirs in zip(other.layers.parameters(), tiny_pipeline.transformer.layers.parameters()):
         assert torch.equal(mine, theirs)
+
+
+class TestNotes:
+    """Conditions of a flow that is told notes, as training tells them."""
+
+    @pytest.fixture(scope="class")
+    def told(self):
+        rng = np.random.default_rng(0)
+        notes = np.stack([rng.uniform(0, 1, 40), np.full(40, 0.2), rng.integers(40, 80, 40), np.full(40, 90),
+                          rng.integers(0, 4, 40), np.zeros(40)], axis=1)  # fmt: skip
+        sheet = LeadSheet.from_chart("Dm7 | G7").features(0, 72)
+        score = score_features(notes, np.zeros((0, 4)), 0, 72, 75)
+        return torch.from_numpy(np.concatenate([sheet, score], axis=1))[None].repeat(200, 1, 1)
+
+    @staticmethod
+    def flags(sheet) -> torch.Tensor:
+        """Which roles each row is told of."""
+        part = SCORE_SLICES["told"]
+        return sheet[:, 0, LEAD_SHEET_DIM + part.start : LEAD_SHEET_DIM + part.stop] > 0
+
+    def test_some_rows_are_told_nothing_some_a_few_roles_most_all(self, told):
+        torch.manual_seed(0)
+        config = settings(chord_dropout=0.0, lead_sheet_dropout=0.0, notes_dropout=0.3, roles_dropout=0.3)
+        dropped = drop_conditions(told, config)
+        count = self.flags(dropped).sum(1)
+        assert 40 < (count == 0).sum() < 85 and (count == 5).sum() > 60 and ((count > 0) & (count < 5)).sum() > 30
+        assert torch.equal(dropped[..., :LEAD_SHEET_DIM], told[..., :LEAD_SHEET_DIM])
+        whole = count == 5
+        assert torch.equal(dropped[whole], told[whole])
+
+    def test_rows_without_chords_mostly_lose_their_notes(self, told):
+        torch.manual_seed(0)
+        config = settings(chord_dropout=1.0, lead_sheet_dropout=0.0, notes_dropout=0.0, roles_dropout=0.0)
+        count = self.flags(drop_conditions(told, config)).sum(1)
+        assert 110 < (count == 0).sum() < 170 and set(count.tolist()) == {0, 5}
+
+    def test_times_nearer_to_noise(self):
+        torch.manual_seed(0)
+        plain = draw_times((4000, 1), settings())
+        torch.manual_seed(0)
+        noisy = draw_times((4000, 1), settings(noisy_rate=0.5, noisy_mean=-2.0))
+        assert noisy.median() < plain.median() and (noisy < 0.2).float().mean() > 0.3
+        assert noisy.min() >= 0 and noisy.max() < 1
+
+    def test_the_layers_that_read_notes_have_a_rate_of_their_own(self, tiny_pipeline, plain):
+        config = settings(score_learning_rate=4e-3)
+        model = build_model(config, tiny_pipeline.codec, plain[0])
+        groups = flow_groups(model, config)
+        ears = {id(parameter) for parameter in model.score_embedding.parameters()}
+        assert {id(parameter) for parameter in groups[-1]["params"]} == ears and groups[-1]["lr"] == 4e-3
+        every = [id(parameter) for group in groups for parameter in group["params"]]
+        assert sorted(every) == sorted(id(parameter) for parameter in model.parameters())
+        assert len(flow_groups(build_model(settings(score=False), tiny_pipeline.codec, plain[0]), config)) == 2
+
+    def test_a_store_without_scores_tells_the_metre_alone(self, plain):
+        batch = FlowBatches(plain, settings(), (36,), score_dim=SCORE_DIM)(np.random.default_rng(0))
+        assert batch["lead_sheet"].shape[-1] == LEAD_SHEET_DIM + SCORE_DIM
+        score = batch["lead_sheet"][..., LEAD_SHEET_DIM:]
+        assert torch.equal(score, without_notes(score)) and score.any()
+
+    @pytest.mark.parametrize("values", [{"notes_dropout": 0.7, "roles_dropout": 0.5}, {"noisy_rate": 1.5}])
+    def test_settings_out_of_range(self, values):
+        with pytest.raises(ValueError, match=next(iter(values))):
+            settings(**values)

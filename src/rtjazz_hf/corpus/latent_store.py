@@ -442,7 +442,8 @@ class StoredTake:
 
     def crop(self, start: int, frames: int) -> dict[str, torch.Tensor]:
         """latents (latent_dim, frames), codes (levels, frames), cues (cue_channels, frames), lead_sheet
-        (frames, LEAD_SHEET_DIM), score (frames, SCORE_DIM), float32 but for the codes; codes and cues where the store has them."""
+        (frames, LEAD_SHEET_DIM), score (frames, SCORE_DIM), float32 but for the
+        codes; codes and cues where the store has them."""
         if start < 0 or frames < 1 or start + frames > self.num_frames:
             raise ValueError(
                 f"frames {start}..{start + frames} are outside take {self.name} (0..{self.num_frames})."

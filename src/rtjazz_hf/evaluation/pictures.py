@@ -95,6 +95,46 @@ def plot_round_trip(
     return path
 
 
+_ROLE_COLOURS = {"lead": "tab:red", "second": "tab:orange", "bass": "tab:blue", "comp": "tab:green"}
+
+
+def plot_notes(
+    notes: np.ndarray, clips: Mapping[str, np.ndarray], path: str | Path, seconds: float = 8.0, title: str = ""
+) -> Path:
+    """Asked notes above what sounds: a roll of the notes, then the semitones C1 to B7 of every clip, one under another.
+
+    Args:
+        notes: `(notes, 6)` in seconds, of `music.score_features.NOTE_COLUMNS`; drums are left out.
+        clips: audio `(2, samples)` at 48 kHz by name.
+    """
+    from ..music.score_features import NOTE_ROLES
+    from .measures.notes import semitone_levels
+
+    path = check_output_path(path, PICTURE_SUFFIXES, True)
+    figure = _figure(13, 2.1 * (1 + len(clips)))
+    axes = figure.subplots(1 + len(clips), 1, sharex=True, sharey=True)
+    for start, length, midi, _, role, _ in notes:
+        if colour := _ROLE_COLOURS.get(NOTE_ROLES[int(role)]):
+            axes[0].plot([start, start + length], [midi, midi], color=colour, linewidth=2.2, solid_capstyle="butt")
+    handles = [axes[0].plot([], [], color=colour, label=role)[0] for role, colour in _ROLE_COLOURS.items()]
+    axes[0].legend(handles=handles, fontsize=8, loc="upper right", ncols=4)
+    axes[0].set_title("asked", fontsize=10, loc="left")
+    for axis, (name, audio) in zip(axes[1:], clips.items()):
+        levels = 20 * np.log10(semitone_levels(audio[:, : round(seconds * SAMPLE_RATE)]) + 1e-7)
+        top = float(np.percentile(levels, 99.8))
+        axis.imshow(levels, origin="lower", aspect="auto", extent=(0, seconds, 23.5, 107.5), cmap="magma",
+                    vmin=top - 45, vmax=top, interpolation="nearest")  # fmt: skip
+        axis.set_title(name, fontsize=10, loc="left")
+    axes[0].set_xlim(0, seconds)
+    axes[0].set_ylim(30, 100)
+    axes[0].set_yticks([36, 48, 60, 72, 84, 96], ["C2", "C3", "C4", "C5", "C6", "C7"])
+    axes[-1].set_xlabel("s")
+    figure.suptitle(title, fontsize=11)
+    with whole_or_not_at_all(path) as partial:
+        figure.savefig(partial, dpi=90)
+    return path
+
+
 def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path) -> Path:
     """Octave-band energies `(clips, bands)` in dB: mean and range over the clips, generated and rendered."""
     figure = _figure(8, 4.5)

@@ -162,40 +162,43 @@ def score_features(
         notes[:, 0] + np.maximum(notes[:, 1], PULSE_FRAMES / frame_rate) > begin - 1 / frame_rate
     )
     for start, seconds, midi, velocity, role, player in notes[near & np.isin(notes[:, 4], roles)].tolist():
-        _write_note(out, start - begin, seconds, int(midi), loudness(velocity), int(role), int(player), frame_rate)
+        note = start, seconds, int(midi), loudness(velocity), int(role), int(player)
+        _write_note(out, start_frame, frame_rate, *note)
     for start, role, kind, value, until in _held(controls, roles, begin, end):
-        first = max(0, round((start - begin) * frame_rate))
-        last = min(num_frames, round((until - begin) * frame_rate))
+        first = max(0, round(start * frame_rate) - start_frame)
+        last = min(num_frames, round(until * frame_rate) - start_frame)
         name = f"{NOTE_ROLES[int(role)]}_{CONTROL_KINDS[int(kind)]}"
         out[first:last, SCORE_SLICES[name].start] = value
     return out
 
 
-def _write_note(out, start, seconds, midi, loud, role, player, frame_rate) -> None:
-    """One note; `start` in seconds from the first row."""
-    num_frames = len(out)
+def _write_note(out, begin, frame_rate, start, seconds, midi, loud, role, player) -> None:
+    """One note into the rows of the frames from `begin`; times stay absolute, so that any split rounds alike."""
     name = NOTE_ROLES[role]
     first = int(np.floor(start * frame_rate + 1e-6))
+
+    def rows(low: int, high: int) -> slice:
+        low = min(max(low - begin, 0), len(out))
+        return slice(low, max(low, min(high - begin, len(out))))
+
+    def write(column: int, part: slice, values) -> None:
+        np.maximum(out[part, column], values, out=out[part, column])
+
     if name == "drums":
         struck = SCORE_SLICES["strokes"].start + stroke_of(midi)
     else:
         key = key_column(midi)
         struck = SCORE_SLICES[f"{name}_struck"].start + key
-        last = max(first + 1, int(np.ceil((start + seconds) * frame_rate - 0.5)))
-        held = slice(max(0, first), min(last, num_frames))
-        column = SCORE_SLICES[f"{name}_sounding"].start + key
-        np.maximum(out[held, column], loud, out=out[held, column])
-        ahead = slice(max(0, first - int(AHEAD_S * frame_rate)), min(max(0, first), num_frames))
-        left = start - np.arange(ahead.start, ahead.stop) / frame_rate
-        soon = (loud * (1 - left / AHEAD_S)).clip(0, 1)
-        column = SCORE_SLICES["ahead"].start + key
-        np.maximum(out[ahead, column], soon, out=out[ahead, column])
+        held = rows(first, max(first + 1, int(np.ceil((start + seconds) * frame_rate - 0.5))))
+        write(SCORE_SLICES[f"{name}_sounding"].start + key, held, loud)
+        ahead = rows(first - int(AHEAD_S * frame_rate), first)
+        left = start - (begin + np.arange(ahead.start, ahead.stop)) / frame_rate
+        write(SCORE_SLICES["ahead"].start + key, ahead, (loud * (1 - left / AHEAD_S)).clip(0, 1))
         if player >= 0 and f"{name}_player" in SCORE_SLICES:
             out[held, SCORE_SLICES[f"{name}_player"].start + player] = 1.0
-    pulse = slice(max(0, first), min(first + PULSE_FRAMES, num_frames))
-    since = (np.arange(pulse.start, pulse.stop) + 1) / frame_rate - start
-    if len(since):
-        np.maximum(out[pulse, struck], loud * np.exp(-since / PULSE_S), out=out[pulse, struck])
+    pulse = rows(first, first + PULSE_FRAMES)
+    since = (begin + np.arange(pulse.start, pulse.stop) + 1) / frame_rate - start
+    write(struck, pulse, loud * np.exp(-since / PULSE_S))
 
 
 def _held(controls: np.ndarray, roles: list[int], begin: float, end: float) -> list[tuple]:

@@ -490,6 +490,7 @@ __all__ = [
     "batch_conditions",
     "build_model",
     "channel_weights",
+    "draw_times",
     "drop_conditions",
     "flow_groups",
     "flow_loss",

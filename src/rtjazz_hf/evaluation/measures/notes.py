@@ -106,8 +106,8 @@ def clarity(levels: np.ndarray, notes: np.ndarray) -> Mapping[str, float]:
 
 
 def peaks_over_valleys(levels: np.ndarray, floor_db: float = -50.0) -> float:
-    """How far partials stand over the gaps between them: the 90th over the 20th percentile of the semitones C3 to C7 of a
-    frame in dB, median over the frames that are not silent."""
+    """How far partials stand over the gaps between them: the 90th over the 20th percentile of the semitones C3 to C7 of
+    a frame in dB, median over the frames that are not silent."""
     frames = 20 * np.log10(levels[24:73] + 1e-7)
     loud = frames.max(0)
     frames = frames[:, loud > loud.max() + floor_db]

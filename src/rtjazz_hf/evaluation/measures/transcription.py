@@ -42,8 +42,8 @@ def _no_missing_backends(record: logging.LogRecord) -> bool:
 
 
 def transcribe(audio: np.ndarray, least_amplitude: float = LEAST_AMPLITUDE) -> np.ndarray:
-    """The notes heard in `audio` `(channels, samples)` at 48 kHz: float64 `(notes, 4)` of start and end in seconds, MIDI
-    key and certainty (0 to 1), by time.
+    """The notes heard in `audio` `(channels, samples)` at 48 kHz: float64 `(notes, 4)` of start and end in seconds,
+    MIDI key and certainty (0 to 1), by time.
 
     Raises:
         ImportError: basic-pitch is not installed; says how to.
@@ -62,8 +62,8 @@ def transcribe(audio: np.ndarray, least_amplitude: float = LEAST_AMPLITUDE) -> n
         soundfile.write(file, mono.astype(np.float32), _RATE, subtype="FLOAT")
         heard = run_inference(file, model)
     events = output_to_notes_polyphonic(
-        heard["note"].copy(), heard["onset"].copy(), ONSET_THRESHOLD, FRAME_THRESHOLD, SHORTEST_FRAMES, True, None, None,
-        True,
+        heard["note"].copy(), heard["onset"].copy(), ONSET_THRESHOLD, FRAME_THRESHOLD, SHORTEST_FRAMES,
+        True, None, None, True,
     )  # fmt: skip
     rows = [(_seconds(s), _seconds(e), key, sure) for s, e, key, sure in events if sure >= least_amplitude]
     return np.array(sorted(rows), dtype=np.float64).reshape(-1, 4)
