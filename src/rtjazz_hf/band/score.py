@@ -21,12 +21,13 @@ from ..music.score_features import (
     score_features,
 )
 from ..music.vocabulary import INSTRUMENTS
-from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Take
+from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Control, Note, Take
 
 if TYPE_CHECKING:
     from ..music.lead_sheet import LeadSheet
 
-_SEMITONES_A_BEND = 2.0 / 8192
+# What a controller is to a score, and how much of it a step is.
+KIND_OF_CONTROLLER = {PITCH_BEND: ("bend", 2.0 / 8192), VIBRATO: ("vibrato", 1 / 127), EXPRESSION: ("swell", 1 / 127)}
 _SOURCE = ("tempo", "metre", "key", "title")
 SCORE_SUFFIXES = (".mid", ".midi", ".musicxml", ".mxl", ".xml")
 
@@ -217,7 +218,6 @@ class Score:
     @classmethod
     def of_take(cls, take: Take) -> Score:
         """What a composed take plays, in beats of its lead sheet."""
-        kinds = {PITCH_BEND: ("bend", _SEMITONES_A_BEND), VIBRATO: ("vibrato", 1 / 127), EXPRESSION: ("swell", 1 / 127)}
         sheet = take.lead_sheet
         beat = sheet.tempo / 60.0
         notes = [
@@ -229,10 +229,31 @@ class Score:
             ScoreControl(sheet.beat_at(c.start_s), kind, c.value * unit, player, c.role)
             for player, written in take.controls.items()
             for c in written
-            for kind, unit in [kinds[c.controller]]
+            for kind, unit in [KIND_OF_CONTROLLER[c.controller]]
         ]
         told = {"tempo": sheet.tempo, "metre": f"{sheet.beats_per_bar}/4", "key": sheet.key, "title": sheet.title}
         return cls(tuple(notes), tuple(controls), **told)
+
+    def to_take(self, sheet: LeadSheet, seconds: float) -> Take:
+        """The first `seconds` as a composed take has them: what the renderer plays. Notes that have begun before are
+        left out."""
+        beat = 60.0 / sheet.tempo
+        controllers = {kind: (number, unit) for number, (kind, unit) in KIND_OF_CONTROLLER.items()}
+        notes: dict[str, list[Note]] = {}
+        for note in self.notes:
+            start = sheet.time_of(note.start)
+            if 0 <= start < seconds - 0.02:
+                length = max(0.01, min(note.beats * beat, seconds - start))
+                notes.setdefault(note.player, []).append(Note(start, length, note.midi, note.velocity, note.role))
+        controls: dict[str, list[Control]] = {}
+        for control in self.controls:
+            number, unit = controllers[control.kind]
+            start = max(0.0, sheet.time_of(control.start))
+            if start < seconds:
+                event = Control(start, number, round(control.value / unit), control.role)
+                controls.setdefault(control.player, []).append(event)
+        by_player = ({name: tuple(events) for name, events in each.items()} for each in (notes, controls))
+        return Take(sheet, *by_player, seconds)
 
 
 def bar_groups(beats_per_bar: int) -> tuple[int, ...]:

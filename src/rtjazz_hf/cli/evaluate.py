@@ -13,8 +13,8 @@ from .common import Refused, add_command, check_sampling, load_pipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
-    "codec", "flow", "splits", "seeds", "charts", "similarity", "instruments", "diversity", "drift", "live", "speed",
-    "steps", "listening",
+    "codec", "flow", "splits", "seeds", "charts", "notes", "similarity", "instruments", "diversity", "drift",
+    "live", "speed", "steps", "listening",
 )  # fmt: skip
 ASKED_FOR_BY_NAME = ("steps", "listening")
 
