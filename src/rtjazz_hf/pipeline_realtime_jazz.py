@@ -21,6 +21,7 @@ from diffusers.utils import BaseOutput
 from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
+from .band import Band, Score, check_parts, told_features
 from .band.band_leader import write_lead_sheet
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
@@ -33,6 +34,8 @@ from .live.plan import first_plan
 from .live.session import LiveSession
 from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
+from .music.score_features import SCORE_DIM
+from .music.vocabulary import canonical_instrument
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
 from .runtime.aligned_weights import align_weights
 from .runtime.precision import bfloat16_is_fast
@@ -54,12 +57,14 @@ class RealTimeJazzPipelineOutput(BaseOutput):
         latents: `(batch, latent_dim, frames)` float32 tensor, 75 frames a second, normalised as the codec's
         are.
         codes: `(batch, codebooks, frames)` int64 tensor, with `output_type="codes"`.
+        scores: the notes that the transformer was told for each row; what a score does not tell it made up.
     """
 
     audios: np.ndarray | torch.Tensor | None
     lead_sheets: list[LeadSheet]
     latents: torch.Tensor | None = None
     codes: torch.Tensor | None = None
+    scores: list[Score] | None = None
 
 
 class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
@@ -98,6 +103,11 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
                 f"the transformer reads {transformer.config.lead_sheet_dim} lead sheet features a frame, "
                 f"this version of the package writes {LEAD_SHEET_DIM}"
             )
+        if transformer.config.score_dim not in (0, SCORE_DIM):
+            raise ValueError(
+                f"the transformer reads {transformer.config.score_dim} score features a frame, this version of the "
+                f"package writes {SCORE_DIM}, or none"
+            )
         for model in (codec, transformer, style_encoder):
             align_weights(model)
         self.register_modules(
@@ -130,6 +140,11 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             name: self.config[name]
             for name in ("num_inference_steps", "guidance_scale", "block_frames", "window_frames")
         }
+
+    @property
+    def default_parts(self) -> str:
+        """What `parts` is where it is not given: "band" where the transformer reads notes, else "free"."""
+        return "band" if self.transformer.config.score_dim else "free"
 
     # -- loading and saving --------------------------------------------------------------------------------
     @classmethod
@@ -300,6 +315,9 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         window_frames: int | None = None,
         lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
         output_type: str = "np",
+        melody: Score | str | os.PathLike | None = None,
+        score: Score | None = None,
+        parts: str | None = None,
         **sheet_wishes: Any,
     ) -> None:
         """Refuse what cannot be played, before anything is computed; lead sheets check the `sheet_wishes`
@@ -327,6 +345,24 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             raise ValueError(
                 f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
             )
+        if parts is not None:
+            check_parts(parts)
+        if melody is not None and not (isinstance(melody, (Score, os.PathLike)) or (isinstance(melody, str) and melody)):
+            raise ValueError(f"melody {melody!r}: give a Score, or the path of a file of notes")
+        if score is not None and not isinstance(score, Score):
+            raise ValueError(f"score {score!r}: give a Score")
+        if score is not None and (melody is not None or parts is not None):
+            raise ValueError(
+                "score says all that is told: leave melody and parts out, or give the melody alone and let the band "
+                "write the rest"
+            )
+        if not self.transformer.config.score_dim:
+            wishes = {"melody": melody is not None, "score": score is not None, "parts='band'": parts == "band"}
+            if asked := [name for name, given in wishes.items() if given]:
+                raise ValueError(
+                    f"{', '.join(asked)}: this model reads chords and no notes (its score_dim is 0); load one that was "
+                    "trained with notes, or leave them out (parts='free')"
+                )
 
     @torch.no_grad()
     def encode_prompt(self, prompt: Prompt | list[Prompt]) -> torch.Tensor:
@@ -396,11 +432,50 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             )
         return sheets
 
+    def prepare_melody(self, melody: Score | str | os.PathLike | None) -> Score | None:
+        """A melody as a score, in the precision that files keep."""
+        if melody is None:
+            return None
+        score = melody if isinstance(melody, Score) else Score.from_file(melody)
+        if not score.notes:
+            raise ValueError("the melody has no notes: give a Score, or a file, that has some")
+        return Score.from_dict(score.to_dict())
+
+    def prepare_parts(
+        self,
+        lead_sheets: Sequence[LeadSheet],
+        seeds: Sequence[int],
+        *,
+        melody: Score | None = None,
+        score: Score | None = None,
+        parts: str | None = None,
+        instruments: Sequence[str] | None = None,
+    ) -> list[Band | Score | None]:
+        """Who tells the transformer which notes are played, for each row: a band that goes by the row's seed, the score
+        that was given, without the players whom `instruments` leaves out, or nobody."""
+        if score is not None:
+            names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
+            muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
+            return [score.without_players(muted)] * len(lead_sheets)
+        parts = parts or self.default_parts
+        if parts == "free" and melody is None:
+            return [None] * len(lead_sheets)
+        return [Band(sheet, seed, melody=melody, parts=parts) for sheet, seed in zip(lead_sheets, seeds)]
+
     def prepare_features(
-        self, lead_sheets: Sequence[LeadSheet], start_frame: int, num_frames: int
+        self,
+        lead_sheets: Sequence[LeadSheet],
+        start_frame: int,
+        num_frames: int,
+        parts: Sequence[Band | Score | None] | None = None,
     ) -> torch.Tensor:
-        """What the transformer sees of the lead sheets: `(batch, frames, LEAD_SHEET_DIM)` float32."""
+        """What the transformer sees: `(batch, frames, feature_dim)` float32, of the lead sheets and, where it reads
+        notes, of the `parts`."""
         rows = np.stack([sheet.features(start_frame, num_frames) for sheet in lead_sheets])
+        if self.transformer.config.score_dim:
+            parts = [None] * len(lead_sheets) if parts is None else parts
+            told = [told_features(part, sheet, start_frame, num_frames) for part, sheet in zip(parts, lead_sheets)]
+            rows = np.concatenate([rows, np.stack(told)], axis=-1)
         return torch.from_numpy(rows).to(self._execution_device)
 
     def prepare_generators(
@@ -472,6 +547,9 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         return_dict: bool = True,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
+        melody: Score | str | os.PathLike | None = None,
+        score: Score | None = None,
+        parts: str | None = None,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
 
@@ -494,6 +572,12 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
                 By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
+            parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it;
+                "free": no notes are told, and the model makes them up from the chords. By default "band" where the model
+                reads notes.
+            melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
+                first bar line of the chart on; see `band.Tune`. With parts="free" it is all that is told.
+            score: told as it is, instead of a band's; roles that it does not tell are the model's.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -508,6 +592,9 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             window_frames=window_frames,
             lead_sheet=lead_sheet,
             output_type=output_type,
+            melody=melody,
+            score=score,
+            parts=parts,
         )
         mix = self.adapter_mix(dict(self.active_mix) if adapter is None else adapter, adapter_scale)
         if num_inference_steps is None:
@@ -527,6 +614,14 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             duration=duration,
             lead_sheet=lead_sheet,
             seeds=_seeds_of(generators),
+        )
+        tellers = self.prepare_parts(
+            lead_sheets,
+            _seeds_of(generators),
+            melody=self.prepare_melody(melody),
+            score=score,
+            parts=parts,
+            instruments=instruments,
         )
         style = self.encode_prompt(prompt)  # (batch, style_dim)
 
@@ -550,7 +645,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
                 latents = stream.denoise(
                     self.prepare_latents(generators, stream.block_frames),
                     style,
-                    self.prepare_features(lead_sheets, stream.frame, stream.block_frames),
+                    self.prepare_features(lead_sheets, stream.frame, stream.block_frames, tellers),
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
                     on_step_end=on_step_end,
@@ -570,7 +665,14 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         if not return_dict:
             return {"codes": codes, "latents": latents}.get(output_type, audios), lead_sheets
         return RealTimeJazzPipelineOutput(
-            audios=audios, lead_sheets=lead_sheets, latents=latents, codes=codes
+            audios=audios,
+            lead_sheets=lead_sheets,
+            latents=latents,
+            codes=codes,
+            scores=[
+                part.write(sheet.beat_at(num_samples / SAMPLE_RATE)) if isinstance(part, Band) else part or Score(told=())
+                for part, sheet in zip(tellers, lead_sheets)
+            ],
         )
 
     # -- live ----------------------------------------------------------------------------------------------
@@ -590,6 +692,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         seed: int = 0,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
+        melody: Score | str | os.PathLike | None = None,
+        parts: str | None = None,
         *,
         first_block_frames: int | None = None,
         target_latency: float | None = None,
@@ -606,6 +710,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         Args:
             adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
                 active now: which are later is nothing to a session that has begun.
+            melody, parts: as of a call; every block tells its notes, as `LiveBlock.notes`.
             first_block_frames: a first block smaller than `block_frames` (6 is the smallest) starts the music
                 sooner; the blocks after it double up to `block_frames`.
             target_latency: instead of `block_frames`, seconds within which a control is to be heard: the
@@ -643,7 +748,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             context = prepare_context(context, context_sampling_rate)
         asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
-                 "adapter_scale": adapter_scale, **settings}  # fmt: skip
+                 "adapter_scale": adapter_scale, "melody": melody, "parts": parts, **settings}  # fmt: skip
         plan = first_plan(self, asked, start_beat)
 
         begun = time.perf_counter()  # what is done once for all sessions

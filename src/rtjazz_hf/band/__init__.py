@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from .band_leader import random_lead_sheet, write_lead_sheet
+from .ensemble import PARTS, Band, check_parts, told_features
 from .score import Score, ScoreControl, ScoreNote
+from .tune import Tune
 
-__all__ = ["Score", "ScoreControl", "ScoreNote", "random_lead_sheet", "write_lead_sheet"]
+__all__ = [
+    "PARTS", "Band", "Score", "ScoreControl", "ScoreNote", "Tune", "check_parts", "random_lead_sheet", "told_features",
+    "write_lead_sheet",
+]  # fmt: skip

@@ -11,29 +11,28 @@ LOW, HIGH = 28, 53  # E1 .. F3
 _CENTRE = 39.0
 
 
-def play_bass(performance: Performance, section: Section, style: str) -> None:
-    """Write the bass of a section in `style`: "walk", "two", "bossa", "waltz", "pedal" or "hold"."""
-    player = _Bassist(performance, section)
-    player.play(style)
+class Bassist:
+    """The bass of a section, whose line goes on from `last`, a MIDI key."""
 
-
-class _Bassist:
-    def __init__(self, performance: Performance, section: Section):
+    def __init__(self, performance: Performance, section: Section, last: int = int(_CENTRE)):
         self.performance = performance
         self.section = section
         self.harmony = performance.harmony
         self.rng = performance.rng
-        self.last = int(_CENTRE)
+        self.last = last
 
-    def play(self, style: str) -> None:
-        section = self.section
+    def play(self, style: str, start: float | None = None, stop: float | None = None) -> None:
+        """Write the section, or what lies between two beats of it, in `style`: "walk", "two", "bossa", "waltz" or
+        "hold"."""
+        start = self.section.start_beat if start is None else start
+        stop = self.section.end_beat if stop is None else stop
         write = {"two": self._two, "bossa": self._bossa, "waltz": self._waltz, "hold": self._hold}.get(
             style, self._walk
         )
-        for start, end, chord in self.harmony.cuts(section.start_beat, section.end_beat):
+        for first, last, chord in self.harmony.cuts(start, stop):
             if chord.root is None:
                 continue
-            write(start, end, chord)
+            write(first, last, chord)
 
     def _velocity(self, beat: float, accent: float = 0.0) -> float:
         return 66 + 26 * self.performance.intensity(self.section, beat) + accent
@@ -116,10 +115,7 @@ class _Bassist:
             at = stop
 
     def _two(self, start: float, end: float, chord: Chord) -> None:
-        bar = self.performance.sheet.beats_per_bar
-        at = start
-        while at < end - 1e-6:
-            stop = min(end, (at // bar + 1) * bar)
+        for at, stop, _ in self.performance.cells(start, end):
             room = stop - at
             root = self._root(chord)
             if room < 3:
@@ -138,13 +134,9 @@ class _Bassist:
                     following = self.harmony.at(stop) if stop < self.section.end_beat else chord
                     goal = following.bass if following.bass is not None else chord.bass
                     self._note(stop - 0.5, 0.42, self._approach(chord, nearest(low, (goal,), LOW, HIGH)), -10)
-            at = stop
 
     def _bossa(self, start: float, end: float, chord: Chord) -> None:
-        at = start
-        bar = self.performance.sheet.beats_per_bar
-        while at < end - 1e-6:
-            stop = min(end, (at // bar + 1) * bar)
+        for at, stop, _ in self.performance.cells(start, end):
             root = self._root(chord)
             fifth = tuple(t for t in strong_tones(chord) if (t - chord.root) % 12 in (6, 7, 8)) or (
                 chord.root,
@@ -161,13 +153,9 @@ class _Bassist:
                 self._note(at, min(1.4, stop - at) * 0.95, root, 3)
                 if stop - at >= 2 and self.performance.chance(0.6):
                     self._note(at + 1.5, 0.45, low, -8)
-            at = stop
 
     def _waltz(self, start: float, end: float, chord: Chord) -> None:
-        bar = self.performance.sheet.beats_per_bar
-        at = start
-        while at < end - 1e-6:
-            stop = min(end, (at // bar + 1) * bar)
+        for at, stop, _ in self.performance.cells(start, end):
             count = int(stop - at)
             hard = self.performance.intensity(self.section, at)
             if count == 3 and self.performance.chance(0.25 + 0.6 * hard):
@@ -181,7 +169,6 @@ class _Bassist:
                         self.last, (goal.bass if goal.bass is not None else chord.bass,), LOW, HIGH
                     )
                     self._note(at + 2, 0.9, self._approach(chord, target), -5)
-            at = stop
 
     def _hold(self, start: float, end: float, chord: Chord) -> None:
         self._note(start, (end - start) * 0.98, self._root(chord), -4)

@@ -3,7 +3,10 @@ style."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
@@ -51,6 +54,8 @@ WALTZ = {
     ((0.0, 1.8), (2.5, 0.5)): 1.0,
     ((0.0, 0.9), (1.5, 0.5), (2.0, 0.8)): 1.0,
 }
+TWO = {((0.0, 0.8), (1.5, 0.4)): 1.6, ((0.0, 1.6),): 1.2, ((0.5, 1.2),): 0.8, ((0.0, 0.5), (1.0, 0.6)): 1.0}
+ONE = {((0.0, 0.8),): 1.0}
 FOUR = ((0.0, 0.55), (1.0, 0.45), (2.0, 0.55), (3.0, 0.45))
 BACKBEAT = ((1.0, 0.3), (3.0, 0.3))
 
@@ -77,52 +82,56 @@ HANDS = {
 }
 
 
-def play_chords(performance: Performance, section: Section, instrument: str, manner: str) -> None:
-    """Write a chord player through a section.
+class Comper:
+    """A chord player in a section.
 
     Args:
         manner: "comp" (the style's rhythms), "busy", "sparse", "bossa", "waltz", "four" (a guitar's four to
             the bar), "backbeat", "pad" (held), "stabs" (first beat of a chord, short), "left" (a soloing
             pianist's left hand), "hold" (let ring to the end).
+
+    Attributes:
+        previous: the keys struck last, from which the next voicing moves as little as may be. kind: of voicing.
+        last_pattern: the rhythm played last.
     """
-    _Comper(performance, section, instrument, manner).play()
 
-
-class _Comper:
     def __init__(self, performance: Performance, section: Section, instrument: str, manner: str):
         self.performance = performance
         self.section = section
         self.instrument = instrument
         self.manner = manner
         self.hands = HANDS[instrument]
-        self.rng = performance.rng
         self.previous: tuple[int, ...] = ()
         alone = "bass" not in section.instruments
         kinds = ("rooted", "full") if alone else self.hands.kinds
-        self.kind = kinds[int(self.rng.integers(len(kinds)))]
+        self.kind: str = kinds[int(self.rng.integers(len(kinds)))]
         self.bossa = BOSSA[int(self.rng.integers(len(BOSSA)))]
         self.last_pattern: tuple = ()
 
-    def play(self) -> None:
-        section, bar = self.section, self.performance.sheet.beats_per_bar
-        if self.manner in ("pad", "hold"):
-            for start, end, chord in self.performance.harmony.cuts(section.start_beat, section.end_beat):
-                at = start
-                while at < end - 1e-6:  # struck again every two bars, or a held piano chord has died away
-                    stop = min(end, at + 2 * bar)
-                    self._strike(at, (stop - at) * 0.97, chord, -6)
-                    at = stop
-            return
-        at, count = section.start_beat, 0
-        while at < section.end_beat - 1e-6:
-            stop = min(section.end_beat, at + bar)
-            self._bar(at, stop, count)
-            at, count = stop, count + 1
+    @property
+    def rng(self) -> np.random.Generator:
+        return self.performance.rng
 
-    def _bar(self, start: float, end: float, count: int) -> None:
+    def play(self, start: float | None = None, stop: float | None = None) -> None:
+        """Write the section, or what lies between two beats of it."""
+        section, bar = self.section, self.performance.sheet.beats_per_bar
+        start = section.start_beat if start is None else start
+        stop = section.end_beat if stop is None else stop
+        if self.manner in ("pad", "hold"):
+            for first, last, chord in self.performance.harmony.cuts(start, stop):
+                at = first
+                while at < last - 1e-6:  # struck again every two bars, or a held piano chord has died away
+                    until = min(last, at + 2 * bar)
+                    self._strike(at, (until - at) * 0.97, chord, -6)
+                    at = until
+            return
+        for at, end, size in self.performance.cells(start, stop):
+            self._bar(at, end, size, math.floor((at - section.start_beat) / bar + 1e-6))
+
+    def _bar(self, start: float, end: float, size: int, count: int) -> None:
         harmony = self.performance.harmony
         hits: dict[float, tuple[float, Chord]] = {}
-        for offset, length in self._pattern(start, count):
+        for offset, length in self._pattern(start, count, size):
             beat = start + offset
             if beat >= end:
                 continue
@@ -143,20 +152,21 @@ class _Comper:
             length, chord = hits[beat]
             self._strike(beat, length, chord, 5 if beat % 1 else 0)
 
-    def _pattern(self, start: float, count: int) -> tuple:
+    def _pattern(self, start: float, count: int, size: int) -> tuple:
+        """The rhythm of a cell of `size` beats."""
         manner = self.manner
-        if manner == "bossa":
+        if manner == "bossa" and size == 4:
             return self.bossa[count % 2]
         if manner == "four":
-            return tuple(
-                (beat, length) for beat, length in FOUR if beat < self.performance.sheet.beats_per_bar
-            )
+            return tuple((beat, length) for beat, length in FOUR if beat < size)
         if manner == "backbeat":
             return BACKBEAT
         if manner == "stabs":
             return ((0.0, 0.5),)
         table: dict = {"busy": BUSY, "sparse": SPARSE, "left": SPARSE}.get(manner, SWING)
-        if self.performance.sheet.beats_per_bar == 3:
+        if size < 3:
+            table = TWO if size == 2 else ONE
+        elif size == 3:
             table = WALTZ
         elif manner == "comp":
             hard = self.performance.intensity(self.section, start)

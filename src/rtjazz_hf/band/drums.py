@@ -3,6 +3,10 @@ numbers."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from ..music.lead_sheet import Section
 from .performance import Performance
 
@@ -24,30 +28,30 @@ _CLAVE = ((0.0, 1.5, 3.0), (1.0, 2.5))
 _CLAVE_OTHER = ((0.0, 1.5, 3.0), (0.5, 2.0, 3.5))
 
 
-def play_drums(performance: Performance, section: Section, kit: str, style: str, crash: bool) -> None:
-    """Write the kit of a section.
+class Drummer:
+    """The player of a kit, "drums" or "brushes", in a section."""
 
-    Args:
-        kit: "drums" or "brushes".
-        style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "solo" (a drum break), "hold" (the
-        last chord). crash: whether the section before ended in a fill that lands here.
-    """
-    _Drummer(performance, section, kit).play(style, crash)
-
-
-class _Drummer:
     def __init__(self, performance: Performance, section: Section, kit: str):
         self.performance = performance
         self.section = section
         self.kit = kit
-        self.rng = performance.rng
-        self.bar = performance.sheet.beats_per_bar
+        self.bar = performance.sheet.beats_per_bar  # beats of what is being written: a bar, or a group of a long one
         self.clave = _CLAVE if self.rng.random() < 0.5 else _CLAVE_OTHER
         self.ride = RIDE if self.rng.random() < 0.75 else RIDE_TWO
         self.hats_lead = section.role in ("head", "intro", "head_out") and self.rng.random() < 0.2
 
-    def play(self, style: str, crash: bool) -> None:
-        section = self.section
+    @property
+    def rng(self) -> np.random.Generator:
+        return self.performance.rng
+
+    def play(self, style: str, crash: bool, start: float | None = None, stop: float | None = None) -> None:
+        """Write the section, or the bars between two beats of it.
+
+        Args:
+            style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "solo" (a drum break), "hold" (the last
+            chord). crash: whether the section before ended in a fill that lands here.
+        """
+        section, beats_per_bar = self.section, self.performance.sheet.beats_per_bar
         if style == "hold":
             self._ending()
             return
@@ -55,9 +59,12 @@ class _Drummer:
         write = writers.get(style, self._brushes if self.kit == "brushes" else self._swing)
         if self.kit == "brushes" and style == "waltz":
             write = self._brushes
-        at, count = section.start_beat, 0
-        bars = max(1, round(section.beats / self.bar))
-        while at < section.end_beat - 1e-6:
+        start = section.start_beat if start is None else start
+        stop = section.end_beat if stop is None else stop
+        bars = max(1, round(section.beats / beats_per_bar))
+        for at, _, size in self.performance.cells(start, stop):
+            count = math.floor((at - section.start_beat) / beats_per_bar + 1e-6)
+            self.bar = size
             hard = self.performance.intensity(section, at)
             last = count == bars - 1
             phrase_end = count % 8 == 7 or (count % 4 == 3 and self.rng.random() < 0.3)
@@ -66,16 +73,21 @@ class _Drummer:
                 and bars > 2
                 and (last or (phrase_end and self.rng.random() < 0.4 + 0.4 * hard))
             )
+            fill = fill and round(at + size) % beats_per_bar == 0  # in the last group of a long bar
+            if write in (self._swing, self._waltz):  # a group of three is a bar of a waltz
+                write = self._waltz if self.bar == 3 else self._swing
             write(at, count, hard, fill)
             if style == "modal":
                 self._triplet_comping(at, hard)
             elif style == "shuffle" and self.kit == "drums":
-                for beat in (1, 3):
+                for beat in self._backbeats():
                     self._hit(at + beat, SNARE, 46 + 30 * hard)
-            if crash and count == 0:
+            if crash and at < section.start_beat + 1e-6:
                 self._hit(at, CRASH if self.kit == "drums" else self.ride, 52 + 34 * hard, 2.0)
                 self._hit(at, KICK, 42 + 24 * hard)
-            at, count = at + self.bar, count + 1
+
+    def _backbeats(self) -> tuple[int, ...]:
+        return (1, 3) if self.bar >= 4 else (1,) if self.bar > 1 else ()
 
     def _hit(
         self, beat: float, drum: int, velocity: float, beats: float = 0.4, straight: bool = False
@@ -99,9 +111,9 @@ class _Drummer:
                 accent = 9 if beat in (1, 3) else 0
                 self._hit(at + beat, cymbal, 54 + 30 * hard + accent + 5 * self.rng.standard_normal(), 0.9)
         for beat in skips:
-            if beat < stop or not fill:
+            if beat < self.bar and (beat < stop or not fill):
                 self._hit(at + beat, cymbal, 40 + 26 * hard + 5 * self.rng.standard_normal(), 0.5)
-        for beat in (1, 3):
+        for beat in self._backbeats():
             self._hit(at + beat, PEDAL_HAT, 50 + 22 * hard)
         for beat in range(self.bar):  # feathered: felt more than heard
             self._hit(at + beat, KICK, 22 + 12 * hard + (4 if beat == 0 else 0))
@@ -146,7 +158,7 @@ class _Drummer:
 
     def _brushes(self, at: float, count: int, hard: float, fill: bool) -> None:
         for beat in range(self.bar):
-            accent = beat in (1, 3) if self.bar == 4 else beat > 0
+            accent = beat in (1, 3) if self.bar in (2, 4) else beat > 0
             if beat % 2 == 0 or self.bar == 3:
                 self._hit(at + beat, SWIRL, 46 + 26 * hard, 1.8)
             self._hit(at + beat, SNARE, 34 + 30 * hard + (14 if accent else 0))
@@ -155,7 +167,7 @@ class _Drummer:
             if accent:
                 self._hit(at + beat, PEDAL_HAT, 42 + 22 * hard)
             self._hit(at + beat, KICK, 22 + 10 * hard)
-        if self.rng.random() < 0.25 + 0.3 * hard:
+        if self.rng.random() < 0.25 + 0.3 * hard and self.bar > 2:
             self._hit(at + float(self.rng.choice([1.5, 2.5])), SLAP, 30 + 34 * hard)
         if self.rng.random() < 0.3:
             for beat in range(self.bar):
@@ -175,7 +187,7 @@ class _Drummer:
                 if self.rng.random() < 0.5:
                     self._hit(at + beat + 0.5, self.ride, 30 + 20 * hard)
         self._hit(at, KICK, 30 + 12 * hard)
-        if self.rng.random() < 0.3:
+        if self.rng.random() < 0.3 and self.bar > 3:
             self._hit(at + 3, SIDE_STICK, 34 + 22 * hard)
         if fill:
             for step in range(3):
@@ -194,10 +206,12 @@ class _Drummer:
             if brushes and step % 4 == 0:
                 self._hit(beat, SWIRL, 44 + 20 * hard, 1.8)
         for beat in self.clave[count % 2]:
-            self._hit(at + beat, SIDE_STICK, 50 + 26 * hard)
+            if beat < self.bar:
+                self._hit(at + beat, SIDE_STICK, 50 + 26 * hard)
         for beat, loud in ((0.0, 46), (1.5, 36), (2.0, 46), (3.5, 36)):
-            self._hit(at + beat, KICK, loud - 8 + 16 * hard)
-        for beat in (1, 3):
+            if beat < self.bar:
+                self._hit(at + beat, KICK, loud - 8 + 16 * hard)
+        for beat in self._backbeats():
             self._hit(at + beat, PEDAL_HAT, 38 + 16 * hard)
         if fill:
             for step in range(3):

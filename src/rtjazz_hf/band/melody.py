@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
 from .harmony import chord_scale, guide_tones, nearest, strong_tones
@@ -18,6 +20,8 @@ RANGES = {
     "vibraphone": (60, 87), "synth_pad": (60, 84), "bass": (31, 58),
 }  # fmt: skip
 WIND = frozenset({"alto_sax", "tenor_sax", "trumpet", "muted_trumpet", "trombone", "clarinet", "flute"})
+
+PHRASE_BARS = 4
 
 # Two-bar rhythms of a head as (onset, length) in beats.
 _MOTIFS = (
@@ -97,7 +101,6 @@ class HeadBook:
 
     def __init__(self, performance: Performance):
         self.performance = performance
-        self.rng = performance.rng
         sheet = performance.sheet
         if sheet.beats_per_bar == 3:
             self.motifs = _WALTZ_MOTIFS
@@ -110,22 +113,27 @@ class HeadBook:
         self.motif = self._draw()
         self.phrases: dict[tuple, list[Tone]] = {}
 
+    @property
+    def rng(self) -> np.random.Generator:
+        return self.performance.rng
+
     def _draw(self) -> tuple:
         return self.motifs[int(self.rng.integers(len(self.motifs)))]
 
-    def tones(self, section: Section, lead: str) -> list[Tone]:
-        """The tune over a section, four bars at a time, in the range of `lead`."""
+    def tones(
+        self, section: Section, lead: str, start: float | None = None, stop: float | None = None
+    ) -> list[Tone]:
+        """The tune over a section, or the phrases of it that begin between two beats, in the range of `lead`."""
         bar = self.performance.sheet.beats_per_bar
         harmony, tones = self.performance.harmony, []
         low, high = RANGES[lead]
-        at = section.start_beat
-        while at < section.end_beat - 1e-6:
-            stop = min(at + 4 * bar, section.end_beat)
+        at = section.start_beat if start is None else start
+        last = section.end_beat if stop is None else stop
+        while at < last - 1e-6:
+            stop = min(at + PHRASE_BARS * bar, section.end_beat)
             cuts = harmony.cuts(at, stop)
             name = tuple((round(a - at, 3), chord.root, chord.pitch_classes) for a, _, chord in cuts)
-            if name not in self.phrases:
-                self.phrases[name] = self._phrase(at, stop, low, high)
-            for index, tone in enumerate(self.phrases[name]):
+            for index, tone in enumerate(self.phrase(name, at, stop, lead)):
                 midi = tone.midi
                 if self.performance.chance(0.05) and index % 2:  # a passing thought
                     midi = nearest(
@@ -139,7 +147,14 @@ class HeadBook:
             at = stop
         return tones
 
-    def _phrase(self, start: float, stop: float, low: int, high: int) -> list[Tone]:
+    def phrase(self, name: tuple, start: float, stop: float, lead: str) -> list[Tone]:
+        """The phrase over the chords that `name` tells, written where it is first met."""
+        if name not in self.phrases:
+            self.phrases[name] = self.write(start, stop, *RANGES[lead])
+        return self.phrases[name]
+
+    def write(self, start: float, stop: float, low: int, high: int) -> list[Tone]:
+        """A new phrase between two beats, its tones counted from the first."""
         bar, harmony, rng = self.performance.sheet.beats_per_bar, self.performance.harmony, self.rng
         motif = self.motif if rng.random() < 0.7 else self._draw()
         pitch = (low + high) / 2 + rng.normal(0, 3)
@@ -174,18 +189,32 @@ class Soloist:
 
     def __init__(self, performance: Performance, lead: str):
         self.performance = performance
-        self.rng = performance.rng
         self.lead = lead
         self.low, self.high = RANGES[lead]
-        self.pitch = (self.low + self.high) / 2
+        self.pitch: float = (self.low + self.high) / 2
         self.mask: list[bool] = []
+        self.next: float | None = None  # the beat at which the next phrase may begin
 
-    def tones(self, section: Section) -> list[Tone]:
-        """A solo over a section."""
+    @property
+    def rng(self) -> np.random.Generator:
+        return self.performance.rng
+
+    def tones(
+        self, section: Section, start: float | None = None, stop: float | None = None, goes_on: bool = False
+    ) -> list[Tone]:
+        """A solo over a section, or the phrases of it that begin between two beats, the last of which may run on.
+
+        `goes_on`: from where these tones' forerunners ended, `next`, rather than after a breath.
+        """
         sheet, rng = self.performance.sheet, self.rng
         tones: list[Tone] = []
-        at = section.start_beat + float(rng.choice([0.0, 0.5, 1.0, 1.5], p=[0.35, 0.25, 0.2, 0.2]))
-        while at < section.end_beat - 1.0:
+        at = section.start_beat if start is None else start
+        last = section.end_beat - 1.0 if stop is None else min(stop, section.end_beat - 1.0)
+        if goes_on and self.next is not None:
+            at = self.next
+        else:
+            at += float(rng.choice([0.0, 0.5, 1.0, 1.5], p=[0.35, 0.25, 0.2, 0.2]))
+        while at < last:
             hard = self.performance.intensity(section, at)
             length = float(rng.choice([4, 6, 8, 12, 16], p=[0.15, 0.25, 0.3, 0.2, 0.1]))
             slow = sheet.tempo < 92
@@ -210,6 +239,7 @@ class Soloist:
             )
             end = phrase[-1].beat + phrase[-1].beats + rest
             at = round(end * 2) / 2
+        self.next = at
         return tones
 
     def _target(self, chord: Chord, direction: int) -> int:
@@ -356,11 +386,22 @@ def second_voice(performance: Performance, tones: list[Tone], instrument: str, u
     return voice
 
 
-def background(performance: Performance, section: Section, instrument: str) -> list[Tone]:
-    """Soft guide-tone lines behind a soloist, one note a chord or two a bar."""
+def background(
+    performance: Performance,
+    section: Section,
+    instrument: str,
+    start: float | None = None,
+    stop: float | None = None,
+    pitch: float | None = None,
+) -> list[Tone]:
+    """Soft guide-tone lines behind a soloist, one note a chord or two a bar, in a section or between two beats of it;
+    they go on from `pitch`."""
     low, high = RANGES[instrument]
-    pitch, tones = (low + high) / 2 - 2, []
-    for start, end, chord in performance.harmony.cuts(section.start_beat, section.end_beat):
+    pitch, tones = (low + high) / 2 - 2 if pitch is None else pitch, []
+    cuts = performance.harmony.cuts(
+        section.start_beat if start is None else start, section.end_beat if stop is None else stop
+    )
+    for start, end, chord in cuts:
         if chord.root is None:
             continue
         at = start

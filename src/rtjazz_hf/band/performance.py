@@ -4,6 +4,8 @@ reads."""
 from __future__ import annotations
 
 import bisect
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from ..music.lead_sheet import LeadSheet, Section
 
 EXPRESSION = 11  # MIDI controller numbers
 VIBRATO = 1
+SHORTEST_S = 0.04  # seconds that a note lasts at the least
 PITCH_BEND = -1  # not a controller in MIDI; value -8192 .. 8191 is two semitones down .. up
 
 
@@ -134,12 +137,22 @@ class Performance:
 
     def seconds(self, beat: float, straight: bool = False) -> float:
         """Time of a notated beat; off-beats are swung unless `straight` (triplets, fills, fast runs)."""
-        if not straight:
-            whole = np.floor(beat + 1e-9)
-            part = beat - whole
-            off = self.sheet.offbeat
-            beat = whole + (part * 2 * off if part <= 0.5 else off + (part - 0.5) * 2 * (1 - off))
-        return float(self.sheet.time_of(beat))
+        return float(self.sheet.time_of(beat if straight else swung(beat, self.sheet.offbeat)))
+
+    def cells(self, start: float, end: float) -> Iterator[tuple[float, float, int]]:
+        """What players count in, between two beats: bars of up to four beats, the groups of longer ones (5/4 is 3 + 2).
+
+        As (start, end, beats): of a cell that `end` cuts short, `beats` is the whole length.
+        """
+        bar = self.sheet.beats_per_bar
+        edges = np.cumsum(bar_groups(bar)).tolist()
+        at = start
+        while at < end - 1e-6:
+            line = math.floor(at / bar + 1e-9) * bar
+            edge = next(line + edge for edge in edges if line + edge > at + 1e-6)
+            stop = min(end, edge)
+            yield at, stop, max(1, round(edge - at))
+            at = stop
 
     def add(
         self,
@@ -153,20 +166,27 @@ class Performance:
     ) -> None:
         """Write a note at a notated beat for `beats` (its end is swung too), humanised in time and
         loudness."""
-        start = self.seconds(beat, straight)
+        human = min(max(self.rng.standard_normal(), -2.0), 2.0)
+        delay_s = self.lag_s.get(instrument, 0.0) + jitter * self.tightness_s * human
+        loud = min(max(round(velocity + 3.0 * self.rng.standard_normal()), 8), 124)
+        self._write(instrument, beat, beats, int(midi), loud, straight, delay_s)
+
+    def _write(
+        self, instrument: str, beat: float, beats: float, midi: int, velocity: int, straight: bool, delay_s: float
+    ) -> None:
         stop = self.seconds(beat + beats, straight)
-        start += self.lag_s.get(instrument, 0.0) + jitter * self.tightness_s * float(
-            np.clip(self.rng.standard_normal(), -2, 2)
-        )
-        loud = int(np.clip(round(velocity + 3.0 * self.rng.standard_normal()), 8, 124))
-        note = Note(max(0.0, start), max(0.04, stop - max(0.0, start)), int(midi), loud, self.role)
+        start = max(0.0, self.seconds(beat, straight) + delay_s)
+        note = Note(start, max(SHORTEST_S, stop - start), midi, velocity, self.role)
         self.notes.setdefault(instrument, []).append(note)
 
     def control(
         self, instrument: str, beat: float, controller: int, value: float, straight: bool = False
     ) -> None:
-        limits = (-8192, 8191) if controller == PITCH_BEND else (0, 127)
-        event = Control(max(0.0, self.seconds(beat, straight)), controller, int(np.clip(value, *limits)), self.role)
+        low, high = (-8192, 8191) if controller == PITCH_BEND else (0, 127)
+        self._write_control(instrument, beat, controller, int(min(max(value, low), high)), straight)
+
+    def _write_control(self, instrument: str, beat: float, controller: int, value: int, straight: bool) -> None:
+        event = Control(max(0.0, self.seconds(beat, straight)), controller, value, self.role)
         self.controls.setdefault(instrument, []).append(event)
 
     def chance(self, probability: float) -> bool:
@@ -181,6 +201,22 @@ class Performance:
         part = np.clip((beat - section.start_beat) / section.beats, 0, 1)
         level = base[section.role] + growth.get(section.role, 0.0) * part + mood.get(self.sheet.mood, 0.0)
         return float(np.clip(level, 0.15, 0.98))
+
+
+def swung(beat: float, offbeat: float) -> float:
+    """Where a notated beat falls, in beats, when the middle of a beat falls at `offbeat`."""
+    whole = math.floor(beat + 1e-9)
+    part = beat - whole
+    return whole + (part * 2 * offbeat if part <= 0.5 else offbeat + (part - 0.5) * 2 * (1 - offbeat))
+
+
+def bar_groups(beats_per_bar: int) -> tuple[int, ...]:
+    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on."""
+    if beats_per_bar <= 4:
+        return (beats_per_bar,)
+    if beats_per_bar % 3 == 0:
+        return (3,) * (beats_per_bar // 3)
+    return {5: (3, 2), 7: (4, 3), 8: (4, 4), 10: (3, 3, 2, 2), 11: (3, 3, 3, 2)}[beats_per_bar]
 
 
 def pick(rng: np.random.Generator, weighted: dict) -> object:

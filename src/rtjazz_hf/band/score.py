@@ -21,7 +21,7 @@ from ..music.score_features import (
     score_features,
 )
 from ..music.vocabulary import INSTRUMENTS
-from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Control, Note, Take
+from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Control, Note, Take, bar_groups
 
 if TYPE_CHECKING:
     from ..music.lead_sheet import LeadSheet
@@ -254,15 +254,6 @@ class Score:
                 controls.setdefault(control.player, []).append(event)
         by_player = ({name: tuple(events) for name, events in each.items()} for each in (notes, controls))
         return Take(sheet, *by_player, seconds)
-
-
-def bar_groups(beats_per_bar: int) -> tuple[int, ...]:
-    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on."""
-    if beats_per_bar <= 4:
-        return (beats_per_bar,)
-    if beats_per_bar % 3 == 0:
-        return (3,) * (beats_per_bar // 3)
-    return {5: (3, 2), 7: (4, 3), 8: (4, 4), 10: (3, 3, 2, 2), 11: (3, 3, 3, 2)}[beats_per_bar]
 
 
 def features_of(

@@ -78,7 +78,7 @@ def measure_block_seconds(
     stream = pipe.prepare_stream([torch.Generator().manual_seed(0)], block_frames, window_frames)
     config = pipe.transformer.config
     style = torch.zeros(1, config.style_dim, device=stream.device)
-    sheet = torch.zeros(1, block_frames, config.lead_sheet_dim, device=stream.device)
+    sheet = torch.zeros(1, block_frames, config.feature_dim, device=stream.device)
     for _ in range(window_frames // block_frames):
         stream.append(stream.prepare_latents())
     times = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..band import Score
 from ..music import LeadSheet
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ UPDATE_FIELDS = (
     "seed",
     "adapter",
     "adapter_scale",
+    "melody",
+    "parts",
 )
 
 
@@ -61,6 +64,10 @@ class Plan:
         return int(self.asked["block_frames"])
 
     @property
+    def melody(self) -> Score | None:
+        return self.asked.get("melody")
+
+    @property
     def seed(self) -> int:
         return int(self.asked["seed"])
 
@@ -82,6 +89,7 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
     ):
         raise ValueError(f"start_beat {start_beat!r}: choose a beat of the chart, 0 or later")
     check_asked(pipe, asked)
+    _read_melody(pipe, asked)
     sheet = _write_lead_sheet(pipe, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
     return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet, _transformer(pipe, asked))
@@ -97,6 +105,9 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
         raise ValueError(f"cannot update {', '.join(unknown)}; choose from {', '.join(UPDATE_FIELDS)}")
     if changes.get("adapter", {}) is None:
         changes = {**changes, "adapter": {}}  # none
+    silenced = changes.get("melody", "") is None  # the band's own part again
+    if silenced:
+        changes = {name: value for name, value in changes.items() if name != "melody"}
     if missing := sorted(name for name, value in changes.items() if value is None):
         raise ValueError(
             f"{', '.join(missing)} is None; give a value, or leave it out to keep what is played"
@@ -110,7 +121,11 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
         del asked["lead_sheet"]
         asked["tempo"] = before.lead_sheet.tempo
     asked.update(changes)
+    if silenced:
+        asked.pop("melody", None)
     check_asked(pipe, asked)
+    if "melody" in changes:
+        _read_melody(pipe, asked)
     style = pipe.encode_prompt(asked["prompt"]) if "prompt" in changes else before.style
     lead_sheet = before.lead_sheet
     if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
@@ -138,6 +153,12 @@ def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
         raise ValueError(
             "a live session has one prompt, not a list; for a mix give {'bebop': 0.7, 'bossa': 0.3}"
         )
+
+
+def _read_melody(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
+    """A melody's file is read once, when it is asked for."""
+    if "melody" in asked:
+        asked["melody"] = pipe.prepare_melody(asked["melody"])
 
 
 def _transformer(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> RealTimeJazzFlowTransformer:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..audio import FRAME_RATE
+from ..band import Band, ScoreNote
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
@@ -39,6 +40,7 @@ class LiveBlock:
         latents: float32 `(latent_dim, frames)`, as the codec's decoder took them.
         seconds: time it took to make.
         lead_sheet: what it follows.
+        notes: what was told to be played and begins in the block, beats as of `lead_sheet`; see `note_times`.
     """
 
     audio: np.ndarray
@@ -50,6 +52,12 @@ class LiveBlock:
     latents: np.ndarray
     seconds: float
     lead_sheet: LeadSheet
+    notes: tuple[ScoreNote, ...] = ()
+
+    @property
+    def note_times(self) -> tuple[float, ...]:
+        """When the notes begin, in seconds since the session's start."""
+        return tuple(float(self.lead_sheet.time_of(note.start)) for note in self.notes)
 
     @property
     def duration(self) -> float:
@@ -102,6 +110,7 @@ class LiveSession:
         self._seeds, self._generator = plan.seeds, torch.Generator().manual_seed(plan.seed)
         stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames, plan.transformer)
         self._rows = (stream, 0)  # the stream that the session's state is in, and its row there
+        self._band: Band | None = None  # of the block that was begun last; None: no notes are told
         self.context_audio = None if context is None else play_context(stream, context)
 
         self._update_lock = threading.Lock()  # one update at a time
@@ -198,8 +207,8 @@ class LiveSession:
         """Change what is played, from the next block on that has not begun.
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
-        block_frames, seed, adapter and adapter_scale, as `RealTimeJazzPipeline.live` does; None as the adapter
-        is none. The model of another mix of adapters is made here, in the caller's thread, unless it is at hand;
+        block_frames, seed, adapter, adapter_scale, melody and parts, as `RealTimeJazzPipeline.live` does; None as the
+        adapter or the melody is none. The model of another mix of adapters is made here, in the caller's thread, unless it is at hand;
         the block that is being made, or played, does not wait for it. What the listener never fixed follows the
         prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
         at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
@@ -285,7 +294,19 @@ class LiveSession:
         generator = self._generator
         if plan.seeds != self._seeds:
             generator = torch.Generator().manual_seed(plan.seed)
-        return Take(self, plan, self._frame, frames, asked, updates, generator, generator.get_state())
+        band = self._band = self._led(plan)
+        return Take(self, plan, self._frame, frames, asked, updates, generator, generator.get_state(), band)
+
+    def _led(self, plan: Plan) -> Band | None:
+        """The band, which from the next block on goes by `plan`."""
+        parts = plan.asked.get("parts", self.pipe.default_parts)
+        if not self.pipe.transformer.config.score_dim or (parts == "free" and plan.melody is None):
+            return None
+        seconds = self._frame / FRAME_RATE
+        if self._band is None:
+            return Band(plan.lead_sheet, plan.seed, melody=plan.melody, parts=parts, seconds=seconds)
+        self._band.follow(plan.lead_sheet, seconds, melody=plan.melody, parts=parts, seed=plan.seed)
+        return self._band
 
     def _undo(self, take: Take) -> None:
         """As if `take` had not begun: the same block can be asked for again."""
@@ -302,6 +323,7 @@ class LiveSession:
         seconds = self._meter.handed_out(take.asked, take.frames / FRAME_RATE, take.updates)
         start = take.start_frame / FRAME_RATE
         where = take.plan.lead_sheet.position(start)
+        written = None if take.band is None else take.band.write(take.plan.lead_sheet.beat_at(self._frame / FRAME_RATE))
         return LiveBlock(
             audio=audio,
             start=start,
@@ -312,6 +334,7 @@ class LiveSession:
             latents=latents,
             seconds=seconds,
             lead_sheet=take.plan.lead_sheet,
+            notes=() if written is None else written.notes,
         )
 
 
@@ -327,6 +350,7 @@ class Take:
     updates: list[float]
     generator: torch.Generator
     generator_state: torch.Tensor
+    band: Band | None
 
     @property
     def batch_key(self) -> tuple:
@@ -355,7 +379,8 @@ def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
         stream = _joined(sessions)
         stream.play_on(plans[0].transformer)
         features = [
-            pipe.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames) for take in takes
+            pipe.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames, [take.band])
+            for take in takes
         ]
         scales = [plan.guidance_scale for plan in plans]
         state = stream.denoise(

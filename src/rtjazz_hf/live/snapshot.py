@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save, save_file
 
 from ..audio import check_output_path, whole_or_not_at_all
+from ..band import Band, Score
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
@@ -27,10 +28,11 @@ from .session import LiveSession, standing_still
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
-FORMAT, VERSION = "rtjazz-live-session", 1
+FORMAT, VERSION = "rtjazz-live-session", 2  # 1 knew of no notes
 SUFFIX = ".safetensors"
 _SAMPLED = 64  # values of a weight that its fingerprint looks at
 _MOST_HEADER = 256 * 1024  # bytes: a chart of 512 bars takes some 20,000
+_MOST_TEXT = 16 * 2**20  # bytes of a band's state, or of a melody
 _MOST = 2**40  # of a counter: frames of 465 years
 _ASKED = {"prompt", "seed", "block_frames", "guidance_scale", "num_inference_steps"}  # of every session
 _CACHE_SIZES = ("num_layers", "num_heads", "head_dim", "patch_size", "window_frames")
@@ -54,8 +56,8 @@ def model_fingerprint(pipe: RealTimeJazzPipeline) -> str:
 def save_session(session: LiveSession, path: str | os.PathLike, overwrite: bool = False) -> None:
     """Write what a session's music depends on; the file appears whole or not at all.
 
-    Waits for a block in the making; the session plays on. Cache, decoder, noise generator, style, lead sheet,
-    wishes and counters are in it.
+    Waits for a block in the making; the session plays on. Cache, decoder, noise generator, style, lead sheet, what the
+    band has in hand, wishes and counters are in it.
 
     Raises:
         ValueError: the suffix is not .safetensors. FileExistsError: unless `overwrite`. OSError: as it comes.
@@ -84,6 +86,8 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
             tensors[f"decoder.{name}"] = tensor
         tensors["generator"] = session._generator.get_state()
         tensors["style"] = plan.style
+        if session._band is not None:
+            tensors["band"] = _as_bytes(session._band.state_dict())
         settings = {
             "frame": session._frame,
             "largest_block": largest,
@@ -200,6 +204,7 @@ def _check(pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], setting
     if any(name.startswith("decoder.") for name in tensors):  # it has none before the first block
         known |= {f"decoder.{name}": tuple(tensor.shape) for name, tensor in decoder.items()}
     known |= {f"prompt.{index}": None for index in range(len(asked["prompt"]))}
+    known |= {name: None for name in ("band", "melody") if name in tensors}
     if unknown := sorted(set(tensors) - set(known)):
         raise ValueError(f"unknown tensors {', '.join(unknown)[:100]}")
     counters = {f"decoder.{name}" for name, tensor in decoder.items() if not tensor.is_floating_point()}
@@ -211,7 +216,10 @@ def _check(pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], setting
         if tensor is None or (shape is not None and tensor.shape != shape):
             found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
             raise ValueError(f"tensor {name} is {found}" + (f"; expected {shape}" if shape else ""))
-        if name in counters:
+        if name in ("band", "melody"):
+            if tensor.dtype != torch.uint8 or tensor.ndim != 1 or len(tensor) > _MOST_TEXT:
+                raise ValueError(f"tensor {name} holds no text of at most {_MOST_TEXT} bytes")
+        elif name in counters:
             if tensor.dtype != torch.int64 or not bool(((tensor >= 0) & (tensor < _MOST)).all()):
                 raise ValueError(f"tensor {name} holds no counters")
         elif name != "generator" and not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
@@ -250,7 +258,17 @@ def _restored(
     session._seeds = settings["seeds"]
     session._frame = session._effect_frame = int(settings["frame"])
     session._largest = settings["largest_block"]
+    if "band" in tensors:
+        session._band = _restored_band(_from_bytes(tensors["band"]), session)
     return session
+
+
+def _restored_band(state: Any, session: LiveSession) -> Band:
+    band, trial = Band.from_state_dict(state), Band.from_state_dict(state)
+    if abs(band.handed - band.sheet.beat_at(session.position)) > 1e-3:
+        raise ValueError(f"a band at beat {band.handed:g}, where the session is not")
+    trial.features(session._frame, max(BLOCK_SIZES))  # that it plays
+    return band
 
 
 def _adapter_fingerprints(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> dict[str, str]:
@@ -299,6 +317,8 @@ def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor]) -> d
                     key = f"prompt.{len(value)}"
                     tensors[key], part = part, None
                 value.append([part, weight])
+        elif name == "melody":
+            tensors[name], value = _as_bytes(value.to_dict()), None
         elif name == "lead_sheet":
             value = value.to_dict()
         elif isinstance(value, np.generic):
@@ -317,4 +337,15 @@ def _asked_from_json(written: dict[str, Any], tensors: dict[str, torch.Tensor]) 
     )
     if "lead_sheet" in asked:
         asked["lead_sheet"] = LeadSheet.from_dict(asked["lead_sheet"])
+    if "melody" in asked:
+        asked["melody"] = Score.from_dict(_from_bytes(tensors["melody"]))
     return asked
+
+
+def _as_bytes(data: Any) -> torch.Tensor:
+    """JSON as a tensor: what has no small limit, as the header has."""
+    return torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
+
+
+def _from_bytes(tensor: torch.Tensor) -> Any:
+    return json.loads(tensor.numpy().tobytes())
