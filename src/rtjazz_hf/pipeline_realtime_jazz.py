@@ -21,8 +21,9 @@ from diffusers.utils import BaseOutput
 from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
-from .band import Band, Score, check_parts, told_features
+from .band import Band, Score, check_parts, fit_melody, told_features
 from .band.band_leader import write_lead_sheet
+from .band.parts import tell
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .hub.publishing import push_adapter, push_folder
@@ -316,7 +317,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
         output_type: str = "np",
         melody: Score | str | os.PathLike | None = None,
-        score: Score | None = None,
+        score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
         **sheet_wishes: Any,
     ) -> None:
@@ -347,10 +348,15 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             )
         if parts is not None:
             check_parts(parts)
-        if melody is not None and not (isinstance(melody, (Score, os.PathLike)) or (isinstance(melody, str) and melody)):
+        if melody is not None and (not isinstance(melody, (Score, os.PathLike, str)) or melody == ""):
             raise ValueError(f"melody {melody!r}: give a Score, or the path of a file of notes")
-        if score is not None and not isinstance(score, Score):
-            raise ValueError(f"score {score!r}: give a Score")
+        scores = [score] if isinstance(score, Score) else score
+        if scores is not None and not (
+            isinstance(scores, (list, tuple)) and scores and all(isinstance(each, Score) for each in scores)
+        ):
+            raise ValueError(f"score {score!r}: give a Score, or one for each prompt")
+        if scores is not None and len(scores) not in (1, len(batch)):
+            raise ValueError(f"{len(scores)} scores for {len(batch)} prompts: give one, or one for each prompt")
         if score is not None and (melody is not None or parts is not None):
             raise ValueError(
                 "score says all that is told: leave melody and parts out, or give the melody alone and let the band "
@@ -447,7 +453,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         seeds: Sequence[int],
         *,
         melody: Score | None = None,
-        score: Score | None = None,
+        score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
         instruments: Sequence[str] | None = None,
     ) -> list[Band | Score | None]:
@@ -456,11 +462,19 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         if score is not None:
             names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
             muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
-            return [score.without_players(muted)] * len(lead_sheets)
+            scores = [score] if isinstance(score, Score) else list(score)
+            scores = scores * len(lead_sheets) if len(scores) == 1 else scores
+            return [each.without_players(muted) for each in scores]
         parts = parts or self.default_parts
         if parts == "free" and melody is None:
             return [None] * len(lead_sheets)
-        return [Band(sheet, seed, melody=melody, parts=parts) for sheet, seed in zip(lead_sheets, seeds)]
+        bands = []
+        for sheet, seed in zip(lead_sheets, seeds):
+            tune, said = (None, []) if melody is None else fit_melody(melody, sheet)
+            for text in said:
+                tell(text, None)
+            bands.append(Band(sheet, seed, melody=tune, parts=parts))
+        return bands
 
     def prepare_features(
         self,
@@ -548,7 +562,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
-        score: Score | None = None,
+        score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
@@ -573,11 +587,11 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
                 By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
             parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it;
-                "free": no notes are told, and the model makes them up from the chords. By default "band" where the model
-                reads notes.
+                "free": no notes are told, and the model makes them up from the chords. By default "band" where the
+                model reads notes.
             melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
                 first bar line of the chart on; see `band.Tune`. With parts="free" it is all that is told.
-            score: told as it is, instead of a band's; roles that it does not tell are the model's.
+            score: told as it is, instead of a band's, one or one a row; roles that it does not tell are the model's.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -670,7 +684,9 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             latents=latents,
             codes=codes,
             scores=[
-                part.write(sheet.beat_at(num_samples / SAMPLE_RATE)) if isinstance(part, Band) else part or Score(told=())
+                part.write(sheet.beat_at(num_samples / SAMPLE_RATE)).described(sheet)
+                if isinstance(part, Band)
+                else part or Score(told=())
                 for part, sheet in zip(tellers, lead_sheets)
             ],
         )
@@ -750,6 +766,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
                  "adapter_scale": adapter_scale, "melody": melody, "parts": parts, **settings}  # fmt: skip
         plan = first_plan(self, asked, start_beat)
+        for text in plan.said:
+            tell(text, None)
 
         begun = time.perf_counter()  # what is done once for all sessions
         if target_latency is not None:

@@ -45,9 +45,15 @@ class TestWhoPlays:
         fitted, said = fit_melody(Score((*melody(*C_MAJOR).notes, bass)), sheet)
         assert len(fitted.notes) == len(C_MAJOR) and "score=" in said[0]
 
-    def test_no_melody(self):
-        with pytest.raises(ValueError, match=r"no melody .it has bass"):
-            fit_melody(melody(40, 43, player="bass", role="bass"), LeadSheet.from_chart(CHART))
+    def test_whom_the_score_names(self):
+        sheet = LeadSheet.from_chart(CHART, instruments=["trumpet", "guitar", "bass"])
+        assert fit_melody(melody(*C_MAJOR, player="guitar"), sheet)[0].players == ("guitar",)
+        assert fit_melody(melody(*C_MAJOR, player="flute"), sheet)[0].players == ("trumpet",)
+
+    def test_other_parts_alone_are_taken_as_they_are(self):
+        score = melody(40, 43, player="bass", role="bass")
+        fitted, said = fit_melody(score, LeadSheet.from_chart(CHART))
+        assert fitted == score and "its bass is played" in said[0]
 
 
 class TestDisagreements:

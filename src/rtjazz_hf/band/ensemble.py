@@ -278,7 +278,7 @@ class Band:
             band._pace = tuple(_finite(value) for value in state["pace"])
             band._handed, band._tune_from = _finite(state["handed"]), _finite(state["tune_from"])
             band._at = math.inf if state["at"] is None else _finite(state["at"])
-            if not -_EARLY <= band._at - band._handed or (band._at == math.inf and band.sheet.loops):
+            if not band._at - band._handed >= -_EARLY or (band._at == math.inf and band.sheet.loops):
                 raise ValueError(f"written up to beat {band._at:g}, handed out up to {band._handed:g}")
             band._pending = [_Note(*row) for row in state["pending"]]
             band._events = [_Event(*row) for row in state["events"]]

@@ -21,18 +21,14 @@ def fit_melody(score: Score, sheet: LeadSheet) -> tuple[Score, list[str]]:
     """The melody of a score for the band of a lead sheet, and what there is to say about the two.
 
     It is played as written, from the first bar on: nothing is stretched, cut or transposed but by octaves, into the
-    range of who plays it: whoever leads in the sheet at that beat.
-
-    Raises:
-        ValueError: the score has no melody.
+    range of who plays it. That is whom the score names, if they are in the band; a piano, which files name that
+    say nothing, leaves it to whoever leads in the sheet. Of a score without a melody all parts are taken as they are.
     """
     melody = score.only(MELODY_ROLES)
     notes = [note for note in melody.notes if note.role == "lead"]
     if not notes:
-        roles = ", ".join(sorted({note.role for note in score.notes})) or "nothing"
-        raise ValueError(
-            f"the score has no melody (it has {roles}): name its track 'lead', or give it as score= instead of melody="
-        )
+        roles = ", ".join(sorted({note.role for note in score.notes}))
+        return score, [f"the score has no melody: its {roles} is played; for a melody, name its track 'lead'"]
     said = [
         text
         for text in (_others(score), _metre(melody, sheet), _length(notes, sheet), _key(notes, sheet))
@@ -46,7 +42,7 @@ def fit_melody(score: Score, sheet: LeadSheet) -> tuple[Score, list[str]]:
         dataclasses.replace(control, player=player_of.get(control.role, control.player))
         for control in melody.controls
     )
-    return dataclasses.replace(melody, notes=tuple(placed), controls=controls, told=MELODY_ROLES), said
+    return dataclasses.replace(melody, notes=tuple(placed), controls=controls), said
 
 
 def _others(score: Score) -> str | None:
@@ -148,7 +144,8 @@ def _player(note: ScoreNote, sheet: LeadSheet, role: str) -> str:
     band = section.instruments or sheet.instruments
     lead = lead or choose_lead(band) or next((name for name in CHORD_INSTRUMENTS if name in band), None)
     if role == "lead":
-        return lead or note.player
+        named = note.player in band and note.player != "piano"
+        return note.player if named else lead or note.player
     melodic = [name for name in band if name in RANGES and name not in ("bass", lead)]
     if note.player in melodic:
         return note.player

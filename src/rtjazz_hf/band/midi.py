@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,14 @@ def import_mido() -> Any:
 
 
 # -- reading ---------------------------------------------------------------------------------------------------
-def read_midi(file: str | os.PathLike | bytes, name: str = "the MIDI file") -> Score:
+def read_midi(
+    file: str | os.PathLike | bytes, name: str = "the MIDI file", heard: Callable[[str], None] | None = None
+) -> Score:
     """The score of a MIDI file, given by its path or its bytes.
 
     Roles follow the tracks' names (lead, melody, bass, drums, comp, an instrument), General MIDI programs and channel
-    10; a single melodic line is the lead. What is read otherwise than it stands there is warned of (`ScoreWarning`).
+    10; a single melodic line is the lead. What is read otherwise than it stands there is told to `heard`, or
+    else warned of (`ScoreWarning`).
 
     Raises:
         OSError: the file cannot be read. ImportError: mido is missing.
@@ -79,7 +83,7 @@ def read_midi(file: str | os.PathLike | bytes, name: str = "the MIDI file") -> S
         raise ValueError(
             f"{name} counts time in SMPTE frames, which have no beats: export it in ticks per quarter note"
         )
-    reading = Reading(name)
+    reading = Reading(name, heard)
     voices, bar_line = _events(midi, reading)
     for voice in voices.values():
         reading.parts.append(voice.part(midi.ticks_per_beat, bar_line, reading.say))

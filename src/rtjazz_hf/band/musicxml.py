@@ -13,6 +13,7 @@ import re
 import warnings
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ MAX_BYTES = 32 * 2**20  # unpacked
 _VELOCITY = 80
 
 
-def read_musicxml(file: str | os.PathLike | bytes, name: str = "the MusicXML file") -> Score:
+def read_musicxml(
+    file: str | os.PathLike | bytes, name: str = "the MusicXML file", heard: Callable[[str], None] | None = None
+) -> Score:
     """The score of a MusicXML file (also compressed), given by its path or its bytes, at sounding pitch, repeats
     played out.
 
     Roles follow names and instruments as in `read_midi`. What is not played as it stands there (grace notes, D.C. and
-    D.S.) is warned of (`ScoreWarning`).
+    D.S.) is told to `heard`, or else warned of (`ScoreWarning`).
 
     Raises:
         OSError: the file cannot be read. ImportError: music21 is missing.
@@ -51,7 +54,7 @@ def read_musicxml(file: str | os.PathLike | bytes, name: str = "the MusicXML fil
             stream = music21.converter.parseData(text, format="musicxml")
     except Exception as error:  # music21 and the XML parser have many
         raise ValueError(f"{name} is damaged and cannot be read as MusicXML ({error})") from None
-    reading = Reading(name)
+    reading = Reading(name, heard)
     for part in stream.parts:
         _read_part(music21, part, reading)
     title = stream.metadata.title if stream.metadata is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -103,9 +103,10 @@ class Part:
 
 @dataclass
 class Reading:
-    """What a file is being read into, and what there is to say about it."""
+    """What a file is being read into, and what there is to say about it: to `heard`, or as warnings."""
 
     source: str
+    heard: Callable[[str], None] | None = None
     parts: list[Part] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     tempo: float | None = None
@@ -117,7 +118,7 @@ class Reading:
         self.said.append(text)
 
     def score(self) -> Score:
-        """The score of the parts; what was said is warned of.
+        """The score of the parts; what there was to say is told.
 
         Raises:
             ValueError: no notes, too many, too many parts.
@@ -153,9 +154,17 @@ class Reading:
         # A melody told without a second voice has none: else one would be invented beside it.
         told = roles | ({"second"} if "lead" in roles else set())
         for text in self.said:
-            warnings.warn(f"{self.source}: {text}", ScoreWarning, stacklevel=3)
+            tell(f"{self.source}: {text}", self.heard, stacklevel=4)
         source = {"tempo": self.tempo, "metre": self.metre, "key": self.key, "title": self.title}
         return Score(tuple(notes), tuple(controls), tuple(told), **source)
+
+
+def tell(text: str, heard: Callable[[str], None] | None, stacklevel: int = 3) -> None:
+    """Say something to who listens, or warn of it."""
+    if heard is not None:
+        heard(text)
+    else:
+        warnings.warn(text, ScoreWarning, stacklevel=stacklevel)
 
 
 def instrument_of_program(program: int) -> tuple[str | None, bool]:
@@ -366,5 +375,5 @@ def _words(player: str) -> str:
 
 __all__ = [
     "PROGRAM_OF", "REACH", "Part", "Reading", "ScoreWarning", "Tone", "instrument_of_program", "octaves", "skyline",
-    "within",
+    "tell", "within",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +126,11 @@ class Score:
         names = {note.player for note in self.notes}
         return tuple(name for name in INSTRUMENTS if name in names)
 
+    def described(self, sheet: LeadSheet) -> Score:
+        """The score with the sheet's tempo, metre, key and title."""
+        told = {"tempo": sheet.tempo, "metre": f"{sheet.beats_per_bar}/4", "key": sheet.key, "title": sheet.title}
+        return dataclasses.replace(self, **told)
+
     def only(self, roles: Iterable[str]) -> Score:
         """The score of some roles; of the others nothing is told."""
         roles = set(roles)
@@ -193,7 +198,7 @@ class Score:
             raise ValueError(f"this is not a score as Score.to_dict writes it: {error}") from error
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike) -> Score:
+    def from_file(cls, path: str | os.PathLike, heard: Callable[[str], None] | None = None) -> Score:
         """The score of a MIDI file (.mid, .midi) or of MusicXML (.musicxml, .mxl, .xml); see `read_midi` and
         `read_musicxml`, whose errors and warnings these are.
 
@@ -207,7 +212,7 @@ class Score:
             from .midi import read_midi as read
         else:
             from .musicxml import read_musicxml as read
-        return read(path)
+        return read(path, heard=heard)
 
     def to_midi(self, path: str | os.PathLike, sheet: LeadSheet | None = None, overwrite: bool = False) -> Path:
         """Write the score as a MIDI file; see `write_midi`."""
@@ -231,8 +236,7 @@ class Score:
             for c in written
             for kind, unit in [KIND_OF_CONTROLLER[c.controller]]
         ]
-        told = {"tempo": sheet.tempo, "metre": f"{sheet.beats_per_bar}/4", "key": sheet.key, "title": sheet.title}
-        return cls(tuple(notes), tuple(controls), **told)
+        return cls(tuple(notes), tuple(controls)).described(sheet)
 
     def to_take(self, sheet: LeadSheet, seconds: float) -> Take:
         """The first `seconds` as a composed take has them: what the renderer plays. Notes that have begun before are

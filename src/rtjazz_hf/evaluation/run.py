@@ -219,7 +219,7 @@ class EvaluationRun:
                 lead_sheet=[sheets[place] for place in places],
                 generator=[torch.Generator().manual_seed(seeds[place]) for place in places],
                 **options,
-                **{name: [values[place] for place in places] for name, values in each.items()},
+                **_arguments(each, places),
             )
             seconds = (time.perf_counter() - begun) / len(places)
             scores = (getattr(output, "scores", None) or [None] * len(places)) if each else [None] * len(places)
@@ -235,7 +235,15 @@ class EvaluationRun:
             for place, (take, sheet, seed) in enumerate(zip(takes, sheets, seeds))
         ]
         names = [f"{take.name}-{label}" for take in takes]
-        return self.store.get_or_make(names, keys, make, AT_ONCE)
+        return self.store.get_or_make(names, keys, make, 1 if "melody" in each else AT_ONCE)
+
+
+def _arguments(each: Mapping[str, Sequence[Any]], places: Sequence[int]) -> dict[str, Any]:
+    """Those of a batch: a score a row; one melody, one value of anything else."""
+    return {
+        name: [values[place] for place in places] if name == "score" else values[places[0]]
+        for name, values in each.items()
+    }
 
 
 def _kept(score: Score | None) -> dict[str, Any]:

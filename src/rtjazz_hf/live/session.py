@@ -17,6 +17,7 @@ import torch
 
 from ..audio import FRAME_RATE
 from ..band import Band, ScoreNote
+from ..band.parts import tell
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
@@ -139,6 +140,11 @@ class LiveSession:
         return dict(self._plan.asked)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there was to say about a melody and the chart when the last of them was asked for."""
+        return self._plan.said
+
+    @property
     def block_frames(self) -> int:
         """Frames of the next block."""
         frames, largest = self._plan.block_frames, self._largest
@@ -208,10 +214,10 @@ class LiveSession:
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
         block_frames, seed, adapter, adapter_scale, melody and parts, as `RealTimeJazzPipeline.live` does; None as the
-        adapter or the melody is none. The model of another mix of adapters is made here, in the caller's thread, unless it is at hand;
-        the block that is being made, or played, does not wait for it. What the listener never fixed follows the
-        prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
-        at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
+        adapter or the melody is none. The model of another mix of adapters is made here, in the caller's thread,
+        unless it is at hand; the block that is being made, or played, does not wait for it. What the listener never
+        fixed follows the prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from
+        its top at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
         cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
 
         Raises:
@@ -230,6 +236,8 @@ class LiveSession:
                     plan = dataclasses.replace(plan, lead_sheet=sheet)
                 self._plan = plan
                 self._updates.append(called)
+        for text in plan.said:
+            tell(text, None)
 
     def align(self, tempo: float, beat: float, at: float) -> None:
         """Follow a clock: from the next block on that has not begun, play at `tempo` beats per minute, with
@@ -304,8 +312,8 @@ class LiveSession:
             return None
         seconds = self._frame / FRAME_RATE
         if self._band is None:
-            return Band(plan.lead_sheet, plan.seed, melody=plan.melody, parts=parts, seconds=seconds)
-        self._band.follow(plan.lead_sheet, seconds, melody=plan.melody, parts=parts, seed=plan.seed)
+            return Band(plan.lead_sheet, plan.seed, melody=plan.tune, parts=parts, seconds=seconds)
+        self._band.follow(plan.lead_sheet, seconds, melody=plan.tune, parts=parts, seed=plan.seed)
         return self._band
 
     def _undo(self, take: Take) -> None:
