@@ -98,3 +98,25 @@ class TestGenerate:
     def test_a_model_without_notes(self, generate, tiny_folder, tune):
         code, _, err = generate("-o", "a.wav", "--melody", "tune.mid", model=tiny_folder)
         assert code == 2 and "reads chords and no notes" in err
+
+
+class TestPlay:
+    def test_melody_and_midi(self, notes_folder, tune, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        code = cli.main(
+            ["play", "swing", "--model", str(notes_folder), "--device", "cpu", "--seed", "4", "--tempo", "200",
+             "--chords", "C6 | G7", "--instruments", "trumpet,bass", "--steps", "1", "--duration", "1.5",
+             "--output", "take.wav", "--melody", "tune.mid", "--midi", "take.mid", "--no-display", "--json"]
+        )  # fmt: skip
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        assert json.loads(out)["midi"] == "take.mid" and "the melody is in 3/4" in err
+        assert [n.midi for n in Score.from_file("take.mid").notes if n.role == "lead"] == [60, 62, 64, 66, 68, 70]
+
+    def test_refused(self, notes_folder, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        base = ["play", "swing", "--model", str(notes_folder), "--output", "a.wav"]
+        assert cli.main([*base, "--midi", "a.mid", "--parts", "free"]) == 2
+        assert "--parts free tells none" in capsys.readouterr().err
+        assert cli.main([*base, "--melody", "none.mid"]) == 2
+        assert "none.mid" in capsys.readouterr().err and os.listdir() == []

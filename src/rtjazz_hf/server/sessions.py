@@ -22,6 +22,7 @@ from ..prompts import mix_of
 from .admission import BlockTimes
 from .memory import give_back_memory
 from .metrics import Metrics
+from .notes import clip_midi, read_melody
 from .schemas import ClipRequest, Music, Start, first_error, wishes
 from .settings import MAX_STATE_BYTES, ServerSettings
 
@@ -116,6 +117,7 @@ class Seat:
     resume: str | None = None  # token of its saved state
     hand_over: bool = False  # its listener is given its state when the server stops
     state: bytes | None = None  # which is this
+    remarks: list[str] = dataclasses.field(default_factory=list)  # about a melody, when it was last asked for
 
     @property
     def mix(self) -> tuple:
@@ -193,12 +195,12 @@ class SessionEngine:
         kept = start.resume is not None or state is not None
         with self._reserved(name, _UNKNOWN if kept else _mix(start.adapter, start.adapter_scale)):
             with self._preparing:
-                session = self._resumed(start, state) if kept else self._new(start)
+                session, heard = (self._resumed(start, state), []) if kept else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
             asked = session.asked
             seat = Seat(
                 name, session, BlockQueue(limit, loop), asked.get("adapter"), asked.get("adapter_scale"),
-                hand_over=start.state_every is not None,
+                hand_over=start.state_every is not None, remarks=[*heard, *session.remarks],
             )  # fmt: skip
             with self._lock:
                 if self.draining:
@@ -219,11 +221,13 @@ class SessionEngine:
                 others their time.
         """
         fields = wishes(changes)
+        heard = read_melody(fields)
         adapter = fields.get("adapter", seat.adapter)
         scale = fields.get("adapter_scale", seat.adapter_scale)
         self._check_mix(seat, _mix(adapter, scale))
         with self._preparing:
             seat.session.update(**fields)
+            seat.remarks = [*heard, *(seat.session.remarks if {"melody", "chords", "prompt"} & set(fields) else ())]
         seat.adapter, seat.adapter_scale = adapter, scale
 
     def close(self, seat: Seat, reason: str) -> None:
@@ -294,13 +298,15 @@ class SessionEngine:
                 "that is being played, or try again later"
             )
 
-    def _new(self, start: Start) -> LiveSession:
+    def _new(self, start: Start) -> tuple[LiveSession, list[str]]:
+        """The session, and what there was to say about its melody's file."""
         options = {name: value for name, value in wishes(start).items() if value is not None}
         if "prompt" not in options:
             raise ValueError("prompt is missing: describe the music, such as 'medium swing piano trio'")
         options.setdefault("adapter", {})
         options.setdefault("seed", secrets.randbelow(2**31))
-        return self.pipe.live(**options, block_frames=self.block_frames, overlap=False)
+        heard = read_melody(options)
+        return self.pipe.live(**options, block_frames=self.block_frames, overlap=False), heard
 
     # -- state of sessions that a stop has ended -----------------------------------------------------------
     def _state_file(self, token: str) -> Path:
@@ -380,6 +386,19 @@ class SessionEngine:
             log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
 
     # -- clips ---------------------------------------------------------------------------------------------
+    def make_midi(self, request: ClipRequest) -> tuple[bytes, int]:
+        """The notes of a clip as a MIDI file, and its seed.
+
+        Raises:
+            ValueError: as `clip_midi`.
+        """
+        options = wishes(request)
+        read_melody(options)
+        seed = options.pop("seed", None)
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        with self._preparing:
+            return clip_midi(self.pipe, request.duration, seed, options), seed
+
     def make_clip(self, request: ClipRequest, loop: asyncio.AbstractEventLoop) -> Clip:
         """Begin to make a clip, which plays what a call of the pipeline with its seed plays.
 
@@ -393,6 +412,7 @@ class SessionEngine:
                 self.metrics.refused.labels(refusal.reason).inc()
                 raise refusal
         options = {name: value for name, value in wishes(request).items() if value is not None}
+        read_melody(options)
         seed = options.pop("seed", secrets.randbelow(2**31))
         written = {
             name: options.pop(name, None) for name in ("chords", "tempo", "key", "mood", "instruments")
