@@ -111,7 +111,8 @@ class TestPlay:
         out, err = capsys.readouterr()
         assert code == 0, err
         assert json.loads(out)["midi"] == "take.mid" and "the melody is in 3/4" in err
-        assert [n.midi for n in Score.from_file("take.mid").notes if n.role == "lead"] == [60, 62, 64, 66, 68, 70]
+        lead = [n.midi for n in Score.from_file("take.mid").notes if n.role == "lead"]
+        assert lead[:6] == [60, 62, 64, 66, 68, 70]  # then the band goes on
 
     def test_refused(self, notes_folder, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
