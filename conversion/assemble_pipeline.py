@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from rtjazz_hf import FlowMatchScheduler, RealTimeJazzPipeline, hub
+from rtjazz_hf.audio import atomic_folder
+from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.evaluation.measures.instrument_probe import PROBE_NAME
-from rtjazz_hf.trainers.flow import load_style_encoder
-from rtjazz_hf.trainers.run import atomic_folder
+from rtjazz_hf.hub import load_style_encoder
 
 MODELS = ("codec", "transformer", "style_encoder")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -220,12 +221,7 @@ def assemble(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        assemble(parse_args(argv))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_script(lambda: assemble(parse_args(argv)))
 
 
 if __name__ == "__main__":

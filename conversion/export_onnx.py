@@ -12,9 +12,9 @@ Four graphs, all state going in and coming out, all shapes fixed (block, window,
 | `flow_append.onnx` | finished block, conditions, cache | the cache with it, its oldest block gone |
 | `codec_decoder.onnx` | latents, state | audio, state |
 
-`performance.npz` holds a style embedding and a lead sheet's features, `onnx.json` the settings. The style encoder, the
-band leader and the codec's encoder are not exported. The folder appears only if onnxruntime plays `--seconds` of music
-within 1e-3 of torch.
+`performance.npz` holds a style embedding and the features of a lead sheet, and of what a band plays over it where the
+model reads notes; `onnx.json` the settings. The style encoder, the band and the codec's encoder are not exported. The
+folder appears only if onnxruntime plays `--seconds` of music within 1e-3 of torch.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ import torch
 from torch import nn
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.audio import atomic_folder
+from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.codec.lapped import NOISE_WINDOW, LappedDecoder
 from rtjazz_hf.codec.streaming import StreamingState
 from rtjazz_hf.codec.transforms import constant
@@ -41,8 +43,7 @@ from rtjazz_hf.flow import apply_guidance
 from rtjazz_hf.flow.layers import fold_rotary, style_states
 from rtjazz_hf.flow.steps import denoise_step, hear_step
 from rtjazz_hf.live.engine import soft_limit
-from rtjazz_hf.music import without_chords
-from rtjazz_hf.trainers.run import atomic_folder
+from rtjazz_hf.music.score_features import without_chords_and_notes
 
 RUNTIME = Path(__file__).resolve().parents[1] / "pipelines" / "examples" / "onnx_stream.py"
 OPSET, LARGEST_DIFFERENCE = 20, 1e-3
@@ -89,7 +90,7 @@ class Conditions(nn.Module):
         """lead_sheet (1, frames, features), style (1, style_dim), position (1,) int64: the block's first frame"""
         model, frames = self.model, lead_sheet.shape[1]
         if self.guided:  # as in `BlockStream.denoise`
-            style, lead_sheet = style.repeat(2, 1), torch.cat((lead_sheet, without_chords(lead_sheet)))
+            style, lead_sheet = style.repeat(2, 1), torch.cat((lead_sheet, without_chords_and_notes(lead_sheet)))
         condition, style_tokens = model._condition(self.timesteps, style)
         modulation, clean = model._modulations(condition.squeeze(2))
         positions = position[:, None] + torch.arange(0, frames, model.config.patch_size)[None]
@@ -258,7 +259,7 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
     config, guided = model.config, settings["guidance_scale"] != 1.0
     slots = settings["cache_blocks"] * frames // config.patch_size
     inputs = {
-        "lead_sheet": torch.zeros(1, frames, config.lead_sheet_dim),
+        "lead_sheet": torch.zeros(1, frames, config.feature_dim),
         "style": torch.zeros(1, config.style_dim),
         "position": torch.zeros(1, dtype=torch.int64),
     }
@@ -348,7 +349,7 @@ def write_performance(
     sheet = pipe.prepare_lead_sheet(
         args.prompt, chords=args.chords, tempo=args.tempo, duration=blocks * block / 75
     )
-    features = pipe.prepare_features(sheet, 0, blocks * block)
+    features = pipe.prepare_features(sheet, 0, blocks * block, pipe.prepare_parts(sheet, [0]))
     style = pipe.encode_prompt(args.prompt)
     np.savez(folder / PERFORMANCE, style=style.numpy(), lead_sheet=features.numpy())
 
@@ -393,12 +394,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     hub.quiet_libraries()
-    try:
-        convert(parse_args(argv))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_script(lambda: convert(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ from assemble_pipeline import (
     save_pipeline,
 )
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.audio import atomic_folder
+from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.hub import publishing
 from rtjazz_hf.hub.adapter_folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
-from rtjazz_hf.trainers.run import atomic_folder
 
 LARGEST_DIFFERENCE = 1e-3
 
@@ -133,12 +134,7 @@ def merge(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        merge(parse_args(argv))
-    except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_script(lambda: merge(parse_args(argv)))
 
 
 if __name__ == "__main__":

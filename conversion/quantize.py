@@ -20,9 +20,10 @@ import torch
 
 from assemble_pipeline import check_output, play
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.audio import atomic_folder
+from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.hub import publishing
 from rtjazz_hf.runtime.quantization import PRECISIONS, quantize, quantized_size
-from rtjazz_hf.trainers.run import atomic_folder
 
 # Root mean square of the velocity's error, relative; a few times what the bundled model has.
 LARGEST_ERRORS = {"int8": 0.03, "nf4": 0.25}
@@ -122,12 +123,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     hub.quiet_libraries()
-    try:
-        convert(parse_args(argv))
-    except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_script(lambda: convert(parse_args(argv)))
 
 
 if __name__ == "__main__":

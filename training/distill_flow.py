@@ -18,8 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from rtjazz_hf.corpus.latent_store import flow_state, open_stores
 from rtjazz_hf.hub import load_codec
 from rtjazz_hf.trainers.distillation import (
     Distiller,
@@ -29,20 +28,12 @@ from rtjazz_hf.trainers.distillation import (
     score_loss,
 )
 from rtjazz_hf.trainers.evaluation import FlowEvaluation
-from rtjazz_hf.trainers.flow import (
-    FlowBatches,
-    channel_weights,
-    flow_state,
-    load_style_encoder,
-    open_stores,
-    play_takes,
-)
+from rtjazz_hf.trainers.flow import FlowBatches, channel_weights, play_takes
 from rtjazz_hf.trainers.monitor import batch_sizes
 from rtjazz_hf.trainers.run import (
     TrainingRun,
     input_errors,
     model_card,
-    parameter_groups,
     parse_config,
 )
 
@@ -67,20 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "the student plays while it learns, which wants whole weights on each process: use DDP."
             )
         if config.evaluate_every:
-            evaluation = FlowEvaluation(run, codec, *load_style_encoder(config.style_encoder), config.takes,
-                                        config.evaluate_takes, config.evaluate_seconds)  # fmt: skip
+            evaluation = FlowEvaluation.of(run, codec)
     model.config.distilled_steps, model.config.distilled_shift = config.steps, distiller.shift
     codec.to(run.device)
     distiller.to(run.device)
-    model.to(run.device).train()
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+    prepared, optimizer = run.prepare_model(model)
     weights = channel_weights(model)
-    run.make_ema(model)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
-    prepared, optimizer = run.prepare(model, optimizer)
     run.resume()
     run.print(
         f"{len(train)} takes, {train.hours:.1f} hours; {len(test)} held out; {distiller.teacher_steps} steps "

@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, fill_takes
-from rtjazz_hf.hub import load_codec
-from rtjazz_hf.trainers.flow import load_style_encoder
+from rtjazz_hf.corpus.latent_filling import fill_takes
+from rtjazz_hf.corpus.latent_store import LatentStore
+from rtjazz_hf.hub import load_codec, load_style_encoder
 from rtjazz_hf.trainers.run import input_errors
 
 

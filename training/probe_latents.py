@@ -34,27 +34,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtjazz_hf.audio import HOP_LENGTH, plot_spectrogram_grid, read_audio, write_audio
+from rtjazz_hf.audio import HOP_LENGTH, atomic_folder, plot_spectrogram_grid, read_audio, write_audio
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, claim, embed_takes, encode_takes, fingerprint
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, claim, fingerprint, open_stores
 from rtjazz_hf.evaluation.measures.latent_probe import codec_side, flow_side, probe_table, sound_side
 from rtjazz_hf.evaluation.measures.obedience import changes_chord
 from rtjazz_hf.evaluation.takes import HeldOutTake, choose_takes, load_held_out, looping
 from rtjazz_hf.evaluation.writing import to_plain, write_text
-from rtjazz_hf.hub import load_codec, part_folder
+from rtjazz_hf.hub import load_codec, load_style_encoder, part_folder
 from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,
     build_model,
     channel_weights,
     flow_loss,
-    load_style_encoder,
-    open_stores,
     play_takes,
 )
-from rtjazz_hf.trainers.run import TrainingRun, atomic_folder, input_errors, load_config, parameter_groups
+from rtjazz_hf.trainers.run import TrainingRun, input_errors, load_config
 
 CONFIGS = Path(__file__).parent / "configs"
 BUILT_IN = {"pca": "kept", "start": "free"}  # codecs without learning: the phase of each
@@ -273,14 +272,9 @@ def train(run: TrainingRun, codec: RealTimeJazzCodec) -> tuple[torch.nn.Module, 
     config = run.config
     store, _ = open_stores(config.data, codec, config.model["prediction_type"] == "codebook")
     model = build_model(config, codec, store[0])
-    batches = FlowBatches(store, config, model.config.block_sizes)
-    model.to(run.device).train()
+    batches = FlowBatches(store, config, model.config.block_sizes, score_dim=model.config.score_dim)
+    prepared, optimizer = run.prepare_model(model)
     weights = channel_weights(model)
-    run.make_ema(model)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
-    prepared, optimizer = run.prepare(model, optimizer)
     run.resume()
     for batch in run.batches(batches):
         begun = time.perf_counter(), time.process_time()

@@ -37,7 +37,6 @@ from rtjazz_hf.trainers.run import (
     build_config,
     input_errors,
     model_card,
-    parameter_groups,
     parse_config,
 )
 
@@ -73,13 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not config.init_from and run.checkpoint is None:
         kept = codec.fit_start(crops.clips(config.fit_clips))
         run.print(f"transform start keeps {kept:.3f} of the variance of the features")
-    codec.to(run.device).train()
-    ema = run.make_ema(codec)
-    run.accelerator.register_for_checkpointing(LatentStatistics(codec, *([ema.module] if ema else [])))
-    optimizer = torch.optim.AdamW(
-        parameter_groups(codec, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
-    model, optimizer = run.prepare(codec, optimizer)
+    model, optimizer = run.prepare_model(codec)
+    averaged = [run.ema.module] if run.ema else []
+    run.accelerator.register_for_checkpointing(LatentStatistics(codec, *averaged))
     codec_loss = CodecLoss(run, config)
     run.resume()
     watch = CodecWatch(run, codec.config.codebook_size)

@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from rtjazz_hf.codec import RealTimeJazzCodec
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import fill_takes
-from rtjazz_hf.hub import load_codec
+from rtjazz_hf.corpus.latent_filling import fill_takes
+from rtjazz_hf.corpus.latent_store import open_stores
+from rtjazz_hf.hub import load_codec, load_style_encoder
 from rtjazz_hf.trainers.evaluation import FlowEvaluation
 from rtjazz_hf.trainers.flow import (
     FlowBatches,
@@ -29,8 +28,6 @@ from rtjazz_hf.trainers.flow import (
     channel_weights,
     flow_groups,
     flow_loss,
-    load_style_encoder,
-    open_stores,
     play_takes,
     validate,
 )
@@ -76,17 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         batches = FlowBatches(train, config, *sizes)
         held_out = FlowBatches(test if len(test) else train, config, *sizes)
         if config.evaluate_every:
-            evaluation = FlowEvaluation(run, codec, *load_style_encoder(config.style_encoder), config.takes,
-                                        config.evaluate_takes, config.evaluate_seconds)  # fmt: skip
-    model.to(run.device).train()
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+            evaluation = FlowEvaluation.of(run, codec)
+    prepared, optimizer = run.prepare_model(model, flow_groups)
     weights = channel_weights(model)
-    run.make_ema(model)
-    optimizer = torch.optim.AdamW(
-        flow_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
-    prepared, optimizer = run.prepare(model, optimizer)
     run.resume()
 
     def denoise(*inputs, **named):

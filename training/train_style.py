@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
 from rtjazz_hf.style import (
     RealTimeJazzStyleEncoder,
@@ -29,11 +30,9 @@ from rtjazz_hf.style import (
 )
 from rtjazz_hf.trainers.run import (
     TrainingRun,
-    atomic_folder,
     build_config,
     input_errors,
     model_card,
-    parameter_groups,
     parse_config,
 )
 from rtjazz_hf.trainers.style import (
@@ -125,11 +124,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     log_mels = load_log_mels(takes, encoder, run) if config.cache_features else None
     make_batch = make_batch_function(takes, tokenizer, config, encoder.config, log_mels)
 
-    run.make_ema(learner)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(learner, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
-    )
-    learner, optimizer = run.prepare(learner, optimizer)
+    learner, optimizer = run.prepare_model(learner)
     run.resume()
     learner.train()
     for batch in run.batches(make_batch, {"samples": config.batch_size}):

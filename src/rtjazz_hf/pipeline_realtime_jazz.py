@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,29 +19,25 @@ from diffusers.utils import BaseOutput
 from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
-from .band import Band, Score, check_parts, fit_melody, told_features
-from .band.band_leader import write_lead_sheet
-from .band.parts import tell
+from .band import Band, Score
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .hub.publishing import push_adapter, push_folder
-from .live.context import prepare_context
-from .live.engine import BLOCK_SIZES, BlockStream, draw_noise
+from .hub.publishing import PushMixin
+from .live.engine import BlockStream
 from .live.group import SessionGroup
-from .live.latency import choose_block_frames, measure_block_seconds
-from .live.plan import first_plan
+from .live.models import LiveModels
+from .live.opening import open_session
 from .live.session import LiveSession
 from .live.snapshot import load_session
+from .live.steps import PlayingSteps
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
-from .music.vocabulary import canonical_instrument
-from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
+from .prompts import Prompt, check_settings
 from .runtime.aligned_weights import align_weights
 from .runtime.precision import bfloat16_is_fast
 from .runtime.quantization import quantize
-from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer, mix_styles
+from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
-OUTPUT_TYPES = ("np", "pt", "codes", "latents")
 _DECODE_FRAMES = 750  # decoded at a time: 10 s
 
 
@@ -68,7 +62,7 @@ class RealTimeJazzPipelineOutput(BaseOutput):
     scores: list[Score] | None = None
 
 
-class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
+class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipeline):
     """Jazz from words, a clip or a chord chart, at 48 kHz in stereo.
 
     Args:
@@ -126,8 +120,37 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         }
         check_settings(**defaults)
         self.register_to_config(**defaults)
-        self._warm: set[tuple] = set()  # see `warm_up`
-        self._block_seconds: dict[tuple, float] = {}  # see `block_frames_for`
+        self._models = LiveModels(
+            codec, transformer, style_encoder, tokenizer, scheduler, self.generation_defaults,
+            adapter_bank=self._adapters, find_device=self._find_device,
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in hub.COMPONENTS and "_models" in self.__dict__:  # the sessions hear of it
+            setattr(self._models, name, value)
+
+    @property
+    def models(self) -> LiveModels:
+        """What live sessions hold of the pipeline."""
+        self._models.generation_defaults, self._models.name_or_path = (
+            self.generation_defaults,
+            self.name_or_path,
+        )
+        return self._models
+
+    @property
+    def adapter_bank(self) -> AdapterBank:
+        """The adapters that are loaded."""
+        return self._adapters
+
+    @property
+    def execution_device(self) -> torch.device:
+        """Where the models compute: the device that they lie on, or are brought to for it."""
+        return self._execution_device
+
+    def _find_device(self) -> torch.device:
+        return self._execution_device
 
     @property
     def sampling_rate(self) -> int:
@@ -141,11 +164,6 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             name: self.config[name]
             for name in ("num_inference_steps", "guidance_scale", "block_frames", "window_frames")
         }
-
-    @property
-    def default_parts(self) -> str:
-        """What `parts` is where it is not given: "band" where the transformer reads notes, else "free"."""
-        return "band" if self.transformer.config.score_dim else "free"
 
     # -- loading and saving --------------------------------------------------------------------------------
     @classmethod
@@ -178,7 +196,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         except Exception as error:  # strict configs, safetensors and torch each have their own
             raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
         if kwargs.get("quantization_config") is None:
-            hub.check_loaded_weights(pipe, folder)
+            hub.check_loaded_weights(pipe.models, folder)
         if pipe.transformer.dtype == torch.bfloat16 and not bfloat16_is_fast():
             warnings.warn(
                 "this CPU has no fast bfloat16 and plays it many times slower than float32: load with "
@@ -227,271 +245,9 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         if not card.exists():
             source = str(self.config.get("_name_or_path") or save_directory)
             name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
-            card.write_text(hub.model_card(self, name), encoding="utf-8")
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool = False,
-        model_card: str | None = None,
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> str:
-        """Upload the pipeline to the Hub; the address of the commit.
-
-        Unlike diffusers' own, it does not put an empty card over what the repository says: `model_card` is
-        written if it is given, and a card made from the pipeline if the repository has none.
-
-        Args:
-            repo_id: "user/name", or "name" under the token's user; made if it is not there.
-            private: of a repository that is made now. revision: branch to push to, made if it is not there.
-            token: the one of `hf auth login` or `HF_TOKEN` by default.
-            kwargs: for `save_pretrained`.
-
-        Raises:
-            ValueError: an impossible `repo_id` or `revision`, or an adapter that is attached.
-            PermissionError: no token, or one that may not write there.
-            ConnectionError: the Hub is not reachable, or was lost on the way: what had been pushed is told, and
-                pushing again is safe.
-        """
-        hub.check_repo_id(repo_id)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, **kwargs)
-            (Path(folder) / "README.md").write_text(
-                model_card or hub.model_card(self, repo_id), encoding="utf-8"
-            )
-            return push_folder(
-                folder, repo_id, revision=revision, private=private, token=token, create_pr=create_pr,
-                commit_message=commit_message or f"Upload {type(self).__name__}", keep_card=model_card is None,
-            )  # fmt: skip
-
-    def push_adapter_to_hub(
-        self,
-        repo_id: str,
-        adapter: str | Path | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        commit_message: str | None = None,
-        model_card: str | None = None,
-        **card_values: Any,
-    ) -> str:
-        """Upload an adapter of a few megabytes to the Hub, for `load_lora_weights(repo_id)`; the commit's address.
-
-        Args:
-            adapter: its folder, in PEFT's format, or the name of one that is loaded; the loaded one by default.
-            revision, private, token: as of `push_to_hub`.
-            model_card: the README.md's text, or a template such as `model_cards/adapter.md`, for whose further
-                places `card_values` are.
-
-        Raises:
-            ValueError: an impossible `repo_id`, a pickle among the files, or no such adapter.
-            PermissionError, ConnectionError: as of `push_to_hub`.
-            OSError: a folder without a whole adapter.
-        """
-        hub.check_repo_id(repo_id)
-        settings = {"revision": revision, "private": private, "token": token, "commit_message": commit_message,
-                    "model_card": model_card, **card_values}  # fmt: skip
-        if adapter is not None and (isinstance(adapter, Path) or os.sep in adapter or Path(adapter).is_dir()):
-            return push_adapter(self, repo_id, adapter, **settings)
-        save = getattr(self, "save_lora_weights", None)
-        if save is None:
-            raise ValueError(f"adapter {adapter!r} is no folder; give the one that the adapter was saved in")
-        with tempfile.TemporaryDirectory() as folder:
-            save(folder, **({} if adapter is None else {"adapter_name": adapter}))
-            return push_adapter(self, repo_id, folder, **settings)
+            card.write_text(hub.model_card(self.models, name), encoding="utf-8")
 
     # -- steps ---------------------------------------------------------------------------------------------
-    def check_inputs(
-        self,
-        prompt: Prompt | list[Prompt],
-        *,
-        duration: float | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        block_frames: int | None = None,
-        window_frames: int | None = None,
-        lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
-        output_type: str = "np",
-        melody: Score | str | os.PathLike | None = None,
-        score: Score | Sequence[Score] | None = None,
-        parts: str | None = None,
-        **sheet_wishes: Any,
-    ) -> None:
-        """Refuse what cannot be played, before anything is computed; lead sheets check the `sheet_wishes`
-        themselves.
-
-        Raises:
-            ValueError: naming the argument, its value and what is allowed.
-        """
-        batch = prompt if isinstance(prompt, list) else [prompt]
-        if not batch:
-            raise ValueError("prompt is an empty list; give at least one prompt")
-        for item in batch:
-            mix_of(item)
-        if duration is not None:
-            check_duration(duration)
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type {output_type!r}: choose from {', '.join(OUTPUT_TYPES)}")
-        check_settings(num_inference_steps, guidance_scale, block_frames, window_frames)
-        sheets = [lead_sheet] if isinstance(lead_sheet, LeadSheet) else lead_sheet
-        if sheets is not None and not (
-            isinstance(sheets, (list, tuple)) and all(isinstance(s, LeadSheet) for s in sheets)
-        ):
-            raise ValueError(f"lead_sheet {lead_sheet!r}: give a LeadSheet, or one for each prompt")
-        if sheets is not None and len(sheets) not in (1, len(batch)):
-            raise ValueError(
-                f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
-            )
-        if parts is not None:
-            check_parts(parts)
-        if melody is not None and (not isinstance(melody, (Score, os.PathLike, str)) or melody == ""):
-            raise ValueError(f"melody {melody!r}: give a Score, or the path of a file of notes")
-        scores = [score] if isinstance(score, Score) else score
-        if scores is not None and not (
-            isinstance(scores, (list, tuple)) and scores and all(isinstance(each, Score) for each in scores)
-        ):
-            raise ValueError(f"score {score!r}: give a Score, or one for each prompt")
-        if scores is not None and len(scores) not in (1, len(batch)):
-            raise ValueError(f"{len(scores)} scores for {len(batch)} prompts: give one, or one for each prompt")
-        if score is not None and (melody is not None or parts is not None):
-            raise ValueError(
-                "score says all that is told: leave melody and parts out, or give the melody alone and let the band "
-                "write the rest"
-            )
-        if not self.transformer.config.score_dim:
-            wishes = {"melody": melody is not None, "score": score is not None, "parts='band'": parts == "band"}
-            if asked := [name for name, given in wishes.items() if given]:
-                raise ValueError(
-                    f"{', '.join(asked)}: this model reads chords and no notes (its score_dim is 0); load one that was "
-                    "trained with notes, or leave them out (parts='free')"
-                )
-
-    @torch.no_grad()
-    def encode_prompt(self, prompt: Prompt | list[Prompt]) -> torch.Tensor:
-        """Words, clips and mixes of them to style embeddings `(batch, style_dim)` of unit length, float32.
-
-        "in the style of <name>" in the words calls the learnt style of a loaded adapter, where there is one.
-        """
-        rows = []
-        for item in prompt if isinstance(prompt, list) else [prompt]:
-            parts, weights = zip(*mix_of(item))
-            rows.append(mix_styles(torch.cat([self._encode_one(part) for part in parts]), weights))
-        return torch.stack(rows)
-
-    def _encode_one(self, part: str | torch.Tensor) -> torch.Tensor:
-        # one at a time, so that a prompt's embedding does not depend on how long its neighbours are
-        if isinstance(part, str):
-            return self._encode_words(part, self._encode_text)
-        clip = part[None].to(self._execution_device, self.style_encoder.dtype)  # (1, 2, samples)
-        return self.style_encoder.encode_audio(clip).float()
-
-    def _encode_text(self, words: str) -> torch.Tensor:
-        limit = self.style_encoder.config.max_position_embeddings
-        tokens = self.tokenizer(words, truncation=True, max_length=limit, return_tensors="pt")
-        tokens = tokens.to(self._execution_device)
-        return self.style_encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
-
-    def prepare_lead_sheet(
-        self,
-        prompt: Prompt | list[Prompt],
-        *,
-        chords: str | Sequence[str] | None = None,
-        tempo: float | Sequence[float] | None = None,
-        key: str | Sequence[str] | None = None,
-        mood: str | Sequence[str] | None = None,
-        instruments: Sequence[str] | None = None,
-        duration: float | None = None,
-        lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
-        seeds: Sequence[int] | None = None,
-    ) -> list[LeadSheet]:
-        """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
-
-        chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
-        all. Without it, and where the words name none, a learnt style that they call brings its own.
-        """
-        prompts = prompt if isinstance(prompt, list) else [prompt]
-        if lead_sheet is not None:
-            sheets = [lead_sheet] if isinstance(lead_sheet, LeadSheet) else list(lead_sheet)
-            return sheets * len(prompts) if len(sheets) == 1 else sheets
-        wishes = {"chords": chords, "tempo": tempo, "key": key, "mood": mood}
-        for name, value in wishes.items():
-            if isinstance(value, (list, tuple)) and len(value) != len(prompts):
-                raise ValueError(
-                    f"{len(value)} values of {name} for {len(prompts)} prompts: give one, or one for each"
-                )
-        sheets = []
-        for row, item in enumerate(prompts):
-            words, band = self.called_band(words_of(item))
-            sheets.append(
-                write_lead_sheet(
-                    words,
-                    **{name: v[row] if isinstance(v, (list, tuple)) else v for name, v in wishes.items()},
-                    instruments=instruments,
-                    regulars=band,
-                    duration=duration,
-                    seed=seeds[row] if seeds is not None else 0,
-                )
-            )
-        return sheets
-
-    def prepare_melody(self, melody: Score | str | os.PathLike | None) -> Score | None:
-        """A melody as a score, in the precision that files keep."""
-        if melody is None:
-            return None
-        score = melody if isinstance(melody, Score) else Score.from_file(melody)
-        if not score.notes:
-            raise ValueError("the melody has no notes: give a Score, or a file, that has some")
-        return Score.from_dict(score.to_dict())
-
-    def prepare_parts(
-        self,
-        lead_sheets: Sequence[LeadSheet],
-        seeds: Sequence[int],
-        *,
-        melody: Score | None = None,
-        score: Score | Sequence[Score] | None = None,
-        parts: str | None = None,
-        instruments: Sequence[str] | None = None,
-    ) -> list[Band | Score | None]:
-        """Who tells the transformer which notes are played, for each row: a band that goes by the row's seed, the score
-        that was given, without the players whom `instruments` leaves out, or nobody."""
-        if score is not None:
-            names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
-            muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
-            scores = [score] if isinstance(score, Score) else list(score)
-            scores = scores * len(lead_sheets) if len(scores) == 1 else scores
-            return [each.without_players(muted) for each in scores]
-        parts = parts or self.default_parts
-        if parts == "free" and melody is None:
-            return [None] * len(lead_sheets)
-        bands = []
-        for sheet, seed in zip(lead_sheets, seeds):
-            tune, said = (None, []) if melody is None else fit_melody(melody, sheet)
-            for text in said:
-                tell(text, None)
-            bands.append(Band(sheet, seed, melody=tune, parts=parts))
-        return bands
-
-    def prepare_features(
-        self,
-        lead_sheets: Sequence[LeadSheet],
-        start_frame: int,
-        num_frames: int,
-        parts: Sequence[Band | Score | None] | None = None,
-    ) -> torch.Tensor:
-        """What the transformer sees: `(batch, frames, feature_dim)` float32, of the lead sheets and, where it reads
-        notes, of the `parts`."""
-        rows = np.stack([sheet.features(start_frame, num_frames) for sheet in lead_sheets])
-        if self.transformer.config.score_dim:
-            parts = [None] * len(lead_sheets) if parts is None else parts
-            told = [told_features(part, sheet, start_frame, num_frames) for part, sheet in zip(parts, lead_sheets)]
-            rows = np.concatenate([rows, np.stack(told)], axis=-1)
-        return torch.from_numpy(rows).to(self._execution_device)
-
     def prepare_generators(
         self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
     ) -> list[torch.Generator]:
@@ -509,30 +265,6 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
                 f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
             )
         return generators
-
-    def prepare_latents(self, generators: Sequence[torch.Generator], num_frames: int) -> torch.Tensor:
-        """Noise `(batch, channels, frames)`, as the blocks draw it."""
-        return draw_noise(
-            generators, num_frames, self.transformer.config.num_channels, self._execution_device
-        )
-
-    def prepare_stream(
-        self,
-        generators: Sequence[torch.Generator],
-        block_frames: int | None = None,
-        window_frames: int | None = None,
-        transformer: RealTimeJazzFlowTransformer | None = None,
-    ) -> BlockStream:
-        """An empty performance, one row a generator, by the active adapters' transformer unless another is given."""
-        return BlockStream(
-            transformer or self.transformer_for(self.active_mix),
-            self.codec,
-            self.scheduler,
-            generators=generators,
-            block_frames=block_frames or self.config.block_frames,
-            window_frames=window_frames or self.config.window_frames,
-            device=self._execution_device,
-        )
 
     def decode_latents(self, stream: BlockStream, latents: torch.Tensor, num_samples: int) -> torch.Tensor:
         """Latents `(batch, latent_dim, frames)` to sound `(batch, 2, num_samples)`, in pieces."""
@@ -586,9 +318,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
                 By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
-            parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it;
-                "free": no notes are told, and the model makes them up from the chords. By default "band" where the
-                model reads notes.
+            parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it; "free":
+                no notes are told, and the model makes them up. By default "band" where the model reads notes.
             melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
                 first bar line of the chart on; see `band.Tune`. With parts="free" it is all that is told.
             score: told as it is, instead of a band's, one or one a row; roles that it does not tell are the model's.
@@ -684,7 +415,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             latents=latents,
             codes=codes,
             scores=[
-                part.write(sheet.beat_at(num_samples / SAMPLE_RATE)).described(sheet)
+                part.write(sheet.beat_at(duration)).described(sheet)
                 if isinstance(part, Band)
                 else part or Score(told=())
                 for part, sheet in zip(tellers, lead_sheets)
@@ -742,50 +473,20 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             ValueError: naming the argument, its value and what is allowed.
         """
         started = time.perf_counter()
-        if target_latency is not None and block_frames is not None:
-            raise ValueError(
-                f"block_frames {block_frames} and target_latency {target_latency}: give one of them"
-            )
-        if first_block_frames is not None and first_block_frames not in BLOCK_SIZES:
-            raise ValueError(
-                f"first_block_frames {first_block_frames!r}: choose from {', '.join(map(str, BLOCK_SIZES))}"
-            )
-        defaults = self.generation_defaults
-        given = {
-            "block_frames": block_frames,
-            "window_frames": window_frames,
-            "guidance_scale": guidance_scale,
-            "num_inference_steps": num_inference_steps,
-        }
-        settings = {name: defaults[name] if value is None else value for name, value in given.items()}
-        window_frames = settings.pop("window_frames")
-        self.check_inputs(prompt, window_frames=window_frames, **settings)
-        if context is not None:
-            context = prepare_context(context, context_sampling_rate)
+        settings = {"block_frames": block_frames, "guidance_scale": guidance_scale,
+                    "num_inference_steps": num_inference_steps}  # fmt: skip
         asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
                  "adapter_scale": adapter_scale, "melody": melody, "parts": parts, **settings}  # fmt: skip
-        plan = first_plan(self, asked, start_beat)
-        for text in plan.said:
-            tell(text, None)
-
-        begun = time.perf_counter()  # what is done once for all sessions
-        if target_latency is not None:
-            block_frames = self.block_frames_for(
-                target_latency, plan.num_inference_steps, plan.guidance_scale, window_frames
-            )
-            plan = dataclasses.replace(plan, asked={**plan.asked, "block_frames": block_frames})
-        self.warm_up(min(first_block_frames or plan.block_frames, plan.block_frames))
-        started += time.perf_counter() - begun
-
-        return LiveSession(
-            self, plan, window_frames=window_frames, first_block_frames=first_block_frames, overlap=overlap,
-            context=context, started=started,
+        return open_session(
+            self.models, asked, window_frames=window_frames, first_block_frames=first_block_frames,
+            target_latency=target_latency, context=context, context_sampling_rate=context_sampling_rate,
+            start_beat=start_beat, overlap=overlap, started=started,
         )  # fmt: skip
 
     def live_group(self) -> SessionGroup:
         """Sessions that join and leave at any time, their blocks made in one batch."""
-        return SessionGroup(self)
+        return SessionGroup(self.models, self.live)
 
     def resume_live(self, source: str | os.PathLike | bytes, *, overlap: bool | None = None) -> LiveSession:
         """The session that `session.save(path)` wrote or `session.to_bytes()` gave; it plays on as that one does.
@@ -796,18 +497,12 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             FileNotFoundError: no such file. ValueError: no session, cut short, damaged, of a newer version of
             the format, of other models than this pipeline's, or such as none of its sessions saves.
         """
-        return load_session(self, source, overlap=overlap)
+        return load_session(self.models, source, overlap=overlap)
 
     def warm_up(self, block_frames: int | None = None) -> None:
         """Make a block and throw it away, if none of this size was made yet, so that no listener waits for
         what a first block costs: tables, kernels that are chosen or compiled. `live` calls it."""
-        block_frames = block_frames or self.config.block_frames
-        check_settings(block_frames=block_frames)
-        key = (block_frames, str(self._execution_device), self.transformer.dtype, self.codec.dtype)
-        if key not in self._warm:
-            measure_block_seconds(self, block_frames, num_inference_steps=1, guidance_scale=2.0,
-                                  window_frames=block_frames, blocks=1)  # fmt: skip
-            self._warm.add(key)
+        self.models.warm_up(block_frames)
 
     def block_frames_for(
         self,
@@ -820,22 +515,9 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
 
         Blocks are timed, each size once for the settings given. See `live.latency.choose_block_frames`.
         """
-        given = {
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "window_frames": window_frames,
-        }
-        settings = {n: self.generation_defaults[n] if v is None else v for n, v in given.items()}
-        check_settings(**settings)
-        place = (str(self._execution_device), self.transformer.dtype, self.codec.dtype)
-
-        def block_seconds(frames: int) -> float:
-            key = (frames, *settings.values(), *place)
-            if key not in self._block_seconds:
-                self._block_seconds[key] = measure_block_seconds(self, frames, **settings)
-            return self._block_seconds[key]
-
-        return choose_block_frames(target_latency, block_seconds)
+        return self.models.block_frames_for(
+            target_latency, num_inference_steps, guidance_scale, window_frames
+        )
 
 
 def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from .audio import HOP_LENGTH, SAMPLE_RATE
-from .live.engine import BLOCK_SIZES, MAX_WINDOW_FRAMES
 
+BLOCK_SIZES = (6, 12, 24, 36, 48)  # frames
+MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
 MAX_DURATION = 600.0  # seconds in one call; `live` has no end
 MAX_INFERENCE_STEPS = 1000
 

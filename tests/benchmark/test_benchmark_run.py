@@ -21,7 +21,7 @@ from rtjazz_hf.benchmark.report import ratios, tables, to_markdown, to_text, ver
 from rtjazz_hf.benchmark.settings import ATTENTION, BLOCK_FRAMES, PEERS, STEPS, Case, plan_cases
 from rtjazz_hf.benchmark.streams import StreamContender, load_pipeline
 from rtjazz_hf.benchmark.timing import block_figures, peak_memory
-from rtjazz_hf.live.engine import BLOCK_SIZES, MAX_WINDOW_FRAMES
+from rtjazz_hf.prompts import BLOCK_SIZES, MAX_WINDOW_FRAMES
 
 TINY_PEERS = {
     "musicgen-small": {

@@ -20,7 +20,6 @@ import soundfile
 from rtjazz_hf import cli
 from rtjazz_hf.audio import read_audio
 from rtjazz_hf.cli import play as cli_play
-from rtjazz_hf.cli.play_screen import Controls, Screen, chart_line, keys, parse_mix
 from rtjazz_hf.live.clock import ClockFollower, MidiClock
 from rtjazz_hf.live.outputs import OutputLost, PacedOutput, PipeOutput, SoundCardOutput, to_pcm
 from rtjazz_hf.live.playback import Player, clicks
@@ -378,122 +377,6 @@ class TestClocks:
         whole = clicks(-4.0, 132.0, 96_000, 4)
         start = -4.0 + 33_333 * 132.0 / 60 / 48_000
         np.testing.assert_allclose(clicks(start, 132.0, 62_667, 4), whole[:, 33_333:], atol=1e-4)
-
-
-class TestKeys:
-    @pytest.fixture
-    def controls(self, tiny_pipeline):
-        session = tiny_pipeline.live(
-            "swing", chords=CHART, tempo=120, instruments=["piano", "bass", "drums"], **FAST
-        )
-        player = Player(session, PacedOutput())
-        return Controls(player, "swing", chords=CHART, instruments=["piano", "bass", "drums"])
-
-    def type(self, controls, text):
-        for key in text:
-            controls.press(key)
-
-    def test_tempo(self, controls):
-        self.type(controls, "++-")
-        assert controls.session.lead_sheet.tempo == 122
-        self.type(controls, "t95.5\n")
-        assert controls.session.lead_sheet.tempo == 95.5
-        self.type(controls, "t9000\n")
-        assert "tempo 9000" in controls.message and controls.session.lead_sheet.tempo == 95.5
-        self.type(controls, "tfast\n")
-        assert "beats per minute" in controls.message
-
-    def test_key_keeps_the_place(self, controls):
-        controls.session.align(120, 9.0, 0.0)
-        self.type(controls, "kkj")
-        sheet = controls.session.lead_sheet
-        assert sheet.spans[0].chord.root == 3 and sheet.beat_at(0.0) == pytest.approx(9)
-
-    def test_key_of_the_band_leaders_own_tune(self, tiny_pipeline):
-        session = tiny_pipeline.live("swing", key="C", tempo=120, **FAST)
-        controls = Controls(Player(session, PacedOutput()), "swing")
-        controls.press("k")
-        assert session.lead_sheet.key in ("Db", "C#")
-
-    def test_mutes(self, controls):
-        assert controls.band == ["piano", "bass", "drums"]
-        self.type(controls, "1")
-        assert set(controls.session.lead_sheet.instruments) == {"bass", "drums"}
-        self.type(controls, "2")
-        self.type(controls, "3")
-        assert "last that plays" in controls.message
-        self.type(controls, "12")
-        assert set(controls.session.lead_sheet.instruments) == {"piano", "bass", "drums"}
-        self.type(controls, "9")
-        assert "no instrument 9" in controls.message
-
-    def test_a_new_prompt_brings_its_own_band(self, tiny_pipeline):
-        session = tiny_pipeline.live("hard bop quintet", tempo=120, seed=1, **FAST)
-        controls = Controls(Player(session, PacedOutput()), "hard bop quintet")
-        band = list(controls.band)
-        self.type(controls, "1")
-        assert list(session.lead_sheet.instruments) == band[1:]  # nobody fills the place
-        self.type(controls, "pbossa nova, nylon guitar and bass\n")
-        assert controls.muted == set() and "guitar" in controls.band
-        assert controls.band == list(session.lead_sheet.instruments)
-
-    def test_prompt_and_mix(self, controls):
-        self.type(controls, ">")
-        assert "one prompt has no mix" in controls.message
-        self.type(controls, "p0.5 bossa nova + 0.5 fast bebopp\x7f\n")
-        assert controls.mix == {"bossa nova": 0.5, "fast bebop": 0.5}
-        self.type(controls, ">>")
-        assert controls.mix["fast bebop"] == pytest.approx(0.7)
-        self.type(controls, "<" * 12)
-        assert controls.mix["fast bebop"] == pytest.approx(0.0, abs=1e-9)
-        self.type(controls, "pnothing\x1b")
-        assert controls.asking is None and "nothing" not in controls.mix
-
-    def test_chords_adapter_and_quit(self, controls):
-        self.type(controls, "cEbm7 | Ab7\n")
-        assert controls.session.lead_sheet.spans[0].chord.symbol == "Ebm7"
-        self.type(controls, "cHm7\n")
-        assert "Hm7" in controls.message
-        self.type(controls, "a")
-        assert "--adapter" in controls.message
-        self.type(controls, "q")
-        controls.player.run()  # ends at once
-
-    def test_screen(self, controls):
-        pytest.importorskip("rich")
-        controls.player.duration = 0.5
-        controls.player.run()
-        with Screen(controls.player, controls, "play") as screen:
-            text = "\n".join(screen.lines())
-            screen.render()
-        assert "bar 1" in text and "120.0 BPM" in text and "1:piano" in text and "under-runs 0" in text
-        assert chart_line(controls.session.lead_sheet, 0.1) == "[Dm7] | G7 | Cmaj7 | Cmaj7"
-
-    def test_keys_of_a_terminal(self):
-        pty = pytest.importorskip("pty")
-        master, slave = pty.openpty()
-        pressed = []
-        with os.fdopen(slave) as stream, keys(pressed.append, stream):
-            os.write(master, "k+é".encode())
-            time.sleep(0.3)
-        os.close(master)
-        assert pressed == ["k", "+", "é"]
-
-    @pytest.mark.parametrize(
-        ("text", "mix"),
-        [
-            ("hard bop", "hard bop"),
-            ("0.7 hard bop + 0.3 bossa nova", {"hard bop": 0.7, "bossa nova": 0.3}),
-            ("bebop + 2 waltz", {"bebop": 1.0, "waltz": 2.0}),
-            ("1950s bebop", "1950s bebop"),
-        ],
-    )
-    def test_mix_as_it_is_typed(self, text, mix):
-        assert parse_mix(text) == mix
-
-    def test_a_mix_without_words(self):
-        with pytest.raises(ValueError, match="part without words"):
-            parse_mix("bebop + ")
 
 
 class TestRefusals:

@@ -16,7 +16,8 @@ from synthetic_takes import write_takes
 
 from rtjazz_hf.audio import read_audio
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes, fill_takes
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes, fill_takes
+from rtjazz_hf.corpus.latent_store import LatentStore
 from rtjazz_hf.music import LEAD_SHEET_DIM
 
 

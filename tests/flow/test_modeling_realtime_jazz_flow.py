@@ -10,11 +10,11 @@ from rtjazz_hf.flow import (
     FlowMatchScheduler,
     RealTimeJazzFlowTransformer,
     RealTimeJazzFlowTransformerConfig,
+    block_plan,
     codebook_loss,
     flow_matching_loss,
     velocity_target,
 )
-from rtjazz_hf.flow import modeling_realtime_jazz_flow as modeling
 
 VARIANTS = [
     {},
@@ -47,10 +47,10 @@ class TestTrainingEqualsGeneration:
         inputs = build_inputs(model)
         starts = torch.tensor([20, 0])
         windows = torch.tensor([13, 40])
-        monkeypatch.setattr(modeling, "CPU_CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(block_plan, "CPU_CHUNK_TOKENS", chunk)
         with torch.no_grad():
             output = model(**inputs, block_frames=6, window_frames=windows, context_start=starts).sample
-            monkeypatch.setattr(modeling, "CPU_CHUNK_TOKENS", 6)
+            monkeypatch.setattr(block_plan, "CPU_CHUNK_TOKENS", 6)
             close(
                 output,
                 model(**inputs, block_frames=6, window_frames=windows, context_start=starts).sample,

@@ -15,6 +15,7 @@ import torch
 from hub_stub import HubStub
 
 from rtjazz_hf import RealTimeJazzPipeline, hub
+from rtjazz_hf.hub import loading, registration
 
 
 def copy_of(folder: Path, tmp_path: Path) -> Path:
@@ -51,7 +52,7 @@ class TestRegistration:
 
     def test_register_twice_is_harmless(self):
         hub.register()
-        assert sys.meta_path.count(hub._RegisterOnImport) == 1
+        assert sys.meta_path.count(registration._RegisterOnImport) == 1
 
     def test_index_names_the_package(self, tiny_folder):
         index = json.loads((tiny_folder / "model_index.json").read_text())
@@ -167,7 +168,7 @@ class TestResolve:
     def test_bundled_name_wins_over_a_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "rtjazz-mini").mkdir()
-        monkeypatch.setattr(hub, "bundled_folder", lambda name: Path("/bundled") / name)
+        monkeypatch.setattr(loading, "bundled_folder", lambda name: Path("/bundled") / name)
         assert hub.resolve_pretrained("rtjazz-mini") == ("/bundled/rtjazz-mini", True)
         assert hub.resolve_pretrained("./rtjazz-mini") == ("rtjazz-mini", True)
 

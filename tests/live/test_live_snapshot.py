@@ -151,8 +151,8 @@ class TestRefused:
             tiny_pipeline.resume_live(next((tiny_folder / "codec").glob("*.safetensors")))
 
     def test_a_newer_version(self, tiny_pipeline, saved, tmp_path):
-        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="2"))
-        with pytest.raises(ValueError, match=r"format version 2, this package reads up to 1: update"):
+        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="3"))
+        with pytest.raises(ValueError, match=r"format version 3, this package reads up to 2: update"):
             tiny_pipeline.resume_live(path)
 
     @pytest.mark.parametrize("what", ["tensor", "setting", "shape", "slots"])

@@ -13,7 +13,7 @@ from test_training_scripts import log, options, refused, same_logs, same_weights
 
 from rtjazz_hf import RealTimeJazzFlowTransformer
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes
 
 pytest.importorskip("tensorboard")
 pytest.importorskip("yaml")

@@ -11,7 +11,8 @@ from synthetic_takes import write_takes
 
 from rtjazz_hf import FlowMatchScheduler
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore
 from rtjazz_hf.flow import apply_guidance
 from rtjazz_hf.music import without_chords
 from rtjazz_hf.runtime.precision import bfloat16_is_fast

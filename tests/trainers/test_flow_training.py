@@ -19,22 +19,21 @@ from rtjazz_hf import (
 )
 from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import LatentStore, embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_filling import embed_takes, encode_takes
+from rtjazz_hf.corpus.latent_store import LatentStore, flow_state
 from rtjazz_hf.flow import FlowTransformerOutput
+from rtjazz_hf.hub import load_style_encoder
 from rtjazz_hf.music import LEAD_SHEET_DIM, LeadSheet, rotated_chords
 from rtjazz_hf.music.score_features import SCORE_DIM, SCORE_SLICES, score_features, without_notes
 from rtjazz_hf.trainers.config import load_config
+from rtjazz_hf.trainers.dropping import draw_times, drop_conditions
 from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,
     build_model,
     channel_weights,
-    draw_times,
-    drop_conditions,
     flow_groups,
     flow_loss,
-    flow_state,
-    load_style_encoder,
     noisy_blocks,
     own_context,
     play_takes,

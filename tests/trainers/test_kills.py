@@ -27,7 +27,7 @@ from tiny_models import TINY_STYLE
 
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.corpus.dataset import load_takes
-from rtjazz_hf.corpus.latent_store import fill_takes
+from rtjazz_hf.corpus.latent_filling import fill_takes
 from rtjazz_hf.trainers.run import complete_checkpoints, damaged_files, latest_checkpoint
 
 for needed in ("tensorboard", "yaml", "matplotlib"):

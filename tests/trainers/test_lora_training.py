@@ -17,7 +17,7 @@ from rtjazz_hf.adapters import attach_adapter
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.flow import FlowMatchScheduler
 from rtjazz_hf.trainers.adapter import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
-from rtjazz_hf.trainers.config import PERSONAL_SETTINGS
+from rtjazz_hf.trainers.config import PERSONAL_SETTINGS, load_config
 from rtjazz_hf.trainers.distillation import student_ends, student_path
 from rtjazz_hf.trainers.flow import channel_weights
 
@@ -88,9 +88,17 @@ def weights_of(out):
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
-def test_the_config_file_says_what_the_command_does():
-    yaml = pytest.importorskip("yaml")
-    assert yaml.safe_load((TRAINING / "configs" / "lora_mini.yaml").read_text()) == PERSONAL_SETTINGS
+def test_the_config_file_says_what_the_command_does(tmp_path):
+    pytest.importorskip("yaml")
+    needed = {"output_dir": "o", "recordings": "r"}
+    read = load_config(LoraTrainConfig, TRAINING / "configs" / "lora_mini.yaml", needed)
+    assert read == LoraTrainConfig(**needed, **PERSONAL_SETTINGS)
+    (tmp_path / "mine.yaml").write_text("preset: personal\nmax_steps: 7\n")
+    mine = load_config(LoraTrainConfig, tmp_path / "mine.yaml", needed)
+    assert mine.max_steps == 7 and mine.max_minutes == read.max_minutes
+    (tmp_path / "mine.yaml").write_text("preset: quick\n")
+    with pytest.raises(ValueError, match=r"preset 'quick' in '.*mine\.yaml': choose from personal"):
+        load_config(LoraTrainConfig, tmp_path / "mine.yaml", needed)
 
 
 @pytest.mark.parametrize("options", [{}, {"dora": True}, {"gradient_checkpointing": True}, {"qlora": True}])

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.trainers.run import (
     EMA,
     EpochOrder,
     TrainConfig,
     TrainingRun,
-    atomic_folder,
     complete_checkpoints,
     damaged_files,
     latest_checkpoint,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import nn
 
 from ..flow.sharing import shared_copy
 from .files import Adapter, LowRank
+from .phrase import call_style, split_style
 from .training import is_attached
 
 if TYPE_CHECKING:
@@ -181,6 +182,12 @@ class AdapterBank:
             for mix in [mix for mix in self._models if any(name in names for name, _ in mix)]:
                 del self._models[mix]
 
+    @property
+    def active_mix(self) -> Mix:
+        """The active adapters and their strengths; one that is fused is heard without being active."""
+        fused = dict(self.fused[0]) if self.fused else {}
+        return tuple(pair for pair in self.active if pair[0] not in fused) if self.enabled else ()
+
     def styled(self) -> dict[str, Adapter]:
         """Adapters with a learnt style, by the names that it is called by."""
         styled = {}
@@ -189,6 +196,23 @@ class AdapterBank:
                 styled[name] = adapter
                 styled.setdefault(adapter.style_name or name, adapter)
         return styled
+
+    def called_band(self, words: str) -> tuple[str, tuple[str, ...]]:
+        """`words` without the learnt styles that they call, and who plays in the first of these."""
+        styled = self.styled()
+        rest, called = split_style(words, styled)
+        return rest, styled[called[0]].band if called else ()
+
+    def encode_words(
+        self, words: str, encode: Callable[[str], torch.Tensor], device: torch.device
+    ) -> torch.Tensor:
+        """Words to a style embedding `(1, style_dim)`, with the learnt styles that they call."""
+        styled = self.styled()
+        rest, called = split_style(words, styled)
+        if not called:
+            return encode(words)
+        embedding = encode(rest)[0] if rest else None
+        return call_style(embedding, [styled[name].style.to(device) for name in called])[None]
 
 
 def _strength(value: Any, what: str) -> float:

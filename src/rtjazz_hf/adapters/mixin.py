@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,7 +14,6 @@ from ..hub.adapter_folder import find_adapter
 from .bank import AdapterBank, Mix, is_quantized
 from .blending import COMBINATIONS, weighted_adapter
 from .files import Adapter, check_base, read_adapter
-from .phrase import call_style, split_style
 from .training import is_attached, save_adapter
 
 if TYPE_CHECKING:
@@ -147,9 +146,7 @@ class AdapterMixin:
     @property
     def active_mix(self) -> Mix:
         """The active adapters and their strengths; one that is fused is heard without being active."""
-        bank = self._adapters
-        fused = dict(bank.fused[0]) if bank.fused else {}
-        return tuple(pair for pair in bank.active if pair[0] not in fused) if bank.enabled else ()
+        return self._adapters.active_mix
 
     def list_adapters(self) -> list[str]:
         """Names of all that are loaded."""
@@ -279,22 +276,6 @@ class AdapterMixin:
                 "unload_lora_weights before the pipeline is saved, and save the adapter on its own with "
                 "save_lora_weights"
             )
-
-    def called_band(self, words: str) -> tuple[str, tuple[str, ...]]:
-        """`words` without the learnt styles that they call, and who plays in the first of these."""
-        styled = self._adapters.styled()
-        rest, called = split_style(words, styled)
-        return rest, styled[called[0]].band if called else ()
-
-    def _encode_words(self, words: str, encode: Any) -> torch.Tensor:
-        """Words to a style embedding `(1, style_dim)`, with the learnt styles that they call."""
-        styled = self._adapters.styled()
-        rest, called = split_style(words, styled)
-        if not called:
-            return encode(words)
-        embedding = encode(rest)[0] if rest else None
-        device = self._execution_device
-        return call_style(embedding, [styled[name].style.to(device) for name in called])[None]
 
 
 __all__ = ["AdapterMixin"]

@@ -284,7 +284,9 @@ class Band:
             band._events = [_Event(*row) for row in state["events"]]
             band._sounding = [ScoreNote(*row) for row in state["sounding"]]
             band._held = [ScoreControl(*row) for row in state["held"]]
-            band._memory, band._last = dict(state["memory"]), dict(state["last"])
+            band._memory, band._last = _checked_memory(state["memory"]), dict(state["last"])
+            for struck in band._last.values():
+                [_finite(value) for value in struck]
             for each in band._pending:
                 band._played(each)
             for event in band._events:
@@ -452,6 +454,27 @@ def _finite(value: Any) -> float:
     return float(value)
 
 
+def _checked_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """What players go on from, where it is such as `Players` keeps."""
+    for name, known in memory.items():
+        if name == "bass":
+            (key,) = known
+            _finite(key)
+        elif name.endswith(" comping"):
+            numbers = [*known["keys"], *(value for start, beats in known.get("rhythm", ()) for value in (start, beats))]
+            [_finite(value) for value in numbers]
+            if known.get("kind", "full") not in ("full", "rooted", "rootless", "shell"):
+                raise ValueError(f"a voicing of kind {known['kind']!r}")
+        elif name.endswith(" solo"):
+            [_finite(known[each]) for each in ("pitch", "next", "section") if known.get(each) is not None]
+            list(known.get("mask", ()))
+        elif name.endswith(" behind"):
+            _finite(known)
+        else:
+            raise ValueError(f"a memory of {name!r}")
+    return dict(memory)
+
+
 def _player_of(part: ScoreNote | ScoreControl, section: Section) -> str:
     """Who plays a note of somebody's melody: whom it names, or else whoever has that role in the section."""
     if part.player in section.instruments:
@@ -502,11 +525,16 @@ def _latest(controls: Iterable[ScoreControl], past: float) -> list[ScoreControl]
     return [*latest.values(), *kept]
 
 
-def told_features(
-    part: Band | Score | None, sheet: LeadSheet, start_frame: int, num_frames: int
+def conditions_of(
+    sheet: LeadSheet, part: Band | Score | None, start_frame: int, num_frames: int, score_dim: int
 ) -> np.ndarray:
-    """`(num_frames, SCORE_DIM)`: what a band or a score tells the flow; the metre alone where there is neither."""
+    """`(num_frames, LEAD_SHEET_DIM + score_dim)` float32: the lead sheet and, for a flow that reads notes, what a band
+    or a score tells of them; the metre alone where there is neither."""
+    chords = sheet.features(start_frame, num_frames)
+    if not score_dim:
+        return chords
     if isinstance(part, Band):
-        return part.features(start_frame, num_frames)
+        return np.concatenate([chords, part.features(start_frame, num_frames)], axis=-1)
     score = part or Score(told=())
-    return features_of(sheet, *score.rows(sheet), score.told, start_frame, num_frames)
+    notes = features_of(sheet, *score.rows(sheet), score.told, start_frame, num_frames)
+    return np.concatenate([chords, notes], axis=-1)

@@ -210,8 +210,11 @@ def swung(beat: float, offbeat: float) -> float:
     return whole + (part * 2 * offbeat if part <= 0.5 else offbeat + (part - 0.5) * 2 * (1 - offbeat))
 
 
-def bar_groups(beats_per_bar: int) -> tuple[int, ...]:
-    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on."""
+def bar_groups(beats_per_bar: float) -> tuple[float, ...]:
+    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on; half a beat beyond that on its own."""
+    if rest := beats_per_bar % 1:
+        return (*(bar_groups(beats_per_bar - rest) if beats_per_bar > 1 else ()), rest)
+    beats_per_bar = int(beats_per_bar)
     if beats_per_bar <= 4:
         return (beats_per_bar,)
     if beats_per_bar % 3 == 0:

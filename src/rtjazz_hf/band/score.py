@@ -150,6 +150,19 @@ class Score:
             controls=tuple(control for control in self.controls if control.player not in gone),
         )
 
+    def since(self, beat: float) -> Score:
+        """What begins at `beat` or later, counted from there."""
+        near = beat - 0.05  # as who plays a little early does
+        return dataclasses.replace(
+            self,
+            notes=tuple(
+                dataclasses.replace(note, start=note.start - beat) for note in self.notes if note.start >= near
+            ),
+            controls=tuple(
+                dataclasses.replace(each, start=each.start - beat) for each in self.controls if each.start >= near
+            ),
+        )
+
     @cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Notes `(n, 6)` and controls `(n, 4)` as `score_features` takes them, times in beats."""

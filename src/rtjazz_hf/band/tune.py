@@ -11,6 +11,7 @@ from ..music.score_features import NOTE_ROLES
 from .score import Score, ScoreControl, ScoreNote
 
 _NEAR = 1e-6
+_OVER = 0.13  # of a bar by which a last note may hang over without the bar being the melody's
 _PICKUP = 0.25  # beats before the first bar line from which on a note is a pick-up, and not only early
 
 
@@ -36,8 +37,8 @@ class Tune:
         self._notes = [note for note in melody.notes if note.role in found]
         self._starts = [note.start for note in self._notes]
         self._controls = [control for control in melody.controls if control.role in found]
-        self._beats = math.ceil(max(note.start + min(note.beats, 1.0) for note in self._notes) / bar - 0.05) * bar
-        self._beats = max(bar, self._beats)
+        end = max(note.start + note.beats for note in self._notes)
+        self._beats = max(bar, math.ceil(end / bar - _OVER) * bar)
         first = self._starts[0]
         self._pickup = math.ceil(-first / bar - _NEAR) * bar if first < -_PICKUP else 0
         self._bar = bar
@@ -51,9 +52,9 @@ class Tune:
 
         `start`: where the melody was first begun.
         """
-        since = beat - start + _NEAR
-        if -self._pickup <= since < self._beats:
-            return beat - start
+        since = beat - start
+        if -self._pickup - _NEAR <= since < self._beats - _NEAR:
+            return since
         if since < 0:
             return None
         for period in (self._pass,) if self._loops else ():
@@ -62,10 +63,12 @@ class Tune:
         return self._place(beat, self._form) if role in ("head", "head_out") else None
 
     def _place(self, beat: float, period: float) -> float | None:
-        place = (beat + _NEAR) % period
-        if place < self._beats:
-            return place - _NEAR
-        return place - _NEAR - period if place - period >= -self._pickup else None
+        place = beat % period
+        if place > period - _NEAR:
+            place = 0.0
+        if place < self._beats - _NEAR:
+            return place
+        return place - period if place - period >= -self._pickup - _NEAR else None
 
     def entry(self, beat: float) -> float:
         """The beat at which a melody that is asked for at `beat` has its first bar line, which may have been before."""

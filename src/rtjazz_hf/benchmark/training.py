@@ -20,6 +20,7 @@ from rtjazz_hf.audio import FRAME_RATE, HOP_LENGTH
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.flow import RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
 from rtjazz_hf.music import LEAD_SHEET_DIM
+from rtjazz_hf.music.score_features import SCORE_DIM
 from rtjazz_hf.trainers.adapter import LoraTrainConfig, StyledFlow, lora_losses
 from rtjazz_hf.trainers.codec import CodecLoss, CodecTrainConfig, codec_step
 from rtjazz_hf.trainers.flow import FlowTrainConfig, channel_weights, flow_loss
@@ -176,7 +177,9 @@ def _codec(
 
 def _random_flow(config: FlowTrainConfig, checkpointing: bool) -> RealTimeJazzFlowTransformer:
     model = RealTimeJazzFlowTransformer(
-        RealTimeJazzFlowTransformerConfig(**{"lead_sheet_dim": LEAD_SHEET_DIM, **config.model})
+        RealTimeJazzFlowTransformerConfig(
+            **{"lead_sheet_dim": LEAD_SHEET_DIM, "score_dim": SCORE_DIM if config.score else 0, **config.model}
+        )
     )
     if checkpointing:
         model.gradient_checkpointing_enable()
@@ -189,7 +192,7 @@ def _flow_batch(model: RealTimeJazzFlowTransformer, config: FlowTrainConfig, blo
     window = model.config.window_frames if config.window_frames is None else config.window_frames
     return {
         "latents": torch.randn(rows, model.config.latent_dim, frames, device=device),
-        "lead_sheet": torch.rand(rows, frames, model.config.lead_sheet_dim, device=device),
+        "lead_sheet": torch.rand(rows, frames, model.config.feature_dim, device=device),
         "style": nn.functional.normalize(torch.randn(rows, model.config.style_dim, device=device), dim=-1),
         "window_frames": torch.full((rows,), window // max(block, 1) * block),
         "block_frames": torch.tensor(block),

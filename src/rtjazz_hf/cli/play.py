@@ -186,8 +186,7 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
     """
     from ..audio import check_output_path
     from ..band.band_leader import write_lead_sheet
-    from ..live.engine import BLOCK_SIZES
-    from ..prompts import words_of
+    from ..prompts import BLOCK_SIZES, words_of
     from .play_screen import parse_mix
 
     if not (args.prompt or "").strip():

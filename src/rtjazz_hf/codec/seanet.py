@@ -103,8 +103,8 @@ class SEANetResidualBlock(nn.Module):
         return x + y, new_state
 
 
-class SEANetEncoder(nn.Module):
-    """Audio to latents.
+class SEANet(nn.Module):
+    """Encoder or decoder (`encodes`): what they are made of, and how they run.
 
     Args:
         strides (`tuple[int, ...]`): in the order of the *decoder*, as EnCodec's `upsampling_ratios`; the
@@ -117,65 +117,7 @@ class SEANetEncoder(nn.Module):
             2, kernels that were learnt at 24 kHz see the same span of time at 48 kHz.
     """
 
-    def __init__(
-        self,
-        audio_channels: int = 2,
-        latent_dim: int = 64,
-        num_filters: int = 32,
-        strides: tuple[int, ...] = (8, 5, 4, 4),
-        kernel_size: int = 7,
-        last_kernel_size: int = 7,
-        residual_kernel_size: int = 3,
-        dilation_growth: int = 2,
-        num_residual_layers: int = 1,
-        compress: int = 2,
-        use_lstm: bool = False,
-        num_lstm_layers: int = 2,
-        norm: str = "weight_norm",
-        use_conv_shortcut: bool = True,
-        audio_dilation: int = 1,
-    ):
-        super().__init__()
-        check_norm(norm)
-        weight_norm = norm == "weight_norm"
-        self.hop_length = math.prod(strides)
-
-        channels = num_filters
-        layers = [
-            CausalConv1d(
-                audio_channels, channels, kernel_size, dilation=audio_dilation, weight_norm=weight_norm
-            )
-        ]
-        for i, stride in enumerate(reversed(strides)):
-            for j in range(num_residual_layers):
-                dilation = dilation_growth**j * (audio_dilation if i == 0 else 1)
-                layers += [
-                    SEANetResidualBlock(
-                        channels, residual_kernel_size, dilation, compress, norm, use_conv_shortcut
-                    )
-                ]
-            layers += [nn.ELU()]
-            layers += [
-                CausalConv1d(channels, channels * 2, stride * 2, stride=stride, weight_norm=weight_norm)
-            ]
-            channels *= 2
-        layers += [SEANetLSTM(channels, num_lstm_layers) if use_lstm else nn.Identity()]
-        layers += [nn.ELU()]
-        layers += [CausalConv1d(channels, latent_dim, last_kernel_size, weight_norm=weight_norm)]
-        self.layers = nn.ModuleList(layers)
-
-    def forward(
-        self, audio: torch.Tensor, state: StreamingState | None = None
-    ) -> tuple[torch.Tensor, StreamingState]:
-        """audio (batch, audio_channels, samples) -> latents (batch, latent_dim, frames), state.
-
-        Samples that do not fill a frame wait in the state for the next piece.
-        """
-        return stream_layers(self.layers, audio, state)
-
-
-class SEANetDecoder(nn.Module):
-    """Latents to audio: the mirror of `SEANetEncoder`, with the same arguments."""
+    encodes: bool
 
     def __init__(
         self,
@@ -197,38 +139,74 @@ class SEANetDecoder(nn.Module):
     ):
         super().__init__()
         check_norm(norm)
-        weight_norm = norm == "weight_norm"
         self.hop_length = math.prod(strides)
+        weight_norm = {"weight_norm": norm == "weight_norm"}
 
-        channels = num_filters * 2 ** len(strides)
-        layers = [CausalConv1d(latent_dim, channels, kernel_size, weight_norm=weight_norm)]
-        layers += [SEANetLSTM(channels, num_lstm_layers) if use_lstm else nn.Identity()]
-        for i, stride in enumerate(strides):
+        def residual_blocks(channels: int, at_audio_rate: bool) -> list[nn.Module]:
+            dilations = [
+                dilation_growth**j * (audio_dilation if at_audio_rate else 1)
+                for j in range(num_residual_layers)
+            ]
+            return [
+                SEANetResidualBlock(channels, residual_kernel_size, d, compress, norm, use_conv_shortcut)
+                for d in dilations
+            ]
+
+        def memory(channels: int) -> nn.Module:
+            return SEANetLSTM(channels, num_lstm_layers) if use_lstm else nn.Identity()
+
+        layers: list[nn.Module] = []
+        if self.encodes:
+            channels = num_filters
+            layers += [
+                CausalConv1d(audio_channels, channels, kernel_size, dilation=audio_dilation, **weight_norm)
+            ]
+            for i, stride in enumerate(reversed(strides)):
+                layers += residual_blocks(channels, i == 0)
+                layers += [
+                    nn.ELU(),
+                    CausalConv1d(channels, channels * 2, stride * 2, stride=stride, **weight_norm),
+                ]
+                channels *= 2
+            layers += [memory(channels), nn.ELU()]
+            layers += [CausalConv1d(channels, latent_dim, last_kernel_size, **weight_norm)]
+        else:
+            channels = num_filters * 2 ** len(strides)
+            layers += [CausalConv1d(latent_dim, channels, kernel_size, **weight_norm), memory(channels)]
+            for i, stride in enumerate(strides):
+                layers += [
+                    nn.ELU(),
+                    CausalConvTranspose1d(channels, channels // 2, stride * 2, stride, **weight_norm),
+                ]
+                channels //= 2
+                layers += residual_blocks(channels, i == len(strides) - 1)
             layers += [nn.ELU()]
             layers += [
-                CausalConvTranspose1d(channels, channels // 2, stride * 2, stride, weight_norm=weight_norm)
+                CausalConv1d(
+                    channels, audio_channels, last_kernel_size, dilation=audio_dilation, **weight_norm
+                )
             ]
-            channels //= 2
-            for j in range(num_residual_layers):
-                dilation = dilation_growth**j * (audio_dilation if i == len(strides) - 1 else 1)
-                layers += [
-                    SEANetResidualBlock(
-                        channels, residual_kernel_size, dilation, compress, norm, use_conv_shortcut
-                    )
-                ]
-        layers += [nn.ELU()]
-        layers += [
-            CausalConv1d(
-                channels, audio_channels, last_kernel_size, dilation=audio_dilation, weight_norm=weight_norm
-            )
-        ]
         self.layers = nn.ModuleList(layers)
 
     def forward(
-        self, latents: torch.Tensor, state: StreamingState | None = None
+        self, x: torch.Tensor, state: StreamingState | None = None
     ) -> tuple[torch.Tensor, StreamingState]:
-        """latents (batch, latent_dim, frames) -> audio (batch, audio_channels, samples), state."""
-        return stream_layers(self.layers, latents, state)
+        return stream_layers(self.layers, x, state)
+
+
+class SEANetEncoder(SEANet):
+    """Audio (batch, audio_channels, samples) to latents (batch, latent_dim, frames).
+
+    Samples that do not fill a frame wait in the state for the next piece.
+    """
+
+    encodes = True
+
+
+class SEANetDecoder(SEANet):
+    """Latents (batch, latent_dim, frames) to audio (batch, audio_channels, samples): the encoder's mirror."""
+
+    encodes = False
 
 
 def stream_layers(

@@ -102,17 +102,46 @@ class StreamingState:
         return joined
 
 
-class CausalConv1d(nn.Module):
+class StatefulConv(nn.Module):
+    """What both convolutions have: the weights in `conv`, and a state that is zeros where a stream starts.
+
+    Args:
+        conv: torch's convolution, without padding.
+        state_shape: channels and samples of the state.
+        weight_norm: weight normalisation over the first dimension of the weight (Salimans and Kingma, 2016).
+    """
+
+    def __init__(self, conv: nn.Conv1d | nn.ConvTranspose1d, state_shape: tuple[int, int], weight_norm: bool):
+        super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.stride, self.state_shape = conv.stride[0], state_shape
+        self.conv = apply_weight_norm(conv) if weight_norm else conv
+
+    def init_state(self, batch_size: int, device=None, dtype=None) -> torch.Tensor:
+        """What a stream starts with: zeros (batch, *state_shape)."""
+        return torch.zeros(batch_size, *self.state_shape, device=device, dtype=dtype)
+
+    def forward(
+        self, x: torch.Tensor, state: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (batch, in_channels, samples) -> (batch, out_channels, samples), state."""
+        return self.step(x, self.init_state(x.shape[0], x.device, x.dtype) if state is None else state)
+
+    def step(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError
+
+
+class CausalConv1d(StatefulConv):
     """A 1-d convolution that sees the present and the past only.
 
     The state is the input that later outputs still need: `(kernel_size - 1) * dilation + 1 - stride` samples,
     plus the samples of an unfinished stride where a piece did not end on one. So `n` samples fed in all, in
-    whatever pieces, give `n // stride` output samples.
+    whatever pieces, give `n // stride` output samples. It starts as the silence before a stream.
 
     Args:
         kernel_size (`int`): its span `(kernel_size - 1) * dilation + 1` must be at least `stride`.
         groups (`int`): `in_channels` for a depthwise convolution.
-        weight_norm (`bool`): weight normalisation over each output channel (Salimans and Kingma, 2016).
+        weight_norm (`bool`): over each output channel.
     """
 
     def __init__(
@@ -126,33 +155,20 @@ class CausalConv1d(nn.Module):
         bias: bool = True,
         weight_norm: bool = False,
     ):
-        super().__init__()
         span = (kernel_size - 1) * dilation + 1
         if span < stride:
             raise ValueError(
                 f"kernel_size={kernel_size} with dilation={dilation} spans {span} samples, less than "
                 f"stride={stride}: samples would be skipped. Use a kernel of at least the stride."
             )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.stride = stride
-        self.span = span
-        self.padding = span - stride
         conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups, bias=bias
         )
-        self.conv = apply_weight_norm(conv) if weight_norm else conv
+        super().__init__(conv, (in_channels, span - stride), weight_norm)
+        self.span, self.padding = span, span - stride
 
-    def init_state(self, batch_size: int, device=None, dtype=None) -> torch.Tensor:
-        """The silence before a stream: (batch, in_channels, padding)."""
-        return torch.zeros(batch_size, self.in_channels, self.padding, device=device, dtype=dtype)
-
-    def forward(
-        self, x: torch.Tensor, state: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x (batch, in_channels, samples) -> (batch, out_channels, samples // stride), state."""
-        if state is None:
-            state = self.init_state(x.shape[0], x.device, x.dtype)
         x = torch.cat([state, x], dim=-1)
         steps = (x.shape[-1] - self.padding) // self.stride
         # A copy: a slice would keep the memory of the whole piece alive as long as the stream.
@@ -163,7 +179,7 @@ class CausalConv1d(nn.Module):
         return y, state
 
 
-class CausalConvTranspose1d(nn.Module):
+class CausalConvTranspose1d(StatefulConv):
     """A transposed 1-d convolution: `n` frames in, `n * stride` samples out.
 
     What the last frame adds to samples that are not out yet, `kernel_size - stride` of them, is the state;
@@ -171,7 +187,7 @@ class CausalConvTranspose1d(nn.Module):
 
     Args:
         kernel_size (`int`): at least `stride`.
-        weight_norm (`bool`): weight normalisation over each input channel, as EnCodec has it.
+        weight_norm (`bool`): over each input channel, as EnCodec has it.
     """
 
     def __init__(
@@ -184,28 +200,17 @@ class CausalConvTranspose1d(nn.Module):
         bias: bool = True,
         weight_norm: bool = False,
     ):
-        super().__init__()
         if kernel_size < stride:
             raise ValueError(
                 f"kernel_size={kernel_size} is less than stride={stride}: some samples would get nothing. "
                 "Use a kernel of at least the stride."
             )
-        self.out_channels = out_channels
-        self.stride = stride
-        self.tail = kernel_size - stride
         conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=bias)
-        self.conv = apply_weight_norm(conv) if weight_norm else conv
+        super().__init__(conv, (out_channels, kernel_size - stride), weight_norm)
+        self.tail = kernel_size - stride
 
-    def init_state(self, batch_size: int, device=None, dtype=None) -> torch.Tensor:
-        """Nothing to add yet: (batch, out_channels, kernel_size - stride)."""
-        return torch.zeros(batch_size, self.out_channels, self.tail, device=device, dtype=dtype)
-
-    def forward(
-        self, x: torch.Tensor, state: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x (batch, in_channels, frames) -> (batch, out_channels, frames * stride), state."""
-        if state is None:
-            state = self.init_state(x.shape[0], x.device, x.dtype)
         frames = x.shape[-1]
         if frames == 0:
             return x.new_zeros(x.shape[0], self.out_channels, 0), state

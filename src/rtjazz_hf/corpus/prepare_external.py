@@ -194,8 +194,7 @@ class PartMaker:
     def models(self) -> tuple:
         if self._models is None:
             # Here: what reads a table only needs neither.
-            from ..hub import load_codec
-            from ..trainers.flow import load_style_encoder
+            from ..hub import load_codec, load_style_encoder
 
             style_encoder, tokenizer = load_style_encoder(self.settings.style_encoder)
             device = self.settings.device
@@ -261,7 +260,7 @@ class PartMaker:
     def _encode(self, row: Mapping[str, Any], audio: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         import torch
 
-        from .latent_store import embed_audio, encode_audio
+        from .latent_filling import embed_audio, encode_audio
 
         codec, style_encoder, tokenizer = self.models()
         genre = row["style"] if row["style"] in GENRES else "swing"

@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..audio import AUDIO_CHANNELS, read_audio, whole_or_not_at_all, write_audio
-from ..trainers.run import atomic_folder
+from ..audio import AUDIO_CHANNELS, atomic_folder, read_audio, whole_or_not_at_all, write_audio
 from .augment import limit_peak
 
 TABLE = "real.jsonl"

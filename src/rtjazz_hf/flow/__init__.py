@@ -18,7 +18,7 @@ _NAMES = {
     "replace_blocks": "losses",
     "sample_timesteps": "losses",
     "velocity_target": "losses",
-    "FlowTransformerOutput": "modeling_realtime_jazz_flow",
+    "FlowTransformerOutput": "head",
     "RealTimeJazzFlowTransformer": "modeling_realtime_jazz_flow",
     "FlowMatchScheduler": "scheduling_flow_match",
     "FlowMatchSchedulerOutput": "scheduling_flow_match",

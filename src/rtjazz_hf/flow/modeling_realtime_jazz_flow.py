@@ -11,8 +11,6 @@ Sources: adaLN-zero from DiT (arXiv:2212.09748), its sharing across layers from 
 matching (arXiv:2210.02747).
 """
 
-import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,146 +18,28 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
 from rtjazz_hf.runtime.packed_linear import drop_stale, linear, pack
 
-from .cache import CacheView, FlowCache
+from .block_plan import plan_blocks, view_of
+from .cache import FlowCache
 from .conditions import FlowConditions
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
+from .embeddings import FlowLeadSheetEmbedding, FlowScoreEmbedding, FlowTimeEmbedding
+
+from .embeddings import check_inputs, check_sample, rotary_tables  # isort: skip
+from .head import FlowHead, FlowTransformerOutput
 from .layers import (
-    BlockAttention,
     FlowLayer,
     FlowRMSNorm,
     PastStates,
     fold_rotary,
     modulate_layers,
-    rms_norm,
     scaled_linear,
-    step_norm,
     style_states,
 )
-from .steps import CudaGraphs, denoise_step, hear_step
-
-# 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
-MIN_TIME_LEFT = 1e-3
-# On a CPU, attention in block-causal training runs in chunks of about this many tokens: a third faster than
-# masking the whole sequence, most of which would be hidden.
-CPU_CHUNK_TOKENS = 96
-
-
-@dataclass
-class FlowTransformerOutput(ModelOutput):
-    """
-    Args:
-        sample: Velocity `(batch, channels, frames)` in the input's type; `None` if it was not asked for.
-        logits: Of a codebook model, `(batch, codebooks, frames, codebook_size)`; else `None`.
-    """
-
-    sample: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-
-
-class FlowTimeEmbedding(nn.Module):
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
-        super().__init__()
-        self.width = config.time_embedding_dim
-        self.linear_1 = nn.Linear(config.time_embedding_dim, config.hidden_size)
-        self.linear_2 = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, timestep: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        half = self.width // 2
-        frequencies = torch.arange(half, device=timestep.device, dtype=torch.float32)
-        frequencies = torch.exp(-math.log(10000.0) / half * frequencies)
-        angles = 1000.0 * timestep.float()[..., None] * frequencies  # (..., half)
-        embedding = torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype)
-        return self.linear_2(F.silu(self.linear_1(embedding)))
-
-
-class FlowLeadSheetEmbedding(nn.Module):
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
-        super().__init__()
-        # A gain of 2 gives the sparse features as loud a voice as the latents they are added to.
-        self.linear_1 = scaled_linear(config.patch_size * config.lead_sheet_dim, config.hidden_size, gain=2.0)
-        self.linear_2 = scaled_linear(config.hidden_size, config.hidden_size, gain=2.0)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.linear_2(F.silu(self.linear_1(features)))
-
-
-class FlowScoreEmbedding(nn.Module):
-    """Metre and notes, frame by frame with the same weights, then the frames of a token together.
-
-    Without biases, so that a frame of zeros adds nothing; the last layer starts at zero, so that a trained model plays
-    as it did until it learns to read.
-    """
-
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
-        super().__init__()
-        self.linear_1 = nn.Linear(config.score_dim, config.score_hidden, bias=False)
-        self.linear_1.initializer_std = 0.15  # a few of hundreds of inputs are on at a time
-        self.linear_2 = nn.Linear(config.patch_size * config.score_hidden, config.hidden_size, bias=False)
-        self.linear_2.initializer_std = 0.0
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, patch, score_dim) -> (batch, tokens, hidden)"""
-        return self.linear_2(F.silu(self.linear_1(features)).flatten(-2))
-
-
-class FlowHead(nn.Module):
-    """Velocity of each channel, or logits of each codebook level (and velocity of the cue channels)."""
-
-    def __init__(self, config: RealTimeJazzFlowTransformerConfig):
-        super().__init__()
-        self.config = config
-        self.eps = config.rms_norm_eps
-        self.modulation = scaled_linear(config.hidden_size, 2 * config.hidden_size, gain=0.0)
-        if config.prediction_type == "codebook":
-            self.num_logits = config.num_codebooks * config.codebook_size
-            outputs = self.num_logits + config.cue_channels
-            codebooks = torch.zeros(config.num_codebooks, config.codebook_size, config.latent_dim)
-            self.register_buffer("codebooks", codebooks)
-            self.register_buffer("latents_offset", torch.zeros(config.latent_dim))
-        else:
-            outputs = config.num_channels
-        self.proj = scaled_linear(config.hidden_size, config.patch_size * outputs, gain=0.0)
-
-    def modulate(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shift and 1 + scale, each (..., 1, hidden), of the condition (..., hidden)."""
-        shift, scale = self.modulation(condition).unsqueeze(-2).chunk(2, dim=-1)
-        return shift, 1 + scale
-
-    def forward(self, hidden, modulation, sample, timestep, return_sample: bool) -> FlowTransformerOutput:
-        """`hidden` (batch, blocks, tokens, hidden), `modulation` of `modulate`, `timestep` (batch, blocks)"""
-        output = self.proj(torch.addcmul(modulation[0], rms_norm(hidden, self.eps), modulation[1]))
-        velocity, logits = self.velocity(output.flatten(1, 2), sample, timestep, return_sample)
-        return FlowTransformerOutput(sample=velocity, logits=logits)
-
-    def step(self, hidden, modulation, sample, timestep, return_sample: bool) -> tuple:
-        """Velocity and logits of one block, as `forward` to rounding: `hidden` (batch, tokens, hidden)."""
-        normed = torch.addcmul(modulation[0], step_norm(hidden, self.eps), modulation[1])
-        return self.velocity(linear(normed, self.proj), sample, timestep, return_sample)
-
-    def velocity(self, output, sample, timestep, return_sample: bool) -> tuple:
-        """`output` of the projection (batch, tokens, patch * outputs) -> velocity or None, logits or None"""
-        output = output.unflatten(-1, (self.config.patch_size, -1)).flatten(1, 2)  # (batch, frames, outputs)
-        if self.config.prediction_type == "velocity":
-            return output.transpose(1, 2).to(sample.dtype), None
-
-        logits = output[..., : self.num_logits].unflatten(-1, (self.config.num_codebooks, -1)).transpose(1, 2)
-        velocity = None
-        if return_sample:
-            expected = self.latents_offset.float()[None, :, None]
-            for level in range(self.config.num_codebooks):
-                vectors = logits[:, level].float().softmax(-1) @ self.codebooks[level].float()
-                expected = expected + vectors.transpose(1, 2)  # (batch, latent_dim, frames)
-            left = (1 - timestep.float()).clamp_min(MIN_TIME_LEFT)
-            left = left.repeat_interleave(sample.shape[-1] // left.shape[1], dim=1)  # (batch, frames)
-            velocity = (expected - sample[:, : self.config.latent_dim].float()) / left[:, None]
-            cues = output[..., self.num_logits :].transpose(1, 2)
-            velocity = torch.cat((velocity, cues.float()), dim=1).to(sample.dtype)
-        return velocity, logits
+from .steps import compiled_steps, denoise_step, hear_step
 
 
 class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
@@ -318,12 +198,14 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 block_frames=block_frames, window_frames=window_frames, context_start=context_start,
                 return_sample=return_sample, return_dict=return_dict,
             )  # fmt: skip
-        timestep, lead_sheet, style = self._check_inputs(sample, timestep, lead_sheet, style)
+        timestep, lead_sheet, style = check_inputs(self.config, sample, timestep, lead_sheet, style)
         hidden = self._embed(sample, lead_sheet)
         hidden = hidden.unflatten(1, (timestep.shape[1], -1))  # (batch, blocks, tokens, hidden)
         condition, style_tokens = self._condition(timestep, style)
-        view = self._view(cache, sample, hidden.dtype)
-        rotary = self._rotary(self._positions(sample.shape[-1], cache, sample.shape[0]), hidden.dtype)
+        view = view_of(self.config, cache, sample, hidden.dtype, self._fixed_shapes)
+        rotary = rotary_tables(
+            self.config, self._positions(sample.shape[-1], cache, sample.shape[0]), hidden.dtype
+        )
         modulation = self.modulation(condition)
         for index, layer in enumerate(self.layers):
             past = None if view is None else PastStates(view.keys[index], view.values[index], view.mask)
@@ -365,7 +247,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             )
         rows = max(t.shape[0] for t in (timesteps[:1].flatten(), lead_sheet, style) if t is not None)
         like = timesteps.new_empty(rows, self.config.num_channels, frames)
-        _, lead_sheet, style = self._check_inputs(like, timesteps[0], lead_sheet, style)
+        _, lead_sheet, style = check_inputs(self.config, like, timesteps[0], lead_sheet, style)
         timesteps = timesteps.reshape(len(timesteps), -1, 1)  # (steps, rows or 1, 1 block)
 
         self._drop_stale_weights()
@@ -395,11 +277,11 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
 
     @torch.compiler.disable(recursive=False)
     def _forward_prepared(self, sample, conditions, step, cache, return_sample) -> FlowTransformerOutput:
-        self._check_sample(sample)
+        check_sample(self.config, sample)
         conditions.check(sample.shape[0], sample.shape[-1], None if cache is None else cache.positions)
         if not 0 <= step < conditions.num_steps:
             raise ValueError(f"step is {step}; the conditions are for steps 0 to {conditions.num_steps - 1}.")
-        view = self._view(cache, sample, conditions.head.dtype)
+        view = view_of(self.config, cache, sample, conditions.head.dtype, self._fixed_shapes)
         velocity, logits = self._denoise_step(
             self,
             sample=sample,
@@ -447,7 +329,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             context_start: `(batch,)` frames; clean blocks that begin before it are unheard, as if the stream
                 began there.
         """
-        timestep, lead_sheet, style = self._check_inputs(sample, timestep, lead_sheet, style)
+        timestep, lead_sheet, style = check_inputs(self.config, sample, timestep, lead_sheet, style)
         block_frames = self.config.block_frames if block_frames is None else block_frames
         frames, patch = sample.shape[-1], self.config.patch_size
         if block_frames < 1 or block_frames % patch or frames % block_frames:
@@ -465,7 +347,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 f"timestep has {timestep.shape[1]} blocks; the sample has {blocks} of {block_frames} frames."
             )
         window_frames = self.config.window_frames if window_frames is None else window_frames
-        plan = self._plan_blocks(blocks, block_frames, window_frames, context_start, sample.device)
+        plan = plan_blocks(self.config, blocks, block_frames, window_frames, context_start, sample.device)
 
         hidden = torch.cat((self._embed(clean), self._embed(sample, lead_sheet)), dim=1)
         hidden = hidden.unflatten(1, (2 * blocks, -1))  # (batch, clean then noisy blocks, tokens, hidden)
@@ -474,7 +356,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         both = torch.cat((clean_condition, condition), dim=1)
         modulation = self.modulation(both)
         positions = self._positions(frames)
-        rotary = self._rotary(torch.cat((positions, positions), dim=1), hidden.dtype)
+        rotary = rotary_tables(self.config, torch.cat((positions, positions), dim=1), hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, both, modulation, style_tokens, rotary, plan=plan, context_blocks=blocks)
         output = self.head(hidden[:, blocks:], self.head.modulate(condition), sample, timestep, return_sample)
@@ -496,7 +378,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         Raises:
             ValueError: Shapes that do not fit together.
         """
-        self._check_sample(clean)
+        check_sample(self.config, clean)
         rows, frames = clean.shape[0], clean.shape[-1]
         if rows != cache.batch_size:
             raise ValueError(f"The block has {rows} rows; the cache has {cache.batch_size}.")
@@ -508,7 +390,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         else:
             modulation = conditions.clean_modulation
             cos, sin = (table[:, :rows] for table in conditions.rotary)  # with guidance there are more rows
-        view = self._view(cache, clean, modulation.dtype)
+        view = view_of(self.config, cache, clean, modulation.dtype, self._fixed_shapes)
         self._hear_step(
             self, sample=clean, modulation=modulation, cos=cos, sin=sin, mask=view.mask, keys=view.keys,
             values=view.values,
@@ -531,19 +413,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         Raises:
             ValueError: CUDA graphs were asked for on another device.
         """
-        graphs = backend == "cudagraphs" or mode == "reduce-overhead"
-        if graphs and self.device.type != "cuda":
-            raise ValueError(
-                f"backend {backend!r} and mode {mode!r} need CUDA graphs; the model is on {self.device}. Use "
-                "backend='inductor' without this mode, or move the model to a CUDA device first."
-            )
-        steps = [denoise_step, hear_step]
-        if backend not in ("eager", "cudagraphs"):
-            options = {"dynamic": False, "backend": backend, "mode": None if graphs else mode} | kwargs
-            steps = [torch.compile(step, **options) for step in steps]
-        if graphs:
-            steps = [CudaGraphs(step) for step in steps]
-        self._denoise_step, self._hear_step = steps
+        self._denoise_step, self._hear_step = compiled_steps(self.device, backend, mode, **kwargs)
         self._fixed_shapes = backend != "eager"
 
     def pack_weights(self) -> None:
@@ -579,62 +449,6 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             tuple(downs),
         ]
 
-    def _view(self, cache: FlowCache | None, sample: torch.Tensor, dtype: torch.dtype) -> CacheView | None:
-        """What the block `sample` hears of the past."""
-        if cache is None:
-            return None
-        if sample.shape[0] % cache.batch_size:
-            raise ValueError(
-                f"The sample has {sample.shape[0]} rows and the cache {cache.batch_size}; "
-                "the sample's must be a multiple."
-            )
-        implementation = self.config._attn_implementation
-        flash = "flash" in (implementation or "")
-        view = cache.view(sample.shape[0], sample.shape[-1], dtype, fixed=self._fixed_shapes and not flash)
-        if view.mask is not None and flash:
-            raise ValueError(
-                f"attn_implementation is {implementation!r}, which takes no mask, and the rows of this cache have "
-                "heard pasts of different lengths: use 'sdpa' or 'eager', or play these rows one by one."
-            )
-        return view
-
-    def _check_sample(self, sample: torch.Tensor) -> None:
-        config = self.config
-        if sample.ndim != 3 or sample.shape[1] != config.num_channels:
-            raise ValueError(
-                f"sample has shape {tuple(sample.shape)}; expected (batch, {config.num_channels}, frames)."
-            )
-        frames = sample.shape[-1]
-        if frames < 1 or frames % config.patch_size:
-            raise ValueError(
-                f"sample has {frames} frames; expected a multiple of patch_size {config.patch_size}."
-            )
-
-    def _check_inputs(self, sample, timestep, lead_sheet, style):
-        self._check_sample(sample)
-        config, (batch, _, frames) = self.config, sample.shape
-        timestep = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32)
-        if timestep.ndim < 2:
-            timestep = timestep.reshape(-1, 1)
-        if timestep.shape[0] not in (1, batch) or (frames // config.patch_size) % timestep.shape[1]:
-            raise ValueError(
-                f"timestep has shape {tuple(timestep.shape)}; expected a number, ({batch},), or "
-                f"({batch}, blocks) with blocks of equal size in {frames} frames."
-            )
-        timestep = timestep.expand(batch, -1)  # (batch, blocks)
-        if lead_sheet is None and config.lead_sheet_dim:
-            lead_sheet = sample.new_zeros(1, frames, config.feature_dim)
-        if lead_sheet is not None and lead_sheet.shape[1:] != (frames, config.feature_dim):
-            raise ValueError(
-                f"lead_sheet has shape {tuple(lead_sheet.shape)}; expected "
-                f"({batch}, {frames}, {config.feature_dim})."
-            )
-        if style is None:
-            style = sample.new_zeros(1, config.style_dim)
-        if style.ndim != 2 or style.shape[1] != config.style_dim:
-            raise ValueError(f"style has shape {tuple(style.shape)}; expected ({batch}, {config.style_dim}).")
-        return timestep, lead_sheet, style.expand(batch, -1)
-
     def _embed(self, sample: torch.Tensor, lead_sheet: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, channels, frames) [+ (batch, frames, features)] -> (batch, tokens, hidden)"""
         hidden = self.input_proj(self._patches(sample))
@@ -647,11 +461,9 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
     def _embed_lead_sheet(self, lead_sheet: torch.Tensor) -> torch.Tensor:
         # (batch, tokens, patch, features)
         frames = lead_sheet.unflatten(1, (-1, self.config.patch_size)).to(self.dtype)
-        sheet = frames[..., : self.config.lead_sheet_dim]
+        sheet, score = frames.split((self.config.lead_sheet_dim, self.config.score_dim), dim=-1)
         embedded = self.lead_sheet_embedding(sheet.flatten(2))
-        if self.score_embedding is None:
-            return embedded
-        return embedded + self.score_embedding(frames[..., self.config.lead_sheet_dim :])
+        return embedded if self.score_embedding is None else embedded + self.score_embedding(score)
 
     def _condition(self, timestep: torch.Tensor, style: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Time and style of every block (..., batch, blocks, hidden); style tokens (batch, tokens, hidden)."""
@@ -673,68 +485,12 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             return positions
         return cache.position.repeat(batch // cache.batch_size)[:, None] + positions
 
-    def _rotary(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        device = positions.device
-        if device.type == "mps":  # which has no float64
-            positions = positions.cpu()
-        half = self.config.head_dim // 2
-        exponents = torch.arange(half, device=positions.device, dtype=torch.float64) / half
-        angles = positions[..., None, None].double() / self.config.rope_theta**exponents
-        return angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device)  # (rows, tokens, 1, half)
-
     def _folded_rotary(self, frames: int, cache: FlowCache | None, rows: int, dtype: torch.dtype):
         """What `fold_rotary` makes of the next block, of 1 row where all rows of the cache stand alike."""
         alike = cache is None or len(set(cache.positions)) == 1
         positions = self._positions(frames, cache, rows)[: 1 if alike else rows]
-        cos, sin = self._rotary(positions, torch.float32)
+        cos, sin = rotary_tables(self.config, positions, torch.float32)
         return fold_rotary(cos, sin, [layer.self_attn for layer in self.layers], dtype)
-
-    def _plan_blocks(self, blocks, block_frames, window_frames, context_start, device) -> BlockAttention:
-        """The cache's rule as masks over [clean | noisy] blocks, cut into chunks where that pays."""
-        implementation = self.config._attn_implementation
-        if implementation is not None and "flash" in implementation:
-            raise ValueError(
-                f"attn_implementation is {implementation!r}, which takes no mask; block-causal training "
-                "needs one: use 'sdpa', 'flex_attention' or 'eager'. Generation works with any."
-            )
-        # Of every row: how many blocks back it sees, and the first block that is heard.
-        reach = torch.as_tensor(window_frames, device=device).reshape(-1, 1, 1) // block_frames
-        start = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
-        if context_start is not None:
-            start = -(-torch.as_tensor(context_start, device=device).reshape(-1, 1, 1) // block_frames)
-        index = torch.arange(blocks, device=device)
-        query, key = index[:, None], index[None]
-        past = (key < query) & (query - key <= reach) & (key >= start)  # (rows, blocks, blocks)
-        own = (key == query).expand_as(past)
-        clean = torch.cat((past | own, torch.zeros_like(past)), dim=2)
-        noisy = torch.cat((past, own), dim=2)
-
-        tokens = block_frames // self.config.patch_size
-        chunk = blocks
-        if device.type == "cpu" and implementation != "flex_attention":
-            chunk = min(blocks, max(1, round(CPU_CHUNK_TOKENS / tokens)))
-        ends = [min(first + chunk, blocks) for first in range(0, blocks, chunk)]
-        sizes, seen, masks = [], [], []
-        for number, end in enumerate(ends):
-            begin = number * chunk
-            low = 0 if chunk == blocks else max(0, begin - int(reach.max())) // chunk
-            columns = torch.cat((index[low * chunk : end], blocks + index[begin:end]))
-            mask = torch.cat((clean[:, begin:end], noisy[:, begin:end]), dim=1)[:, :, columns]
-            mask = mask.repeat_interleave(tokens, dim=1).repeat_interleave(tokens, dim=2)[:, None]
-            sizes.append((end - begin) * tokens)
-            seen.append(low)
-            masks.append(self._flex_mask(mask) if implementation == "flex_attention" else mask)
-        return BlockAttention(sizes, seen, masks)
-
-    @staticmethod
-    def _flex_mask(mask: torch.Tensor):
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        rows, _, queries, keys = mask.shape
-        return create_block_mask(
-            lambda batch, head, query, key: mask[batch % rows, 0, query, key],
-            B=None if rows == 1 else rows, H=None, Q_LEN=queries, KV_LEN=keys, device=mask.device,
-        )  # fmt: skip
 
 
 __all__ = ["FlowTransformerOutput", "RealTimeJazzFlowTransformer"]

@@ -138,4 +138,23 @@ class CudaGraphs:
         return CudaGraphs(self.function)
 
 
-__all__ = ["CudaGraphs", "denoise_step", "hear_step"]
+def compiled_steps(
+    device: torch.device, backend: str, mode: str | None, **kwargs: Any
+) -> list[Callable[..., Any]]:
+    """`denoise_step` and `hear_step` as `RealTimeJazzFlowTransformer.compile` is asked to make them."""
+    graphs = backend == "cudagraphs" or mode == "reduce-overhead"
+    if graphs and device.type != "cuda":
+        raise ValueError(
+            f"backend {backend!r} and mode {mode!r} need CUDA graphs; the model is on {device}. Use "
+            "backend='inductor' without this mode, or move the model to a CUDA device first."
+        )
+    steps = [denoise_step, hear_step]
+    if backend not in ("eager", "cudagraphs"):
+        options = {"dynamic": False, "backend": backend, "mode": None if graphs else mode} | kwargs
+        steps = [torch.compile(step, **options) for step in steps]
+    if graphs:
+        steps = [CudaGraphs(step) for step in steps]
+    return steps
+
+
+__all__ = ["CudaGraphs", "compiled_steps", "denoise_step", "hear_step"]

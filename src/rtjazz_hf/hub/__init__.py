@@ -23,6 +23,7 @@ _NAMES = {
     "download_pipeline": "loading",
     "load_codec": "loading",
     "load_part": "loading",
+    "load_style_encoder": "loading",
     "part_folder": "loading",
     "quiet_libraries": "loading",
     "read_json": "loading",

@@ -10,7 +10,7 @@ from .registration import COMPONENTS, PACKAGE
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-    from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .models import Models
 
 NO_SAMPLE = "None was given."
 CARD_KINDS = ("base", "fine-tune", "adapter")
@@ -86,7 +86,7 @@ def card_metadata(kind: str, base_model: str | None = None, **more: Any) -> Mode
 
 
 def model_card(
-    pipe: RealTimeJazzPipeline,
+    models: Models,
     name: str,
     template: str | None = None,
     *,
@@ -105,12 +105,12 @@ def model_card(
     """
     rows, total = [], 0
     for part, class_name in COMPONENTS.items():
-        module = getattr(pipe, part)
+        module = getattr(models, part)
         count = sum(p.numel() for p in module.parameters()) if hasattr(module, "parameters") else 0
         rows.append(f"| {part} | `{class_name}` | {f'{count / 1e6:.2f} M' if count else '-'} |")
         total += count
     rows.append(f"| **all** | | **{total / 1e6:.2f} M** |")
-    settings = ", ".join(f"{key} = {value}" for key, value in pipe.generation_defaults.items())
+    settings = ", ".join(f"{key} = {value}" for key, value in models.generation_defaults.items())
     facts = {
         "name": name,
         "parts": "\n".join(rows),

@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 from .registration import COMPONENTS, MODEL_TYPES, PACKAGE, PIPELINE_CLASS
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from rtjazz_hf.codec import RealTimeJazzCodec
-    from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
+    from rtjazz_hf.style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
+
+    from .models import Models
 
 BUNDLED_MODELS = ("rtjazz-mini",)
 
@@ -105,7 +109,7 @@ def check_revision(revision: str | None) -> None:
         raise ValueError(f"revision {revision!r} cannot be a branch, tag or commit, such as 'main' or 'v1.0'")
 
 
-def download_pipeline(cls: type[RealTimeJazzPipeline], repo_id: str, kwargs: dict[str, Any]) -> str:
+def download_pipeline(cls: type[DiffusionPipeline], repo_id: str, kwargs: dict[str, Any]) -> str:
     """Fetch a pipeline from the Hub, or find it in the local cache; its folder. Takes its own keywords out
     of `kwargs`.
 
@@ -175,15 +179,37 @@ def load_part(folder: Path, part: str) -> Any:
         ValueError: a config that does not belong to its weights.
     """
     weight_names(folder)
-    model_class = getattr(sys.modules[PACKAGE], COMPONENTS[part])
     try:
-        model = model_class.from_pretrained(folder, dtype="float32")
+        model = _package_class(part).from_pretrained(folder, dtype="float32")
     except OSError:
         raise
     except Exception as error:  # strict configs, safetensors and torch each have their own
         raise ValueError(f"the {part.replace('_', ' ')} in {folder} does not load: {error}") from error
     _check_weights(model, folder)
     return model.eval()
+
+
+def load_style_encoder(
+    source: str | Path,
+) -> tuple[RealTimeJazzStyleEncoder, RealTimeJazzTokenizer]:
+    """Style encoder (float32, eval mode) and tokenizer: of train_style.py's folder, which holds both, or of a
+    pipeline (bundled name, folder, Hub id) or its `style_encoder` part, beside which lies `tokenizer`.
+
+    Raises:
+        OSError: one of them is missing, not reachable or cut short.
+        ValueError: another kind of model, or a config that does not belong to its weights.
+    """
+    folder = part_folder(source, "style_encoder")
+    places = (folder, folder.parent / "tokenizer")
+    tokenizer = next((place for place in places if (place / "tokenizer.json").is_file()), None)
+    if tokenizer is None:
+        raise OSError(f"the style encoder {folder} has no tokenizer.json, in it or in ../tokenizer.")
+    return load_part(folder, "style_encoder"), _package_class("tokenizer").from_pretrained(tokenizer)
+
+
+def _package_class(part: str) -> Any:
+    """A part's class, which is imported now: `import rtjazz_hf` comes through this module, and stays quick."""
+    return getattr(sys.modules[PACKAGE], COMPONENTS[part])
 
 
 def _not_to_be_had(repo_id: str, error: Exception) -> OSError:
@@ -299,7 +325,7 @@ def _fetch_again() -> str:
     return "fetch or save the model again"
 
 
-def check_loaded_weights(pipe: RealTimeJazzPipeline, folder: str | Path) -> None:
+def check_loaded_weights(models: Models, folder: str | Path) -> None:
     """Refuse a pipeline some of whose weights were not in the folder: transformers fills those in with
     fresh ones.
 
@@ -308,7 +334,7 @@ def check_loaded_weights(pipe: RealTimeJazzPipeline, folder: str | Path) -> None
     """
     for part, class_name in COMPONENTS.items():
         if class_name in MODEL_TYPES:
-            _check_weights(getattr(pipe, part), Path(folder) / part)
+            _check_weights(getattr(models, part), Path(folder) / part)
 
 
 def _check_weights(model: Any, folder: Path) -> None:

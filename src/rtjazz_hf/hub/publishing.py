@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
 from .cards import NO_SAMPLE, card_metadata, fill_model_card
+from .cards import model_card as pipeline_card
 from .loading import check_repo_id, check_revision
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .models import Models
 
 SAMPLE_AUDIO, SAMPLE_PICTURE = "sample.flac", "sample.png"
 # What is pushed and fetched of an adapter: tensors and text, never anything that runs code when it is read.
@@ -144,7 +147,7 @@ def _upload_large(
 
 
 def push_adapter(
-    pipe: RealTimeJazzPipeline,
+    models: Models,
     repo_id: str,
     adapter: str | Path,
     *,
@@ -174,7 +177,7 @@ def push_adapter(
         folder.mkdir()
         for path in adapter_files(adapter):
             (folder / path.name).write_bytes(path.read_bytes())
-        base = base_of(pipe, config)
+        base = base_of(models, config)
         # PEFT notes where the base lay on this machine, which is nobody's business and means nothing elsewhere.
         config = {**config, "base_model_name_or_path": base}
         (folder / ADAPTER_CONFIG).write_text(
@@ -182,12 +185,91 @@ def push_adapter(
         )
         card = folder / "README.md"
         if model_card is not None or not card.exists():
-            text = adapter_card(pipe, folder, repo_id, model_card, **card_values)
+            text = adapter_card(models, folder, repo_id, model_card, **card_values)
             card.write_text(text, encoding="utf-8")
         return push_folder(
             folder, repo_id, revision=revision, private=private, token=token,
             commit_message=commit_message or "Upload adapter", keep_card=model_card is None,
         )  # fmt: skip
+
+
+class PushMixin:
+    """The pipeline's methods that push."""
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        model_card: str | None = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Upload the pipeline to the Hub; the address of the commit.
+
+        Unlike diffusers' own, it does not put an empty card over what the repository says: `model_card` is
+        written if it is given, and a card made from the pipeline if the repository has none.
+
+        Args:
+            repo_id: "user/name", or "name" under the token's user; made if it is not there.
+            private: of a repository that is made now. revision: branch to push to, made if it is not there.
+            token: the one of `hf auth login` or `HF_TOKEN` by default.
+            kwargs: for `save_pretrained`.
+
+        Raises:
+            ValueError: an impossible `repo_id` or `revision`, or an adapter that is attached.
+            PermissionError: no token, or one that may not write there.
+            ConnectionError: the Hub is not reachable, or was lost on the way: what had been pushed is told, and
+                pushing again is safe.
+        """
+        check_repo_id(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            (Path(folder) / "README.md").write_text(
+                model_card or pipeline_card(self.models, repo_id), encoding="utf-8"
+            )
+            return push_folder(
+                folder, repo_id, revision=revision, private=private, token=token, create_pr=create_pr,
+                commit_message=commit_message or f"Upload {type(self).__name__}", keep_card=model_card is None,
+            )  # fmt: skip
+
+    def push_adapter_to_hub(
+        self,
+        repo_id: str,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        model_card: str | None = None,
+        **card_values: Any,
+    ) -> str:
+        """Upload an adapter of a few megabytes to the Hub, for `load_lora_weights(repo_id)`; the commit's address.
+
+        Args:
+            adapter: its folder, in PEFT's format, or the name of one that is loaded; the loaded one by default.
+            revision, private, token: as of `push_to_hub`.
+            model_card: the README.md's text, or a template such as `model_cards/adapter.md`, for whose further
+                places `card_values` are.
+
+        Raises:
+            ValueError: an impossible `repo_id`, a pickle among the files, or no such adapter.
+            PermissionError, ConnectionError: as of `push_to_hub`.
+            OSError: a folder without a whole adapter.
+        """
+        check_repo_id(repo_id)
+        settings = {"revision": revision, "private": private, "token": token, "commit_message": commit_message,
+                    "model_card": model_card, **card_values}  # fmt: skip
+        if adapter is not None and (isinstance(adapter, Path) or os.sep in adapter or Path(adapter).is_dir()):
+            return push_adapter(self.models, repo_id, adapter, **settings)
+        save = getattr(self, "save_lora_weights", None)
+        if save is None:
+            raise ValueError(f"adapter {adapter!r} is no folder; give the one that the adapter was saved in")
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder, **({} if adapter is None else {"adapter_name": adapter}))
+            return push_adapter(self.models, repo_id, folder, **settings)
 
 
 # -- adapters ----------------------------------------------------------------------------------------------------
@@ -196,9 +278,9 @@ def adapter_files(folder: Path) -> list[Path]:
     return sorted({path for pattern in _ADAPTER_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
-def base_of(pipe: RealTimeJazzPipeline | None, config: dict[str, Any]) -> str | None:
+def base_of(models: Models | None, config: dict[str, Any]) -> str | None:
     """Bundled name or Hub id of the pipeline that an adapter is for; None if it only has a place on a disk."""
-    names = [pipe.config.get("_name_or_path")] if pipe is not None else []
+    names = [models.name_or_path] if models is not None else []
     for name in (*names, config.get("base_model_name_or_path")):
         try:
             if name and not Path(name).exists():
@@ -211,7 +293,7 @@ def base_of(pipe: RealTimeJazzPipeline | None, config: dict[str, Any]) -> str | 
 
 # -- cards -------------------------------------------------------------------------------------------------------
 def write_sample(
-    pipe: RealTimeJazzPipeline,
+    play: Callable[..., Any],
     folder: str | Path,
     prompt: Any,
     *,
@@ -219,7 +301,7 @@ def write_sample(
     seed: int = 1,
     **wishes: Any,
 ) -> Path:
-    """Play a clip for a model card: `sample.flac`, and its spectrogram `sample.png` (needs `rtjazz-hf[eval]`).
+    """Have a pipeline play a clip for a card: `sample.flac`, and its spectrogram `sample.png` (`rtjazz-hf[eval]`).
 
     Raises:
         ImportError: matplotlib is missing. What a call of the pipeline and writing a file raise.
@@ -229,7 +311,7 @@ def write_sample(
     from rtjazz_hf.audio import plot_spectrogram, write_audio
 
     folder = Path(folder)
-    out = pipe(prompt, duration=duration, generator=torch.Generator().manual_seed(seed), **wishes)
+    out = play(prompt, duration=duration, generator=torch.Generator().manual_seed(seed), **wishes)
     write_audio(folder / SAMPLE_AUDIO, out.audios[0])
     plot_spectrogram(out.audios[0], folder / SAMPLE_PICTURE, lead_sheet=out.lead_sheets[0])
     return folder / SAMPLE_AUDIO
@@ -246,7 +328,7 @@ def sample_lines(folder: str | Path | None) -> str:
 
 
 def adapter_card(
-    pipe: RealTimeJazzPipeline | None,
+    models: Models | None,
     folder: str | Path,
     name: str,
     template: str | None = None,
@@ -257,7 +339,7 @@ def adapter_card(
 
     folder = Path(folder)
     config = check_adapter_folder(folder)
-    base = base_of(pipe, config)
+    base = base_of(models, config)
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118 (no mapping)
     count = sum(math.prod(shape) for shape in shapes)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..hub.loading import resolve_pretrained
 from .clock import TICKS_PER_BEAT, ClockFollower, MidiClock
 from .midi_ports import import_mido
 
@@ -126,9 +127,10 @@ def main() -> int:
     parser.add_argument("--tempos", type=float, nargs=2, default=(120.0, 126.0))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+    import torch
+    from diffusers import DiffusionPipeline  # which knows the pipeline: this room comes before it
 
-    pipe = RealTimeJazzPipeline.from_pretrained(args.model)
+    pipe = DiffusionPipeline.from_pretrained(resolve_pretrained(args.model)[0], dtype=torch.float32)
     with pipe.live("medium swing piano trio", tempo=args.tempos[0], seed=args.seed) as session:
         report = check_clock(
             session,

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..audio import HOP_LENGTH, SAMPLE_RATE, as_channels, resample
-from .engine import BLOCK_SIZES, BlockStream, soft_limit
+from ..prompts import BLOCK_SIZES
+from .engine import BlockStream, soft_limit
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec
     from ..flow import FlowConditions, FlowMatchScheduler, RealTimeJazzFlowTransformer
 
-BLOCK_SIZES = (6, 12, 24, 36, 48)  # frames
-MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
-
 # What a step callback is given (step in the block, timestep, latents) and may give back (other latents).
 StepCallback = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor | None]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .session import LiveBlock, LiveSession, Take, make_blocks
 
 if TYPE_CHECKING:
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .models import LiveModels
 
 
 class SessionGroup:
@@ -27,8 +27,8 @@ class SessionGroup:
     Sessions may join, leave, be updated, saved and closed from any thread, `step` may be called from any.
     """
 
-    def __init__(self, pipe: RealTimeJazzPipeline):
-        self.pipe = pipe
+    def __init__(self, models: LiveModels, open_session: Callable[..., LiveSession]):
+        self.models, self._open_session = models, open_session
         self._lock = threading.Lock()  # of the list
         self._sessions: list[LiveSession] = []
         self._stepping = threading.Lock()  # one step at a time; guards what follows
@@ -43,7 +43,7 @@ class SessionGroup:
 
     def join(self, prompt: Any, **options: Any) -> LiveSession:
         """A new session; takes what `RealTimeJazzPipeline.live` takes, and raises what it raises."""
-        session = self.pipe.live(prompt, **{"overlap": False, **options})
+        session = self._open_session(prompt, **{"overlap": False, **options})
         self.add(session)
         return session
 
@@ -53,7 +53,7 @@ class SessionGroup:
         Raises:
             ValueError: it plays on another pipeline, or is in the group already.
         """
-        if session.pipe is not self.pipe:
+        if session.models is not self.models:
             raise ValueError("the session plays on another pipeline; a group shares one")
         with self._lock:
             if session in self._sessions:

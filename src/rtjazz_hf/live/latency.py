@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..audio import FRAME_RATE
-from .engine import BLOCK_SIZES
+from ..prompts import BLOCK_SIZES
 
 if TYPE_CHECKING:
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .steps import PlayingSteps
 
 
 def choose_block_frames(target_latency: float, block_seconds: Callable[[int], float]) -> int:
@@ -62,7 +62,7 @@ def choose_block_frames(target_latency: float, block_seconds: Callable[[int], fl
 
 @torch.no_grad()
 def measure_block_seconds(
-    pipe: RealTimeJazzPipeline,
+    models: PlayingSteps,
     block_frames: int,
     *,
     num_inference_steps: int,
@@ -75,8 +75,8 @@ def measure_block_seconds(
 
     On an idle machine; what runs beside it counts.
     """
-    stream = pipe.prepare_stream([torch.Generator().manual_seed(0)], block_frames, window_frames)
-    config = pipe.transformer.config
+    stream = models.prepare_stream([torch.Generator().manual_seed(0)], block_frames, window_frames)
+    config = models.transformer.config
     style = torch.zeros(1, config.style_dim, device=stream.device)
     sheet = torch.zeros(1, block_frames, config.feature_dim, device=stream.device)
     for _ in range(window_frames // block_frames):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,6 @@ from ..music import LeadSheet
 from ..music.chart import ChordSpan
 from ..prompts import MAX_DURATION
 from .context import crossfade_end
-
-if TYPE_CHECKING:
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline, RealTimeJazzPipelineOutput
 
 MAX_BARS = 256
 _LEAD_IN_SECONDS = 2.0  # at least; whole bars, so that the band plays itself in before the first bar
@@ -69,9 +67,7 @@ def _lead_in_bars(sheet: LeadSheet) -> int:
     return math.ceil(_LEAD_IN_SECONDS * sheet.tempo / 60.0 / sheet.beats_per_bar - 1e-9)
 
 
-def play_loop(
-    pipe: RealTimeJazzPipeline, prompt: Any, sheet: LeadSheet, bars: int, **options: Any
-) -> RealTimeJazzPipelineOutput:
+def play_loop(play: Callable[..., Any], prompt: Any, sheet: LeadSheet, bars: int, **options: Any) -> Any:
     """Play the first `bars` of `sheet` as a loop.
 
     The band plays the loop's last bars first, as a lead-in, and then the loop. The loop's last 0.1 s cross over at
@@ -79,11 +75,12 @@ def play_loop(
     loop's first sample follows: so where the loop starts again, the sound goes on as it was played.
 
     Args:
+        play: a pipeline, which is called.
         prompt, options: as the pipeline's call takes them (generator, num_inference_steps, ...).
 
     Returns:
-        `audios` `(1, 2, loop_samples(sheet, bars))` numpy, and the loop's lead sheet; no latents, since those of
-        the crossing are not the ones that sound.
+        As the call does: `audios` `(1, 2, loop_samples(sheet, bars))` numpy, lead sheet and notes of the loop; no
+        latents, since those of the crossing are not the ones that sound.
 
     Raises:
         ValueError: as `loop_sheet` and the call.
@@ -93,7 +90,7 @@ def play_loop(
     before, samples = loop_samples(sheet, lead_in), loop_samples(sheet, bars)
     # the loop's beat 0 falls on a sample, so that its length is what tempo and bars say
     offset = -before / SAMPLE_RATE * sheet.tempo / 60.0 % sheet.num_beats
-    output = pipe(
+    output = play(
         prompt,
         duration=(before + samples) / SAMPLE_RATE,
         lead_sheet=dataclasses.replace(sheet, beat_offset=offset),
@@ -101,4 +98,5 @@ def play_loop(
     )
     audio = np.asarray(output.audios[0])
     loop = crossfade_end(audio[:, before : before + samples], audio[:, :before])
-    return type(output)(audios=loop[None], lead_sheets=[sheet])
+    start = offset + before / SAMPLE_RATE * sheet.tempo / 60.0  # the loop's first beat in what was played
+    return type(output)(audios=loop[None], lead_sheets=[sheet], scores=[output.scores[0].since(start)])

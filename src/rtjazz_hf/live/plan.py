@@ -15,7 +15,7 @@ from ..music import LeadSheet
 
 if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .models import LiveModels
 
 # What the band leader writes a lead sheet from, beside the prompt.
 WRITTEN_FIELDS = frozenset({"chords", "tempo", "key", "mood", "instruments"})
@@ -67,15 +67,11 @@ class Plan:
         return int(self.asked["block_frames"])
 
     @property
-    def melody(self) -> Score | None:
-        return self.asked.get("melody")
-
-    @property
     def seed(self) -> int:
         return int(self.asked["seed"])
 
 
-def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: float = 0.0) -> Plan:
+def first_plan(models: LiveModels, asked: dict[str, Any], start_beat: float = 0.0) -> Plan:
     """The plan of a session that starts, at `start_beat` of its lead sheet.
 
     Raises:
@@ -83,7 +79,7 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
     """
     asked = {name: value for name, value in asked.items() if value is not None}
     asked.setdefault(
-        "adapter", dict(pipe.active_mix)
+        "adapter", dict(models.adapter_bank.active_mix)
     )  # others may become the active ones: the session's stay
     if (
         isinstance(start_beat, bool)
@@ -91,15 +87,15 @@ def first_plan(pipe: RealTimeJazzPipeline, asked: dict[str, Any], start_beat: fl
         or not 0 <= start_beat < math.inf
     ):
         raise ValueError(f"start_beat {start_beat!r}: choose a beat of the chart, 0 or later")
-    check_asked(pipe, asked)
-    _read_melody(pipe, asked)
-    sheet = _write_lead_sheet(pipe, asked, asked, None)
+    check_asked(models, asked)
+    _read_melody(models, asked)
+    sheet = _write_lead_sheet(models, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
     tune, said = fitted(asked, sheet)
-    return Plan(asked, pipe.encode_prompt(asked["prompt"]), sheet, _transformer(pipe, asked), tune=tune, said=said)
+    return Plan(asked, models.encode_prompt(asked["prompt"]), sheet, _transformer(models, asked), tune=tune, said=said)
 
 
-def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, Any]) -> Plan:
+def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> Plan:
     """`before` with `changes`; its lead sheet, if it is a new one, stands at its own beginning.
 
     Raises:
@@ -127,16 +123,16 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     asked.update(changes)
     if silenced:
         asked.pop("melody", None)
-    check_asked(pipe, asked)
+    check_asked(models, asked)
     if "melody" in changes:
-        _read_melody(pipe, asked)
-    style = pipe.encode_prompt(asked["prompt"]) if "prompt" in changes else before.style
+        _read_melody(models, asked)
+    style = models.encode_prompt(asked["prompt"]) if "prompt" in changes else before.style
     lead_sheet = before.lead_sheet
     if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
-        lead_sheet = _write_lead_sheet(pipe, asked, changes, before)
+        lead_sheet = _write_lead_sheet(models, asked, changes, before)
     transformer = before.transformer
     if changes.keys() & {"adapter", "adapter_scale"}:
-        transformer = _transformer(pipe, asked)
+        transformer = _transformer(models, asked)
     tune, said = before.tune, ()
     same = (lead_sheet.sections, lead_sheet.spans) == (before.lead_sheet.sections, before.lead_sheet.spans)
     if "melody" in changes or silenced or not same:
@@ -144,7 +140,7 @@ def changed_plan(pipe: RealTimeJazzPipeline, before: Plan, changes: dict[str, An
     return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes), tune, said)
 
 
-def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
+def check_asked(models: LiveModels, asked: dict[str, Any]) -> None:
     """Refuse wishes that cannot be played; those of the lead sheet are checked where it is written.
 
     Raises:
@@ -154,7 +150,7 @@ def check_asked(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed {seed!r}: choose a whole number from 0 to {2**63 - 1}")
     own = ("seed", "adapter", "adapter_scale")
-    pipe.check_inputs(**{name: value for name, value in asked.items() if name not in own})
+    models.check_inputs(**{name: value for name, value in asked.items() if name not in own})
     if not isinstance(asked.get("lead_sheet"), (LeadSheet, type(None))):
         raise ValueError(f"lead_sheet {asked['lead_sheet']!r}: a live session follows one LeadSheet")
     if isinstance(asked["prompt"], list):
@@ -171,30 +167,30 @@ def fitted(asked: dict[str, Any], sheet: LeadSheet) -> tuple[Score | None, tuple
     return tune, tuple(said)
 
 
-def _read_melody(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> None:
+def _read_melody(models: LiveModels, asked: dict[str, Any]) -> None:
     """A melody's file is read once, when it is asked for."""
     if "melody" in asked:
-        asked["melody"] = pipe.prepare_melody(asked["melody"])
+        asked["melody"] = models.prepare_melody(asked["melody"])
 
 
-def _transformer(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> RealTimeJazzFlowTransformer:
+def _transformer(models: LiveModels, asked: dict[str, Any]) -> RealTimeJazzFlowTransformer:
     """The one that plays the adapters asked for, whose strengths become plain numbers, which a file can hold."""
-    mix = pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0))
+    transformer = models.transformer_of(asked.get("adapter"), asked.get("adapter_scale", 1.0))
     if isinstance(asked.get("adapter"), Mapping):
         asked["adapter"] = {name: float(weight) for name, weight in asked["adapter"].items()}
     if "adapter_scale" in asked:
         asked["adapter_scale"] = float(asked["adapter_scale"])
-    return pipe.transformer_for(mix)
+    return transformer
 
 
 def _write_lead_sheet(
-    pipe: RealTimeJazzPipeline, asked: dict[str, Any], changes: dict[str, Any], before: Plan | None
+    models: LiveModels, asked: dict[str, Any], changes: dict[str, Any], before: Plan | None
 ) -> LeadSheet:
     if "lead_sheet" in asked:
         sheet = asked["lead_sheet"] if before is None or "lead_sheet" in changes else before.lead_sheet
         return sheet.with_tempo(changes["tempo"]) if before and "tempo" in changes else sheet
     wishes = {name: asked.get(name) for name in ("prompt", *WRITTEN_FIELDS)}
-    return pipe.prepare_lead_sheet(**wishes, seeds=[asked["seed"]])[0]
+    return models.prepare_lead_sheet(**wishes, seeds=[asked["seed"]])[0]
 
 
 def aligned_plan(plan: Plan, tempo: float, beat: float, at: float) -> Plan:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..audio import FRAME_RATE
+from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..band import Band, ScoreNote
 from ..band.parts import tell
 from ..music import Chord, LeadSheet
@@ -25,7 +25,7 @@ from .plan import Plan, aligned_plan, changed_plan, continue_in_phase
 from .stats import LiveMeter, LiveStats
 
 if TYPE_CHECKING:
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .models import LiveModels
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class LiveSession:
     call `update`, `stats`, `save` and `close`. A block in the making is not touched by an update.
 
     Args:
+        models: what it plays with, shared with other sessions.
         plan: what the first block follows.
         window_frames: how far back a block hears, in frames.
         first_block_frames: frames of the first block; from there they double up to the plan's size.
@@ -94,7 +95,7 @@ class LiveSession:
 
     def __init__(
         self,
-        pipe: RealTimeJazzPipeline,
+        models: LiveModels,
         plan: Plan,
         *,
         window_frames: int,
@@ -103,13 +104,13 @@ class LiveSession:
         context: np.ndarray | None = None,
         started: float | None = None,
     ):
-        self.pipe = pipe
+        self.models = models
         self.window_frames = window_frames
         self._plan = plan
         self._frame = 0  # where the next block starts
         self._largest: int | None = first_block_frames  # block that may be made yet; None: any
         self._seeds, self._generator = plan.seeds, torch.Generator().manual_seed(plan.seed)
-        stream = pipe.prepare_stream([self._generator], plan.block_frames, window_frames, plan.transformer)
+        stream = models.prepare_stream([self._generator], plan.block_frames, window_frames, plan.transformer)
         self._rows = (stream, 0)  # the stream that the session's state is in, and its row there
         self._band: Band | None = None  # of the block that was begun last; None: no notes are told
         self.context_audio = None if context is None else play_context(stream, context)
@@ -127,7 +128,7 @@ class LiveSession:
     # -- what the listener sees ----------------------------------------------------------------------------
     @property
     def sampling_rate(self) -> int:
-        return self.pipe.sampling_rate
+        return SAMPLE_RATE
 
     @property
     def lead_sheet(self) -> LeadSheet:
@@ -214,10 +215,11 @@ class LiveSession:
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
         block_frames, seed, adapter, adapter_scale, melody and parts, as `RealTimeJazzPipeline.live` does; None as the
-        adapter or the melody is none. The model of another mix of adapters is made here, in the caller's thread,
-        unless it is at hand; the block that is being made, or played, does not wait for it. What the listener never
-        fixed follows the prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from
-        its top at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
+        adapter or the melody is none. The band answers from the next beat on. The model of another mix of adapters is
+        made here, in the caller's thread, unless it is at hand;
+        the block that is being made, or played, does not wait for it. What the listener never fixed follows the
+        prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
+        at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
         cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
 
         Raises:
@@ -228,7 +230,7 @@ class LiveSession:
             return
         with self._update_lock:
             before = self._plan
-            plan = changed_plan(self.pipe, before, changes)
+            plan = changed_plan(self.models, before, changes)
             with self._lock:
                 if plan.lead_sheet is not before.lead_sheet:
                     seconds = self._effect_frame / FRAME_RATE
@@ -307,8 +309,8 @@ class LiveSession:
 
     def _led(self, plan: Plan) -> Band | None:
         """The band, which from the next block on goes by `plan`."""
-        parts = plan.asked.get("parts", self.pipe.default_parts)
-        if not self.pipe.transformer.config.score_dim or (parts == "free" and plan.melody is None):
+        parts = plan.asked.get("parts", self.models.default_parts)
+        if not self.models.transformer.config.score_dim or (parts == "free" and plan.tune is None):
             return None
         seconds = self._frame / FRAME_RATE
         if self._band is None:
@@ -330,19 +332,20 @@ class LiveSession:
             self._largest = None if take.frames >= take.plan.block_frames else 2 * take.frames
         seconds = self._meter.handed_out(take.asked, take.frames / FRAME_RATE, take.updates)
         start = take.start_frame / FRAME_RATE
-        where = take.plan.lead_sheet.position(start)
-        written = None if take.band is None else take.band.write(take.plan.lead_sheet.beat_at(self._frame / FRAME_RATE))
+        sheet = take.plan.lead_sheet
+        where = sheet.position(start)
+        notes = () if take.band is None else take.band.write(sheet.beat_at(self._frame / FRAME_RATE)).notes
         return LiveBlock(
             audio=audio,
             start=start,
             bar=where.bar,
             beat=where.beat,
             chord=where.chord,
-            tempo=take.plan.lead_sheet.tempo,
+            tempo=sheet.tempo,
             latents=latents,
             seconds=seconds,
-            lead_sheet=take.plan.lead_sheet,
-            notes=() if written is None else written.notes,
+            lead_sheet=sheet,
+            notes=notes,
         )
 
 
@@ -381,18 +384,18 @@ def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
     in a worker thread, cannot leave it: then the sessions end.
     """
     sessions = [take.session for take in takes]
-    pipe, plans = sessions[0].pipe, [take.plan for take in takes]
+    models, plans = sessions[0].models, [take.plan for take in takes]
     worker, joining = sessions[0]._worker, False
     try:
         stream = _joined(sessions)
         stream.play_on(plans[0].transformer)
         features = [
-            pipe.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames, [take.band])
+            models.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames, [take.band])
             for take in takes
         ]
         scales = [plan.guidance_scale for plan in plans]
         state = stream.denoise(
-            pipe.prepare_latents([take.generator for take in takes], takes[0].frames),
+            models.prepare_latents([take.generator for take in takes], takes[0].frames),
             torch.cat([plan.style for plan in plans]),
             torch.cat(features),
             num_inference_steps=plans[0].num_inference_steps,

@@ -22,12 +22,12 @@ from ..band import Band, Score
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
-from .engine import BLOCK_SIZES
+from ..prompts import BLOCK_SIZES, check_settings, mix_of
 from .plan import UPDATE_FIELDS, Plan, check_asked, fitted
 from .session import LiveSession, standing_still
 
 if TYPE_CHECKING:
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
+    from .models import LiveModels
 
 FORMAT, VERSION = "rtjazz-live-session", 2  # 1 knew of no notes
 SUFFIX = ".safetensors"
@@ -39,13 +39,13 @@ _ASKED = {"prompt", "seed", "block_frames", "guidance_scale", "num_inference_ste
 _CACHE_SIZES = ("num_layers", "num_heads", "head_dim", "patch_size", "window_frames")
 
 
-def model_fingerprint(pipe: RealTimeJazzPipeline) -> str:
+def model_fingerprint(models: LiveModels) -> str:
     """32 hexadecimal digits that tell the models a session's state belongs to from others.
 
     Of names, shapes and some values, at 16 bits: a model loaded in another type has the same.
     """
     digest = hashlib.sha256()
-    for model in (pipe.transformer, pipe.codec):
+    for model in (models.transformer, models.codec):
         for name, tensor in sorted(model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().flatten()
@@ -81,7 +81,7 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
         with session._lock:
             plan, largest = session._plan, session._largest
         cache = stream.cache.state_dict()
-        adapters = _adapter_fingerprints(session.pipe, plan.asked)
+        adapters = _adapter_fingerprints(session.models, plan.asked)
         tensors.update({f"cache.{name}": value for name, value in cache.items() if torch.is_tensor(value)})
         for name, tensor in _flattened(stream.decoder_state):
             tensors[f"decoder.{name}"] = tensor
@@ -100,15 +100,13 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
             "cache": {name: value for name, value in cache.items() if not torch.is_tensor(value)},
         }
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    settings["model"] = model_fingerprint(session.pipe)
+    settings["model"] = model_fingerprint(session.models)
     settings["adapters"] = adapters
     return tensors, {"format": FORMAT, "version": str(VERSION), "session": json.dumps(settings)}
 
 
-def load_session(
-    pipe: RealTimeJazzPipeline, source: str | os.PathLike | bytes, **options: Any
-) -> LiveSession:
-    """The session that `save_session` wrote to a file, or `session_bytes` gave, on the models of `pipe`;
+def load_session(models: LiveModels, source: str | os.PathLike | bytes, **options: Any) -> LiveSession:
+    """The session that `save_session` wrote to a file, or `session_bytes` gave, on `models`;
     `options` go to `LiveSession`.
 
     It plays on as the saved one does: to the bit on the same kind of device, in the same type, with the same
@@ -120,20 +118,20 @@ def load_session(
     """
     name = "the session" if isinstance(source, bytes) else f"the session in '{source}'"
     tensors, settings = _read(source, name)
-    if settings.get("model") != model_fingerprint(pipe):
+    if settings.get("model") != model_fingerprint(models):
         raise ValueError(
             f"{name} was played by other models than those of this pipeline: load the "
             "pipeline that it was saved with"
         )
     try:
         for adapter, fingerprint in settings["adapters"].items():
-            if _adapter_fingerprints(pipe, {"adapter": adapter}).get(adapter) != fingerprint:
+            if _adapter_fingerprints(models, {"adapter": adapter}).get(adapter) != fingerprint:
                 raise ValueError(
                     f"it plays the adapter {adapter!r}, and that, as it was, is not loaded: load it under "
                     "that name with load_lora_weights first"
                 )
-        _check(pipe, tensors, settings)
-        return _restored(pipe, tensors, settings, options)
+        _check(models, tensors, settings)
+        return _restored(models, tensors, settings, options)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         text = str(error) if isinstance(error, ValueError) else repr(error)
         raise ValueError(f"{name} does not load: {text}") from error
@@ -166,14 +164,12 @@ def _read(source: str | os.PathLike | bytes, name: str) -> tuple[dict[str, torch
         raise ValueError(f"{name} is damaged or cut short: {error}") from error
 
 
-def _check(pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> None:
+def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> None:
     """Refuse what would not play, or would fail later, or take more memory than a session does.
 
     Raises:
         ValueError: naming the first thing that is wrong.
     """
-    from ..prompts import check_settings  # which imports this room's constants
-
     for name in ("frame", "seeds", "plan_seeds"):
         _check_whole(name, settings[name], 0, _MOST)
     if settings["largest_block"] is not None:
@@ -185,7 +181,7 @@ def _check(pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], setting
     if missing := sorted(_ASKED - set(asked)):
         raise ValueError(f"{', '.join(missing)} is missing")
 
-    cache, own = settings["cache"], pipe.transformer.init_cache(1, settings["window_frames"])
+    cache, own = settings["cache"], models.transformer.init_cache(1, settings["window_frames"])
     for name in _CACHE_SIZES:
         if cache[name] != getattr(own, name):
             raise ValueError(f"a cache of {name} {cache[name]!r}; this model's has {getattr(own, name)}")
@@ -196,11 +192,11 @@ def _check(pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], setting
         raise ValueError("a cache of blocks that no session plays")
 
     latents = torch.zeros(
-        1, pipe.codec.config.latent_dim, 1, dtype=pipe.codec.dtype, device=pipe.codec.device
+        1, models.codec.config.latent_dim, 1, dtype=models.codec.dtype, device=models.codec.device
     )
     with torch.no_grad():
-        decoder = dict(_flattened(pipe.codec.decode(latents=latents).state))
-    known = {"generator": None, "style": (1, pipe.transformer.config.style_dim), "cache.keys": None}
+        decoder = dict(_flattened(models.codec.decode(latents=latents).state))
+    known = {"generator": None, "style": (1, models.transformer.config.style_dim), "cache.keys": None}
     known |= {"cache.values": None, "cache.position": (1,), "cache.blocks": None, "cache.slots": None}
     if any(name.startswith("decoder.") for name in tensors):  # it has none before the first block
         known |= {f"decoder.{name}": tuple(tensor.shape) for name, tensor in decoder.items()}
@@ -233,21 +229,20 @@ def _check_whole(name: str, value: Any, least: int, most: int) -> None:
 
 
 def _restored(
-    pipe: RealTimeJazzPipeline, tensors: dict[str, torch.Tensor], settings: dict[str, Any], options: dict
+    models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[str, Any], options: dict
 ) -> LiveSession:
-    device, dtype = pipe._execution_device, pipe.transformer.dtype
+    device, dtype = models.execution_device, models.transformer.dtype
     asked = _asked_from_json(settings["asked"], tensors)
-    mix = pipe.adapter_mix(asked.get("adapter"), asked.get("adapter_scale", 1.0))
     plan = Plan(
         asked=asked,
         style=tensors["style"].to(device),
         lead_sheet=LeadSheet.from_dict(settings["lead_sheet"]),
-        transformer=pipe.transformer_for(mix),
+        transformer=models.transformer_of(asked.get("adapter"), asked.get("adapter_scale", 1.0)),
         seeds=settings["plan_seeds"],
     )
     plan = dataclasses.replace(plan, tune=fitted(asked, plan.lead_sheet)[0])
-    check_asked(pipe, plan.asked)
-    session = LiveSession(pipe, plan, window_frames=settings["window_frames"], **options)
+    check_asked(models, plan.asked)
+    session = LiveSession(models, plan, window_frames=settings["window_frames"], **options)
     state: dict[str, Any] = {
         name.removeprefix("cache."): tensor for name, tensor in tensors.items() if name.startswith("cache.")
     }
@@ -255,7 +250,7 @@ def _restored(
         state[name] = state[name].to(device, dtype)
     stream = session.stream
     stream.cache = FlowCache.from_state_dict({**state, **settings["cache"]})
-    stream.decoder_state = _unflattened(tensors, "decoder.", pipe)
+    stream.decoder_state = _unflattened(tensors, "decoder.", models)
     session._generator.set_state(tensors["generator"])
     session._seeds = settings["seeds"]
     session._frame = session._effect_frame = int(settings["frame"])
@@ -273,10 +268,12 @@ def _restored_band(state: Any, session: LiveSession) -> Band:
     return band
 
 
-def _adapter_fingerprints(pipe: RealTimeJazzPipeline, asked: dict[str, Any]) -> dict[str, str]:
+def _adapter_fingerprints(models: LiveModels, asked: dict[str, Any]) -> dict[str, str]:
     adapter = asked.get("adapter") or {}
     names = [adapter] if isinstance(adapter, str) else adapter
-    loaded = pipe._adapters.adapters  # one that was deleted since cannot be told from another of its name
+    loaded = (
+        models.adapter_bank.adapters
+    )  # one that was deleted since cannot be told from another of its name
     return {name: loaded[name].fingerprint if name in loaded else "" for name in names}
 
 
@@ -291,9 +288,7 @@ def _flattened(state: StreamingState | None, prefix: str = "") -> list[tuple[str
     return pairs
 
 
-def _unflattened(
-    tensors: dict[str, torch.Tensor], prefix: str, pipe: RealTimeJazzPipeline
-) -> StreamingState | None:
+def _unflattened(tensors: dict[str, torch.Tensor], prefix: str, models: LiveModels) -> StreamingState | None:
     root = StreamingState()
     for full, tensor in tensors.items():
         if not full.startswith(prefix):
@@ -302,14 +297,12 @@ def _unflattened(
         state = root
         for part in path:
             state = state.entries.setdefault(part, StreamingState())
-        state[name] = tensor.to(pipe._execution_device)
+        state[name] = tensor.to(models.execution_device)
     return root if len(root) else None
 
 
 def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Wishes in JSON's types; clips of the prompt go to `tensors`."""
-    from ..prompts import mix_of  # which imports this room's constants
-
     written = {}
     for name, value in asked.items():
         if name == "prompt":

@@ -26,7 +26,8 @@ from .memory import keep_what_is_there
 from .metrics import Metrics
 from .notes import MIDI_MEDIA
 from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, first_error
-from .sessions import Clip, SessionEngine, Unavailable
+from .seats import Clip, Unavailable
+from .sessions import SessionEngine
 from .settings import MAX_BODY_BYTES, ServerSettings
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from .access import PROTOCOL
 from .encoding import OpusEncoder, pcm
 from .metrics import Metrics
 from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error
-from .sessions import Seat, SessionEngine, Unavailable
+from .seats import Seat, Unavailable
+from .sessions import SessionEngine
 from .settings import MAX_BODY_BYTES, MAX_CONTROLS_PER_SECOND, ServerSettings
 
 log = logging.getLogger("rtjazz.server")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from ..band import Band
 from ..band.midi import midi_bytes, read_midi
+from .schemas import ClipRequest, wishes
 
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
@@ -31,20 +33,23 @@ def read_melody(fields: dict[str, Any]) -> list[str]:
     return said
 
 
-def clip_midi(pipe: RealTimeJazzPipeline, duration: float, seed: int, wishes: dict[str, Any]) -> bytes:
-    """The notes that a clip of these wishes plays, as a MIDI file.
+def clip_midi(pipe: RealTimeJazzPipeline, request: ClipRequest) -> tuple[bytes, int]:
+    """The notes that a clip plays, as a MIDI file, and its seed.
 
     Raises:
         ValueError: what was asked for, or a clip that is told no notes.
     """
-    music = {name: wishes.get(name) for name in ("prompt", "chords", "tempo", "key", "mood", "instruments")}
-    told = {name: wishes.get(name) for name in ("melody", "parts")}
+    asked, duration = wishes(request), request.duration
+    read_melody(asked)
+    seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    music = {name: asked.get(name) for name in ("prompt", "chords", "tempo", "key", "mood", "instruments")}
+    told = {name: asked.get(name) for name in ("melody", "parts")}
     pipe.check_inputs(prompt=music["prompt"], duration=duration, **told)
     sheet = pipe.prepare_lead_sheet(**music, duration=duration, seeds=[seed])[0]
     (teller,) = pipe.prepare_parts([sheet], [seed], **told)
     if not isinstance(teller, Band):
         raise ValueError("format 'mid': no notes are told for this clip; ask a model that reads notes for parts 'band'")
-    return midi_bytes(teller.write(sheet.beat_at(duration)), sheet)
+    return midi_bytes(teller.write(sheet.beat_at(duration)), sheet), seed
 
 
 __all__ = ["MIDI_MEDIA", "clip_midi", "read_melody"]

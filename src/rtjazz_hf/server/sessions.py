@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import math
-import re
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..live.latency import measure_block_seconds
-from ..prompts import mix_of
 from .admission import BlockTimes
+from .kept import KeptSessions, check_resumed
 from .memory import give_back_memory
 from .metrics import Metrics
 from .notes import clip_midi, read_melody
-from .schemas import ClipRequest, Music, Start, first_error, wishes
+from .schemas import ClipRequest, Music, Start, wishes
+from .seats import BlockQueue, Clip, Seat, Unavailable, mix_key
 from .settings import MAX_STATE_BYTES, ServerSettings
 
 if TYPE_CHECKING:
@@ -35,111 +33,9 @@ log = logging.getLogger("rtjazz.server")
 _SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
 _MAX_FAILURES = 3  # steps in a row, after which a session ends, or all
 _MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
-_KEPT, _KEPT_SECONDS = (
-    "rtjazz-session-",
-    24 * 3600.0,
-)  # kept sessions: the start of their files' names; how long
 _TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 _CLIP_QUEUE = 16  # blocks
 _UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class Unavailable(Exception):
-    """Not now: `reason` is a word for the metrics, `retry_after` in seconds."""
-
-    def __init__(self, detail: str, reason: str, retry_after: int = 10):
-        super().__init__(detail)
-        self.reason, self.retry_after = reason, retry_after
-
-
-class BlockQueue:
-    """Blocks on their way from the engine's thread to a reader in the event loop; never more than `limit`."""
-
-    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop):
-        self._limit, self._loop = limit, loop
-        self._lock = threading.Lock()
-        self._items: deque[Any] = deque()
-        self._filled = asyncio.Event()
-        self._ended = False
-        self.full_since: float | None = None  # by time.monotonic
-
-    def put(self, item: Any) -> bool:
-        """False, and nothing is kept, where the reader is that far behind."""
-        with self._lock:
-            if self._ended or len(self._items) >= self._limit:
-                self.full_since = self.full_since or time.monotonic()
-                return False
-            self.full_since = None
-            self._items.append(item)
-        self._notify()
-        return True
-
-    def end(self) -> None:
-        """Nothing more will come."""
-        with self._lock:
-            self._ended = True
-        self._notify()
-
-    @property
-    def has_room(self) -> bool:
-        return len(self._items) < self._limit
-
-    async def get(self) -> Any | None:
-        """The next item; None after the last."""
-        while True:
-            with self._lock:
-                if self._items:
-                    return self._items.popleft()
-                if self._ended:
-                    return None
-                self._filled.clear()
-            await self._filled.wait()
-
-    def _notify(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._filled.set)
-
-
-@dataclasses.dataclass(eq=False)
-class Seat:
-    """A live session and its one listener."""
-
-    name: str
-    session: LiveSession
-    queue: BlockQueue  # of pairs of a LiveBlock and the session's LiveStats
-    adapter: Any = None  # as asked for, and its scale
-    adapter_scale: float | None = None
-    dropped: int = 0
-    under_runs: int = 0  # as last counted
-    failures: int = 0  # steps in a row
-    ending: str | None = None  # why the engine ended it
-    resume: str | None = None  # token of its saved state
-    hand_over: bool = False  # its listener is given its state when the server stops
-    state: bytes | None = None  # which is this
-    remarks: list[str] = dataclasses.field(default_factory=list)  # about a melody, when it was last asked for
-
-    @property
-    def mix(self) -> tuple:
-        return _mix(self.adapter, self.adapter_scale)
-
-
-@dataclasses.dataclass(eq=False)
-class Clip:
-    """A clip in the making."""
-
-    session: LiveSession
-    queue: BlockQueue  # of arrays (2, samples)
-    samples: int
-    seed: int
-    cost: float  # of a block, in blocks with the model's own settings
-    made: int = 0  # samples
-    progress: float = dataclasses.field(default_factory=time.monotonic)  # when it last got on
-    failure: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        return self.made >= self.samples or self.failure is not None
 
 
 class SessionEngine:
@@ -163,7 +59,7 @@ class SessionEngine:
         self._clips: deque[Clip] = deque()
         self._preparing = threading.Lock()  # one preparation at a time: it takes its time from the players
         self._handing = threading.Lock()  # held from a step's beginning until its blocks are in the queues
-        self._forget_old_states()
+        self.kept = KeptSessions(settings.state)
         self._wake = threading.Event()
         self._stopped = False
         self._failures = 0
@@ -193,7 +89,7 @@ class SessionEngine:
         """
         name = start.resume or start.session or secrets.token_urlsafe(9)
         kept = start.resume is not None or state is not None
-        with self._reserved(name, _UNKNOWN if kept else _mix(start.adapter, start.adapter_scale)):
+        with self._reserved(name, _UNKNOWN if kept else mix_key(start.adapter, start.adapter_scale)):
             with self._preparing:
                 session, heard = (self._resumed(start, state), []) if kept else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
@@ -224,10 +120,10 @@ class SessionEngine:
         heard = read_melody(fields)
         adapter = fields.get("adapter", seat.adapter)
         scale = fields.get("adapter_scale", seat.adapter_scale)
-        self._check_mix(seat, _mix(adapter, scale))
+        self._check_mix(seat, mix_key(adapter, scale))
         with self._preparing:
             seat.session.update(**fields)
-            seat.remarks = [*heard, *(seat.session.remarks if {"melody", "chords", "prompt"} & set(fields) else ())]
+            seat.remarks = [*heard, *seat.session.remarks]
         seat.adapter, seat.adapter_scale = adapter, scale
 
     def close(self, seat: Seat, reason: str) -> None:
@@ -298,8 +194,7 @@ class SessionEngine:
                 "that is being played, or try again later"
             )
 
-    def _new(self, start: Start) -> tuple[LiveSession, list[str]]:
-        """The session, and what there was to say about its melody's file."""
+    def _new(self, start: Start) -> tuple[LiveSession, list[str]]:  # and remarks on its melody's file
         options = {name: value for name, value in wishes(start).items() if value is not None}
         if "prompt" not in options:
             raise ValueError("prompt is missing: describe the music, such as 'medium swing piano trio'")
@@ -309,26 +204,14 @@ class SessionEngine:
         return self.pipe.live(**options, block_frames=self.block_frames, overlap=False), heard
 
     # -- state of sessions that a stop has ended -----------------------------------------------------------
-    def _state_file(self, token: str) -> Path:
-        if self.settings.state is None or not _TOKEN.fullmatch(token):
-            raise ValueError("resume: this server keeps no sessions; start a new one")
-        return self.settings.state / f"{_KEPT}{token}.safetensors"
-
-    def _forget_old_states(self) -> None:
-        since = time.time() - _KEPT_SECONDS
-        for path in self.settings.state.glob(f"{_KEPT}*.safetensors") if self.settings.state else ():
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < since:
-                    path.unlink()
-
     def _resumed(self, start: Start, state: bytes | None) -> LiveSession:
         word = "resume" if state is None else "state"
         if wishes(start) or (state is not None and start.resume is not None):
             raise ValueError(f"{word}: a kept session goes on as it was; ask for changes when it plays")
-        source = self._state_file(start.resume) if state is None else state
+        source = self.kept.file(start.resume) if state is None else state
         try:
             session = self.pipe.resume_live(source, overlap=False)
-            self._check_resumed(session)
+            check_resumed(session, self.pipe.generation_defaults)
         except FileNotFoundError:
             raise ValueError("resume: no session is kept under this token; start a new one") from None
         except ValueError as error:
@@ -341,26 +224,6 @@ class SessionEngine:
         if state is None:
             source.unlink(missing_ok=True)  # one listener goes on with it
         return session
-
-    def _check_resumed(self, session: LiveSession) -> None:
-        """Refuse what could not have been asked for here: a state comes from outside.
-
-        Raises:
-            ValueError: what it is.
-        """
-        asked, defaults = session.asked, self.pipe.generation_defaults
-        words = mix_of(asked["prompt"])
-        if not all(isinstance(part, str) for part, _ in words):
-            raise ValueError("a prompt with a clip, which this server does not take")
-        music = {name: asked[name] for name in Music.model_fields if name in asked}
-        try:
-            Music.model_validate({**music, "prompt": dict(words)})
-        except ValueError as error:  # pydantic's
-            raise ValueError(first_error(error)) from None
-        own = {name: defaults[name] for name in ("num_inference_steps", "guidance_scale")}
-        rest = {name: value for name, value in asked.items() if name not in (*music, "block_frames")}
-        if rest != own or session.window_frames != defaults["window_frames"]:
-            raise ValueError("settings that are not this server's")
 
     def state_of(self, seat: Seat) -> bytes:
         """What another server, or this one, goes on from; for a worker thread.
@@ -380,24 +243,16 @@ class SessionEngine:
                 seat.state = self.state_of(seat)
             if self.settings.state is not None:
                 token = secrets.token_urlsafe(24)
-                seat.session.save(self._state_file(token))
+                seat.session.save(self.kept.file(token))
                 seat.resume = token
         except (OSError, ValueError) as error:
             log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
 
     # -- clips ---------------------------------------------------------------------------------------------
     def make_midi(self, request: ClipRequest) -> tuple[bytes, int]:
-        """The notes of a clip as a MIDI file, and its seed.
-
-        Raises:
-            ValueError: as `clip_midi`.
-        """
-        options = wishes(request)
-        read_melody(options)
-        seed = options.pop("seed", None)
-        seed = secrets.randbelow(2**31) if seed is None else seed
+        """As `clip_midi`."""
         with self._preparing:
-            return clip_midi(self.pipe, request.duration, seed, options), seed
+            return clip_midi(self.pipe, request)
 
     def make_clip(self, request: ClipRequest, loop: asyncio.AbstractEventLoop) -> Clip:
         """Begin to make a clip, which plays what a call of the pipeline with its seed plays.
@@ -598,7 +453,7 @@ class SessionEngine:
         defaults = self.pipe.generation_defaults
         self.pipe.warm_up(self.block_frames)
         return measure_block_seconds(
-            self.pipe, self.block_frames, num_inference_steps=defaults["num_inference_steps"],
+            self.pipe.models, self.block_frames, num_inference_steps=defaults["num_inference_steps"],
             guidance_scale=defaults["guidance_scale"], window_frames=defaults["window_frames"], blocks=5,
         )  # fmt: skip
 
@@ -644,10 +499,3 @@ class SessionEngine:
         self._wake.set()
         self._thread.join(timeout=10)
         self.group.close()
-
-
-def _mix(adapter: Any, scale: float | None) -> tuple:
-    """A mix of adapters, to be compared; strengths of 0 are none."""
-    mix = {adapter: 1.0} if isinstance(adapter, str) else adapter or {}
-    scale = 1.0 if scale is None else scale
-    return tuple(sorted((name, weight * scale) for name, weight in mix.items() if weight * scale))

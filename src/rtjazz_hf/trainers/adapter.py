@@ -23,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..corpus.latent_store import LatentStore, fill_takes
+from ..corpus.latent_filling import fill_takes
+from ..corpus.latent_store import LatentStore, flow_state, open_stores
 from ..corpus.personal import LATENTS, prepare_takes
 from ..flow import RealTimeJazzFlowTransformer
 from ..flow.losses import flow_matching_loss, sample_timesteps
-from ..hub import load_codec, load_part, part_folder
+from ..hub import load_codec, load_part, load_style_encoder, part_folder
 from ..music import LeadSheet, rotated_chords
 from ..runtime.quantization import quantize
 from .distillation import score_loss, student_path
@@ -37,10 +38,7 @@ from .flow import (
     batch_conditions,
     channel_weights,
     flow_loss,
-    flow_state,
-    load_style_encoder,
     noisy_blocks,
-    open_stores,
     play_takes,
     validate,
 )

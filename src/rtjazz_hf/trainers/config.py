@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 
 SCHEDULES = ("constant", "cosine", "wsd")
 
-# How `rtjazz adapt` and training/configs/lora_mini.yaml train beside what the class says: within an hour of two CPU
-# cores, which see the end of neither 1,500 steps nor their schedule.
+# How `rtjazz adapt` and training/configs/lora_mini.yaml (`preset: personal`) train beside what the class says: within
+# an hour of two CPU cores, which see the end of neither 1,500 steps nor their schedule.
 PERSONAL_SETTINGS = {"learning_rate": 1e-3, "warmup_steps": 20, "max_steps": 1500, "max_minutes": 50.0,
                      "decay_by": "minutes", "save_every": 100, "sample_every": 500}  # fmt: skip
+PRESETS = {"personal": PERSONAL_SETTINGS}  # what a file's `preset` may name
 
 
 @dataclass
@@ -116,6 +117,8 @@ def load_config(
             raise ValueError(f"'{path}' is not valid YAML: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"'{path}' must hold key: value pairs, got {type(values).__name__}.")
+        if "preset" in values:
+            values = _with_preset(values, path)
     hints = typing.get_type_hints(config_class)
     for key, value in overrides.items():
         if hints.get(key) is dict:
@@ -137,6 +140,14 @@ def load_config(
             f"unknown settings{where}: {', '.join(named)}. Allowed: {', '.join(sorted(allowed))}."
         )
     return config_class(**{key: _coerce(key, value, hints[key]) for key, value in values.items()})
+
+
+def _with_preset(values: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """The settings that `preset` names, under those that stand beside it."""
+    name = values.pop("preset")
+    if name not in PRESETS:
+        raise ValueError(f"preset {name!r} in '{path}': choose from {', '.join(PRESETS)}.")
+    return {**PRESETS[name], **values}
 
 
 def parse_config(

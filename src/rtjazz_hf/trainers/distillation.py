@@ -28,19 +28,14 @@ import numpy as np
 import torch
 
 from ..codec import RealTimeJazzCodec
+from ..corpus.latent_store import flow_state
 from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from ..flow.losses import corrupt_context, drop_rows, energy_score, flow_matching_loss
 from ..hub import load_part, part_folder
 from ..live.engine import BlockStream
 from ..runtime.precision import training_precision
-from .flow import (
-    VALIDATION_BLOCK,
-    FlowBatches,
-    FlowTrainConfig,
-    batch_conditions,
-    drop_conditions,
-    flow_state,
-)
+from .dropping import drop_conditions
+from .flow import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, batch_conditions
 
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..codec import RealTimeJazzCodec
 from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from ..hub import load_style_encoder
 from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 from .config import import_train_extra
@@ -56,6 +57,13 @@ class FlowEvaluation:
 
         self.run, self.codec, self.style_encoder, self.tokenizer = run, codec, style_encoder, tokenizer
         self.takes, self.num_takes, self.seconds = records_of_test(takes), num_takes, seconds
+
+    @classmethod
+    def of(cls, run: TrainingRun, codec: RealTimeJazzCodec) -> FlowEvaluation:
+        """As the settings of a flow's run say."""
+        config = run.config
+        return cls(run, codec, *load_style_encoder(config.style_encoder), config.takes, config.evaluate_takes,
+                   config.evaluate_seconds)  # fmt: skip
 
     def __call__(self, transformer: RealTimeJazzFlowTransformer) -> None:
         """Measure `transformer` on the main process; the others wait."""

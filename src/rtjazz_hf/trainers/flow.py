@@ -16,14 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..codec import RealTimeJazzCodec
-from ..corpus.latent_store import LatentStore, StoredTake
+from ..corpus.latent_store import LatentStore, StoredTake, flow_state
 from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
 from ..flow.losses import (
     codebook_loss,
@@ -32,20 +31,17 @@ from ..flow.losses import (
     drop_rows,
     flow_matching_loss,
     replace_blocks,
-    sample_timesteps,
     velocity_target,
 )
-from ..hub import load_part, part_folder
 from ..live.engine import BlockStream
-from ..music import LEAD_SHEET_DIM, rotated_chords, without_chords
-from ..music.score_features import NOTE_ROLES, SCORE_DIM, without_chords_and_notes, without_notes
-from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
+from ..music import LEAD_SHEET_DIM, rotated_chords
+from ..music.score_features import SCORE_DIM, without_chords_and_notes, without_notes
 from .config import EvaluatedTrainConfig
+from .dropping import draw_times, drop_conditions
 from .run import EpochOrder, build_config, parameter_groups
 
 VALIDATION_BLOCK = 36  # frames
 NOISY_TIME = 0.1  # where notes are decided: the loss there tells what the mean over all times hides
-_NOTES_GO_WITH_CHORDS = 0.7  # share of the rows without chords
 # Times from which the model makes context of its own in one step. Of the first bundled model (128 latents), the made
 # latents deviate by 0.88 at t = 0.2, 0.92 at 0.5 and 0.98 at 0.9 of the true ones, and 8 steps live by 0.93.
 OWN_CONTEXT_TIMES = (0.2, 1.0)
@@ -127,42 +123,6 @@ class FlowTrainConfig(EvaluatedTrainConfig):
 
 
 # --- what is trained on ---------------------------------------------------------------------------
-
-
-def load_style_encoder(
-    source: str | Path,
-) -> tuple[RealTimeJazzStyleEncoder, RealTimeJazzTokenizer]:
-    """Style encoder (float32, eval mode) and tokenizer: of train_style.py's folder, which holds both, or of a
-    pipeline (bundled name, folder, Hub id) or its `style_encoder` part, beside which lies `tokenizer`.
-
-    Raises:
-        OSError: one of them is missing, not reachable or cut short.
-        ValueError: another kind of model, or a config that does not belong to its weights.
-    """
-    folder = part_folder(source, "style_encoder")
-    places = (folder, folder.parent / "tokenizer")
-    tokenizer = next((place for place in places if (place / "tokenizer.json").is_file()), None)
-    if tokenizer is None:
-        raise OSError(f"the style encoder {folder} has no tokenizer.json, in it or in ../tokenizer.")
-    return load_part(folder, "style_encoder"), RealTimeJazzTokenizer.from_pretrained(tokenizer)
-
-
-def open_stores(
-    folder: str | Path, codec: RealTimeJazzCodec, codes: bool, styles: str = "styles"
-) -> list[LatentStore]:
-    """A store's training and test part, after a check that they are this codec's, and hold codes if asked for."""
-    stores = [LatentStore(folder, split, styles) for split in ("train", "test")]
-    stores[0].check_codec(codec)
-    if len(stores[0]) == 0:
-        raise ValueError(f"{folder} holds no take of the training part.")
-    if codes and stores[0][0].codes is None:
-        raise ValueError(f"{folder} holds no codes, which prediction_type codebook learns; make another.")
-    return stores
-
-
-def flow_state(crop: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the flow makes, `(..., channels, frames)`: the latents of a crop or batch, then its cues, if any."""
-    return torch.cat([crop[name] for name in ("latents", "cues") if name in crop], dim=-2)
 
 
 class FlowBatches:
@@ -281,36 +241,6 @@ def flow_groups(model: RealTimeJazzFlowTransformer, config: FlowTrainConfig) -> 
     known = {id(parameter) for parameter in ears}
     rest = [{**group, "params": [p for p in group["params"] if id(p) not in known]} for group in groups]
     return [*rest, {"params": ears, "weight_decay": 0.0, "lr": config.score_learning_rate}]
-
-
-def drop_conditions(sheet: torch.Tensor, config: FlowTrainConfig) -> torch.Tensor:
-    """Conditions `(batch, frames, features)` as training tells them: rows without chords, without the notes of some or
-    all roles, without anything.
-
-    Most rows that lose their chords lose their notes with them: that is what guidance compares with.
-    """
-    rows = len(sheet)
-    no_chords = torch.rand(rows, 1, 1).to(sheet) < config.chord_dropout
-    sheet = torch.where(no_chords, without_chords(sheet), sheet)
-    if sheet.shape[-1] > LEAD_SHEET_DIM:
-        draw = torch.rand(rows, 1, 1).to(sheet)
-        nothing = draw < config.notes_dropout
-        nothing = nothing | (no_chords & (torch.rand(rows, 1, 1).to(sheet) < _NOTES_GO_WITH_CHORDS))
-        some = draw < config.notes_dropout + config.roles_dropout
-        score = sheet[..., LEAD_SHEET_DIM:]
-        for role in NOTE_ROLES:
-            lost = nothing | (some & (torch.rand(rows, 1, 1).to(sheet) < 0.5))
-            score = torch.where(lost, without_notes(score, [role]), score)
-        sheet = torch.cat([sheet[..., :LEAD_SHEET_DIM], score], dim=-1)
-    return drop_rows(sheet, config.lead_sheet_dropout)
-
-
-def draw_times(shape: Sequence[int], config: FlowTrainConfig) -> torch.Tensor:
-    """Times to train at; a share of them is nearer to noise."""
-    mean: float | torch.Tensor = config.time_mean
-    if config.noisy_rate:
-        mean = torch.where(torch.rand(tuple(shape)) < config.noisy_rate, config.noisy_mean, config.time_mean)
-    return sample_timesteps(shape, config.time_distribution, mean=mean)
 
 
 def flow_loss(
@@ -490,15 +420,11 @@ __all__ = [
     "batch_conditions",
     "build_model",
     "channel_weights",
-    "draw_times",
-    "drop_conditions",
     "flow_groups",
     "flow_loss",
-    "flow_state",
-    "load_style_encoder",
     "noisy_blocks",
-    "open_stores",
     "own_context",
     "play_takes",
+    "take_conditions",
     "validate",
 ]

@@ -11,9 +11,7 @@ A script reads top to bottom; this module keeps its promises. The pattern:
     config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__)
     run = TrainingRun(config)  # Accelerator, seeds, TensorBoard
     model = Model(ModelConfig(**config.model))
-    run.make_ema(model)  # before prepare
-    optimizer = AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
-    model, optimizer = run.prepare(model, optimizer)
+    model, optimizer = run.prepare_model(model)  # EMA, AdamW, Accelerator.prepare
     run.resume()  # from the newest complete checkpoint, if there is one
     for batch in run.batches(make_batch):  # make_batch(rng) -> dict of tensors
         with run.accelerator.accumulate(model):
@@ -33,15 +31,11 @@ the losses of one that was not; and two processes learn what one does that accum
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,8 +46,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..audio import plot_spectrogram, whole_or_not_at_all, write_audio
+from ..audio import atomic_folder
 from ..runtime.precision import training_precision
+from .batches import EpochOrder, StepDataset, step_rng
+from .cards import model_card
+from .checkpoints import (
+    STATE_FILE,
+    complete_checkpoints,
+    damaged_files,
+    drop_checkpoints,
+    file_sum,
+    latest_checkpoint,
+    partial_checkpoint,
+    read_state,
+    usable_checkpoint,
+)
 from .config import (
     TrainConfig,
     build_config,
@@ -63,8 +70,11 @@ from .config import (
     load_config,
     parse_config,
 )
+from .log import RunLog
 from .monitor import TrainingMonitor
+from .weights import EMA, parameter_groups
 
+# What a training script needs, by one import.
 __all__ = [
     "EMA",
     "EpochOrder",
@@ -84,140 +94,11 @@ __all__ = [
     "step_rng",
 ]
 
-_CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
-_STATE_FILE = "state.json"
 _BAD_BATCHES = 3  # dumps of batches whose gradient was not finite that are kept
-# What a checkpoint's tensors are of: with another value they do not fit, or mean something else.
-_FIXED = ("model", "discriminator", "styles", "rank", "alpha", "targets", "dora", "qlora")
 # What may change between two parts of one run without a word.
 _FREE_TO_CHANGE = {"max_minutes", "max_steps", "log_every", "save_every", "sample_every", "keep_checkpoints",
                    "keep_best", "best_metric", "num_workers", "wandb", "output_dir", "resume", "init_from",
                    "evaluate_every", "evaluate_takes", "evaluate_seconds"}  # fmt: skip
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW groups: decay for matrices and kernels, none for biases, norms, scales and embeddings."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    decays = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
-    rest = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
-    return [{"params": decays, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-class EMA:
-    """An exponential moving average of a model's weights, as a second module: `ema.module`, in eval mode.
-
-    Parameters are averaged (the decay warms up as (1 + n) / (10 + n)); buffers are copied. Make it before
-    `Accelerator.prepare`, which binds a wrapped forward to the instance.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights after an optimizer step; `model` is the unwrapped model."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        mine, theirs = list(self.module.parameters()), [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for own, other in zip(self.module.buffers(), model.buffers(), strict=True):
-            own.copy_(other)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "module": self.module.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates = state["updates"]
-        self.module.load_state_dict(state["module"])
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of `path` if the block ends well, else vanishes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def complete_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
-    """The complete checkpoint folders of a run, oldest first; half-written ones are ignored."""
-    return sorted(
-        folder
-        for folder in Path(output_dir, "checkpoints").glob("step-*")
-        if _CHECKPOINT_NAME.fullmatch(folder.name) and (folder / _STATE_FILE).is_file()
-    )
-
-
-def _partial_checkpoint(folder: Path) -> Path:
-    """Where a checkpoint lies while it is written, or deleted."""
-    return folder.with_name(f".{folder.name}.partial")
-
-
-def latest_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The newest complete checkpoint folder of a run, or None."""
-    return next(reversed(complete_checkpoints(output_dir)), None)
-
-
-def damaged_files(checkpoint: Path) -> list[str]:
-    """The files of a checkpoint that are missing, cut short or changed since it was written, by their checksums."""
-    sums = json.loads((checkpoint / _STATE_FILE).read_text()).get("sha256", {})  # older ones have none
-    return [name for name, known in sums.items() if _file_sum(checkpoint / name) != known]
-
-
-def _file_sum(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def step_rng(seed: int, *key: int) -> np.random.Generator:
-    """The random generator that belongs to (seed, step, ...), the same whenever it is asked for."""
-    return np.random.default_rng([seed, *key])
-
-
-class EpochOrder:
-    """Every one of `size` samples once an epoch, each epoch in an order of its own.
-
-    A pure function of the seed and of how many samples came before, so that a restart, or other processes, neither
-    repeat nor skip one.
-    """
-
-    def __init__(self, size: int, seed: int) -> None:
-        if size < 1:
-            raise ValueError(f"an epoch of {size} samples: there must be one at least")
-        self.size, self.seed = size, seed
-        self._epoch, self._order = -1, np.zeros(0, dtype=int)
-
-    def __getitem__(self, place: int) -> int:
-        """The sample at `place`, counted from the beginning of the run over all epochs."""
-        epoch, within = divmod(place, self.size)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, step_rng(self.seed, epoch, 2).permutation(self.size)
-        return int(self._order[within])
-
-
-class _StepDataset(torch.utils.data.Dataset):
-    """Micro-batches by their number, so that workers, processes and resumed runs make the same ones."""
-
-    def __init__(self, make_batch: Callable[[np.random.Generator], Any], seed: int) -> None:
-        self.make_batch, self.seed = make_batch, seed
-
-    def __getitem__(self, number: int) -> Any:
-        rng = step_rng(self.seed, number, 0)
-        numbered = getattr(self.make_batch, "numbered", None)
-        return self.make_batch(rng) if numbered is None else numbered(number, rng)
 
 
 class TrainingRun:
@@ -240,7 +121,7 @@ class TrainingRun:
             raise NotADirectoryError(f"output_dir '{self.output_dir}' is a file; give a folder.")
         if not config.resume and latest_checkpoint(self.output_dir) is not None:
             raise FileExistsError(f"'{self.output_dir}' holds a run; resume it, or give another output_dir.")
-        self.checkpoint = self._usable_checkpoint()
+        self.checkpoint = usable_checkpoint(config)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         precision = training_precision(config.mixed_precision)
         self.accelerator = Accelerator(
@@ -268,8 +149,7 @@ class TrainingRun:
         self.healthy = True  # a script says False where checkpoints of the state in hand are not wanted
         self.ema: EMA | None = None
         self._ema_source: nn.Module | None = None
-        self.metrics: dict[str, float] = {}  # the last logged means
-        self._pending: dict[str, list[Any]] = {}
+        self._log = RunLog(self.accelerator, self.output_dir, self.monitor)
         self._optimizers: list[tuple[Any, list[float]]] = []
         self._skipped: dict[str, int] = {}
         self._started = time.monotonic()
@@ -300,6 +180,24 @@ class TrainingRun:
         self.accelerator.register_for_checkpointing(self.ema)
         return self.ema
 
+    def prepare_model(
+        self, model: nn.Module, groups: Callable[[nn.Module, Any], list[dict]] | None = None
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """A model on its device, in training mode, with its EMA and AdamW, both prepared; `resume` comes next.
+
+        Args:
+            groups: AdamW's, of the model and the config; default: `parameter_groups`.
+        """
+        model.to(self.device).train()
+        if getattr(self.config, "gradient_checkpointing", False):
+            model.gradient_checkpointing_enable()
+        self.make_ema(model)
+        if groups is None:
+            chosen = parameter_groups(model, self.config.weight_decay)
+        else:
+            chosen = groups(model, self.config)
+        return self.prepare(model, torch.optim.AdamW(chosen, lr=self.config.learning_rate, betas=(0.9, 0.98)))
+
     def prepare(self, *objects: Any) -> Any:
         """`Accelerator.prepare` for models and optimizers, whose rates follow the schedule from here on."""
         prepared = self.accelerator.prepare(*objects)
@@ -317,9 +215,9 @@ class TrainingRun:
         folder = self.checkpoint
         if folder is None:
             if self.is_main:
-                self._trim_log()  # of a run that was killed before its first checkpoint
+                self._log.trim(self.step)  # of a run that was killed before its first checkpoint
             return 0
-        state = json.loads((folder / _STATE_FILE).read_text())
+        state = read_state(folder)
         now = json.loads(json.dumps(dataclasses.asdict(self.config)))
         changed = [key for key in now if key not in _FREE_TO_CHANGE and state["config"].get(key) != now[key]]
         if changed:
@@ -340,34 +238,12 @@ class TrainingRun:
         micro = self.config.gradient_accumulation_steps
         self._micro_batches = state.get("micro_batches", self.step * micro * processes)
         if self.is_main:  # they are of all processes, and added up again
-            self._pending = {name: list(pair) for name, pair in state["pending"].items()}
+            self._log.pending = {name: list(pair) for name, pair in state["pending"].items()}
         self.monitor.earlier = state.get("cost", 0.0)
         if self.is_main:
-            self._trim_log()
+            self._log.trim(self.step)
         self.print(f"resumed from {folder.name}")
         return self.step
-
-    def _usable_checkpoint(self) -> Path | None:
-        """The newest checkpoint whose files are as they were written; ValueError where it is of another model."""
-        if not self.config.resume:
-            return None
-        for folder in reversed(complete_checkpoints(self.output_dir)):
-            if damaged := damaged_files(folder):
-                print(
-                    f"checkpoint {folder.name} is damaged ({', '.join(damaged)}): passed over",
-                    file=sys.stderr,
-                )
-                continue
-            before = json.loads((folder / _STATE_FILE).read_text())["config"]
-            now = json.loads(json.dumps(dataclasses.asdict(self.config)))
-            other = [key for key in _FIXED if key in now and key in before and now[key] != before[key]]
-            if other:
-                told = "; ".join(f"{key} {before[key]!r}, now {now[key]!r}" for key in other)
-                raise ValueError(
-                    f"'{folder}' is of another model ({told}): give another output_dir, or the settings of this one."
-                )
-            return folder
-        return None
 
     def _made_by(self, step: int) -> int:
         """Micro-batches that all processes together have made before `step`."""
@@ -394,7 +270,7 @@ class TrainingRun:
             first, first + len(indices) * self.accelerator.num_processes, self.accelerator.num_processes
         )
         loader = torch.utils.data.DataLoader(
-            _StepDataset(make_batch, self.config.seed), batch_size=None, sampler=numbers,
+            StepDataset(make_batch, self.config.seed), batch_size=None, sampler=numbers,
             num_workers=self.config.num_workers,
             prefetch_factor=2 if self.config.num_workers else None, pin_memory=self.device.type == "cuda",
         )  # fmt: skip
@@ -413,7 +289,11 @@ class TrainingRun:
                 yield send_to_device(batch, self.device)
                 if not self._last_micro_batch:
                     continue
-                self._end_of_log_window()
+                if (self.step + 1) % self.config.log_every == 0:
+                    limit = self.config.max_minutes
+                    left = None if limit is None else limit - self.minutes
+                    shown = self._log.end_window(self.step + 1, self.config.max_steps, left)
+                    self._progress.set_postfix(shown, refresh=False)
                 self.step += 1
                 self._progress.update()
                 if self._should_stop():
@@ -464,96 +344,57 @@ class TrainingRun:
         for old in sorted(folder.glob(f"step-*-{process}.pt"))[:-_BAD_BATCHES]:
             old.unlink()
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last logged means and evaluations."""
+        return self._log.metrics
+
     def log(self, **values: torch.Tensor | float) -> None:
         """Add values to this window's means over all processes, written every log_every steps to TensorBoard and
         log.jsonl."""
-        for name, value in values.items():
-            value = value.detach().float().mean() if isinstance(value, torch.Tensor) else float(value)
-            total = self._pending.setdefault(name, [0.0, 0])
-            total[0] = total[0] + value  # stays on the device: no synchronisation until the window ends
-            total[1] += 1
+        self._log.add(**values)
 
     def log_now(self, **values: float) -> None:
         """Write values of this step at once (evaluations)."""
-        values = {name: float(value) for name, value in values.items()}
-        self.metrics.update(values)
-        self._write(self.step + 1, values)
+        self._log.write_now(self.step + 1, **values)
+
+    def save_sample(self, name: str, audio: Any, lead_sheet: Any = None) -> None:
+        """Keep a sound of `(2, samples)` at 48 kHz and its picture, in output_dir/samples and TensorBoard."""
+        self._log.save_sample(self.step + 1, name, audio, lead_sheet)
+
+    def log_picture(self, name: str, picture: np.ndarray) -> None:
+        """Show a picture in TensorBoard: `(height, width)` or `(height, width, 3)`, values in [0, 1]."""
+        self._log.show_picture(self.step + 1, name, picture)
 
     def due(self, every: int) -> bool:
         """Whether the step in hand is a multiple of `every` (0 = never); ask after `backward`."""
         return every > 0 and self._last_micro_batch and (self.step + 1) % every == 0
 
-    def save_sample(self, name: str, audio: Any, lead_sheet: Any = None) -> None:
-        """Keep a sound of `(2, samples)` at 48 kHz and its picture, in output_dir/samples and TensorBoard."""
-        if not self.is_main:
-            return
-        from matplotlib.image import imread
-
-        audio = audio.detach().float().cpu().numpy() if isinstance(audio, torch.Tensor) else np.asarray(audio)
-        folder = self.output_dir / "samples" / f"step-{self.step + 1:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^\w-]+", "_", name)
-        write_audio(folder / f"{stem}.flac", audio, overwrite=True)
-        picture = plot_spectrogram(audio, folder / f"{stem}.png", lead_sheet, f"{name}, step {self.step + 1}")
-        writer = self.accelerator.get_tracker("tensorboard").writer
-        mid = torch.from_numpy(audio).mean(0, keepdim=True).clamp(-1, 1)
-        writer.add_audio(name, mid, self.step + 1, sample_rate=48_000)
-        self.log_picture(name, imread(picture)[..., :3])
-
-    def log_picture(self, name: str, picture: np.ndarray) -> None:
-        """Show a picture in TensorBoard: `(height, width)` or `(height, width, 3)`, values in [0, 1]."""
-        if self.is_main:
-            layout = "HWC" if picture.ndim == 3 else "HW"
-            writer = self.accelerator.get_tracker("tensorboard").writer
-            writer.add_image(name, picture, self.step + 1, dataformats=layout)
-
     def save_checkpoint(self) -> None:
         """Write checkpoints/step-XXXXXXXX whole or not at all, with checksums; drop the oldest beyond keep_checkpoints
         that are not among the keep_best best by best_metric."""
         folder = self.output_dir / "checkpoints" / f"step-{self.step:08d}"
-        partial = _partial_checkpoint(folder)
+        partial = partial_checkpoint(folder)
         if self.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(partial))  # every process: FSDP keeps a shard each
         self.accelerator.wait_for_everyone()
-        pending = self._pending_of_all()
+        pending = self._log.of_all_processes()
         if self.is_main:
             files = sorted(path for path in partial.rglob("*") if path.is_file())
             state = {
                 "step": self.step, "pending": pending, "config": dataclasses.asdict(self.config),
                 "processes": self.accelerator.num_processes, "micro_batches": self._made_by(self.step),
                 "cost": self.monitor.cost, "metrics": self.metrics,
-                "sha256": {str(path.relative_to(partial)): _file_sum(path) for path in files},
+                "sha256": {str(path.relative_to(partial)): file_sum(path) for path in files},
             }  # fmt: skip
-            (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
+            (partial / STATE_FILE).write_text(json.dumps(state, indent=2))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
-            self._drop_checkpoints()
+            drop_checkpoints(self.config)
         self.accelerator.wait_for_everyone()
-
-    def _drop_checkpoints(self) -> None:
-        """Delete the checkpoints that are not kept, and what a killed process left of one it wrote or deleted."""
-        done = complete_checkpoints(self.output_dir)
-        kept = {*done[-max(1, self.config.keep_checkpoints) :], *self._best_checkpoints(done)}
-        for old in set(done) - kept:  # renamed first: half deleted, it must not stay for ever
-            partial = _partial_checkpoint(old)
-            shutil.rmtree(partial, ignore_errors=True)
-            os.replace(old, partial)
-        for left in (self.output_dir / "checkpoints").glob(_partial_checkpoint(Path("step-*")).name):
-            shutil.rmtree(left, ignore_errors=True)
-
-    def _best_checkpoints(self, done: Sequence[Path]) -> list[Path]:
-        """The keep_best of `done` with the lowest best_metric; of two that are equal the older."""
-        measured = []
-        for folder in done if self.config.keep_best else ():
-            value = (
-                json.loads((folder / _STATE_FILE).read_text()).get("metrics", {}).get(self.config.best_metric)
-            )
-            if value is not None and np.isfinite(value):
-                measured.append((value, folder))
-        return [folder for _, folder in sorted(measured)[: self.config.keep_best]]
 
     def weights(self, model: nn.Module) -> nn.Module:
         """The model to sample from, judge and save: the EMA where there is one, else the unwrapped model."""
@@ -584,7 +425,7 @@ class TrainingRun:
     def finish(self) -> None:
         """Close the logs, and say what the run has cost."""
         if self.is_main:  # after the last checkpoint a kill may have come before this
-            self._drop_checkpoints()
+            drop_checkpoints(self.config)
         self.print(self.monitor.summary())
         self.accelerator.end_training()
 
@@ -605,61 +446,6 @@ class TrainingRun:
             self.accelerator.check_trigger()
         )  # all processes agree, or they would wait for each other for ever
 
-    def _pending_of_all(self) -> dict[str, list[Any]]:
-        """This window's sums and counts, added up over all processes; the same on each of them."""
-        from accelerate.utils import gather_object
-
-        mine = {name: [float(total), count] for name, (total, count) in self._pending.items()}
-        if self.accelerator.num_processes == 1:
-            return mine
-        added: dict[str, list[Any]] = {}
-        for part in gather_object([mine]):
-            for name, (total, count) in part.items():
-                before = added.get(name, [0.0, 0])
-                added[name] = [before[0] + total, before[1] + count]
-        return added
-
-    def _end_of_log_window(self) -> None:
-        if (self.step + 1) % self.config.log_every:
-            return
-        means = {name: total / count for name, (total, count) in self._pending_of_all().items()}
-        self._pending.clear()
-        self.metrics.update(means)
-        self._write(self.step + 1, means)
-        cost = self._write_machine(self.step + 1)
-        if self._progress is not None:
-            shown = {k: f"{v:.4g}" for k, v in list(means.items())[:6]}
-            self._progress.set_postfix({**shown, "cost": cost}, refresh=False)
-
-    def _write(self, step: int, values: dict[str, float]) -> None:
-        self.accelerator.log(values, step=step)
-        if self.is_main:
-            with (self.output_dir / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, **values}) + "\n")
-
-    def _write_machine(self, step: int) -> str:
-        """Rates, memory and cost, in a file of their own: what log.jsonl holds is the same in every repetition."""
-        figures = {**self.monitor.window(step), "cost": self.monitor.cost}
-        limit = self.config.max_minutes
-        left = self.monitor.left(step, self.config.max_steps, None if limit is None else limit - self.minutes)
-        if left is not None:
-            figures["cost_left"] = left
-        self.accelerator.log({f"machine/{name}": value for name, value in figures.items()}, step=step)
-        if self.is_main:
-            with (self.output_dir / "machine.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, **figures}) + "\n")
-        return f"{figures['cost']:.2g}+{figures.get('cost_left', 0.0):.2g} {self.monitor.unit}"
-
-    def _trim_log(self) -> None:
-        """Forget what was logged after the checkpoint: those steps are run again."""
-        path = self.output_dir / "log.jsonl"
-        if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-            with whole_or_not_at_all(path) as partial:
-                partial.write_text(
-                    "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step)
-                )
-
     @contextlib.contextmanager
     def _graceful_stop(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM end the run after the step in hand, saved; a second Ctrl-C ends it at once."""
@@ -679,50 +465,3 @@ class TrainingRun:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def model_card(
-    name: str,
-    summary: str,
-    config: TrainConfig,
-    metrics: dict[str, float],
-    data: str,
-    library: str = "transformers",
-) -> str:
-    """The README.md of a trained part: what it is, how it was trained, its measures and limits."""
-    rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in sorted(metrics.items()))
-    settings = "\n".join(f"{key}: {json.dumps(value)}" for key, value in dataclasses.asdict(config).items()
-                         if key not in ("output_dir", "data"))  # fmt: skip
-    return f"""---
-library_name: {library}
-license: apache-2.0
-tags:
-- music
-- jazz
-- rtjazz
----
-
-# {name}
-
-{summary}
-
-A part of RealTimeJazz: `pip install rtjazz-hf`, then `import rtjazz_hf` before `AutoModel.from_pretrained`.
-
-## Training
-
-Data: {data}
-
-```yaml
-{settings}
-```
-
-## Measures at the end of training
-
-| measure | value |
-|---|---|
-{rows}
-
-## Limits
-
-Trained on the data named above alone: other music, other words and other sound are outside what it knows.
-"""

@@ -43,7 +43,7 @@ def latent_gap(
     Returns:
         As `validation_gap`, and relative_gap: (rotated - true) / true, over all times and in each of by_time.
     """
-    from rtjazz_hf.trainers.flow import flow_state
+    from rtjazz_hf.corpus.latent_store import flow_state
 
     length = NUM_BLOCKS * model.config.block_frames
     starts = [min(START_FRAMES, max(0, take.num_frames - length)) for take in takes]

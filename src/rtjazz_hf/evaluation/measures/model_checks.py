@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...band import conditions_of
 from ...flow import flow_matching_loss
-from ...music import without_chords
+from ...music.score_features import without_chords_and_notes
 from .metrics import SAMPLE_RATE, mel_distance, pitch_correlation, semitone_correlation, si_sdr
 
 if TYPE_CHECKING:
@@ -145,9 +146,10 @@ def validation_gap(
         t = torch.tensor(GAP_TIMES)[which]  # (blocks,)
         weight = t.repeat_interleave(block)
         noisy, target = (1 - weight) * noise + weight * clean.cpu(), clean.cpu() - noise
-        features = sheet.features(start, frames)
-        charts = {"true": [features], "none": [without_chords(features)]}
-        charts["rotated"] = [sheet.rotated(turn).features(start, frames) for turn in rotations]
+        score_dim = transformer.config.score_dim  # no notes are told: they would tell the chords too
+        features = conditions_of(sheet, None, start, frames, score_dim)
+        charts = {"true": [features], "none": [without_chords_and_notes(features)]}
+        charts["rotated"] = [conditions_of(sheet.rotated(turn), None, start, frames, score_dim) for turn in rotations]
         for name, versions in charts.items():
             for version in versions:
                 velocity = transformer(
@@ -193,7 +195,7 @@ def cache_difference(
     device, dtype = next(transformer.parameters()).device, next(transformer.parameters()).dtype
     style = pipe.encode_prompt(prompt or "jazz").to(device, dtype)
     frames = num_blocks * block
-    features = torch.from_numpy(lead_sheet.features(0, frames))[None].to(device, dtype)
+    features = pipe.prepare_features([lead_sheet], 0, frames).to(device, dtype)
     channels = transformer.config.num_channels
     noise = torch.randn((1, channels, frames), generator=torch.Generator().manual_seed(seed)).to(
         device, dtype
