@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from rtjazz_hf.band.fitting import fit_melody
@@ -77,6 +79,12 @@ class TestDisagreements:
     @pytest.mark.parametrize("chart, key", [("Am7 | Dm7 | E7 | Am7", "Am"), ("Cmaj7 | F7 | C7 | G7", "C")])
     def test_modes_of_one_scale_agree(self, chart, key):
         assert fit_melody(melody(*C_MAJOR), LeadSheet.from_chart(chart, key=key))[1] == []
+
+    def test_an_arrangement_repeats_the_chart(self):
+        section = LeadSheet.from_chart(CHART).sections[0]
+        sheet = LeadSheet.from_chart(" | ".join([CHART] * 3))
+        parts = [dataclasses.replace(section, start_beat=16.0 * i) for i in range(3)]
+        assert fit_melody(melody(*C_MAJOR), dataclasses.replace(sheet, sections=tuple(parts)))[1] == []
 
     def test_an_end_that_is_not_heard(self):
         sheet = LeadSheet.from_chart(CHART, loops=False)

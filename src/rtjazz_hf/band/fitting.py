@@ -12,6 +12,7 @@ from ..music.vocabulary import CHORD_INSTRUMENTS, KEYS, choose_lead, is_minor, t
 from .melody import RANGES
 from .parts import REACH, octaves, within
 from .score import Score, ScoreNote
+from .tune import form_bars
 
 MELODY_ROLES = ("lead", "second")
 _OUT_OF_KEY = 0.12  # share of a melody that another key explains better before it is said
@@ -71,11 +72,12 @@ def _bar(metre: str) -> float:
 
 def _length(notes: list[ScoreNote], sheet: LeadSheet) -> str | None:
     end = max(note.start + min(note.beats, 1.0) for note in notes)
-    bars, form = math.ceil(end / sheet.beats_per_bar - 1e-6), sheet.num_bars
-    if bars > form and sheet.loops:
-        return f"the melody lasts {bars} bars and the chart {form}: the chart starts again under it"
+    bars = math.ceil(end / sheet.beats_per_bar - 1e-6)
+    form = sheet.num_bars if len(sheet.sections) == 1 else form_bars(sheet)
+    if bars > sheet.num_bars and not sheet.loops:
+        return f"the melody lasts {bars} bars and the music {sheet.num_bars}: its end is not heard"
     if bars > form:
-        return f"the melody lasts {bars} bars and the music {form}: its end is not heard"
+        return f"the melody lasts {bars} bars and the chart {form}: the chart starts again under it"
     if bars < form - 1:
         return f"the melody lasts {bars} bars and the chart {form}: after it the band plays on"
     return None

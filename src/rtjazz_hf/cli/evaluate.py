@@ -20,8 +20,8 @@ ASKED_FOR_BY_NAME = ("steps", "listening")
 
 _EVALUATE_HELP = """\
 Measure a pipeline on held-out takes: codec round trip, obedience to chart, key and beat, spectrum and stereo image,
-likeness to real takes and to words, instruments, diversity, drift over two minutes, live changes, speed. What is
-played is kept in OUT/clips, so that parts may be measured by calls of their own.
+notes that are heard, likeness to real takes and to words, instruments, diversity, drift over two minutes, live changes,
+speed. What is played is kept in OUT/clips, so that parts may be measured by calls of their own.
 
 example:
   rtjazz evaluate --takes takes/ --out report/ --json
