@@ -28,9 +28,11 @@ def theme_chroma(audio: np.ndarray, beat_times: np.ndarray) -> np.ndarray:
 
 
 def likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean cosine of two chromas, step by step: 1 is the same, 0 is unrelated."""
+    """Mean cosine of two chromas, step by step: 1 is the same, 0 is unrelated. Steps silent in both do not count."""
     steps = min(len(one), len(other))
-    return float((one[:steps] * other[:steps]).sum(1).mean())
+    one, other = one[:steps], other[:steps]
+    heard = one.any(1) | other.any(1)
+    return float((one * other).sum(1)[heard].mean()) if heard.any() else 0.0
 
 
 __all__ = ["likeness", "theme_chroma"]

@@ -50,10 +50,10 @@ function wishes() {
   const band = $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
   if (band.length) music.instruments = band;
   music.adapter = $("adapter").value || null;
-  music.parts = $("free").checked ? "free" : "band";
   if (!$("notes-row").hidden) {
+    music.parts = $("free").checked ? "free" : "band";
     if (melody !== melodySent) music.melody = melody;
-  } else delete music.parts;
+  }
   return music;
 }
 
