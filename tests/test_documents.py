@@ -275,7 +275,7 @@ class TestVersions:
         pins = dict(line.split("==") for line in lines if not line.startswith("#"))
         wanted = requirements()
         for requirement in [
-            line for extra in ("", "corpus", "eval", "train", "dev") for line in wanted[extra]
+            line for extra in ("", "corpus", "eval", "train", "scores", "notes", "dev") for line in wanted[extra]
         ]:
             if name_of(requirement) != "rtjazz-hf":
                 allowed = SpecifierSet(REQUIREMENT.match(requirement).group(2))
@@ -285,9 +285,12 @@ class TestVersions:
         wanted = requirements()
         named = {
             name_of(line)
-            for extra in ("", "corpus", "scale", "eval", "train", "live", "link", "serve", "opus", "quant")
+            for extra in (
+                "", "corpus", "scale", "eval", "train", "live", "scores", "notes", "link", "serve", "opus", "quant",
+            )
             for line in wanted[extra]
         }
+        named.add("basic-pitch")  # see the extra "notes"
         provides = packages_distributions()
         for file in (ROOT / "src").rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
