@@ -40,6 +40,7 @@ from rtjazz_hf.codec.lapped import NOISE_WINDOW, LappedDecoder
 from rtjazz_hf.codec.streaming import StreamingState
 from rtjazz_hf.codec.transforms import constant
 from rtjazz_hf.flow import apply_guidance
+from rtjazz_hf.flow.embeddings import rotary_tables
 from rtjazz_hf.flow.layers import fold_rotary, style_states
 from rtjazz_hf.flow.steps import denoise_step, hear_step
 from rtjazz_hf.live.engine import soft_limit
@@ -94,7 +95,7 @@ class Conditions(nn.Module):
         condition, style_tokens = model._condition(self.timesteps, style)
         modulation, clean = model._modulations(condition.squeeze(2))
         positions = position[:, None] + torch.arange(0, frames, model.config.patch_size)[None]
-        cos, sin = model._rotary(positions, torch.float32)
+        cos, sin = rotary_tables(model.config, positions, torch.float32)
         return (
             model._embed_lead_sheet(lead_sheet),
             modulation,

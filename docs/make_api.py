@@ -14,7 +14,8 @@ from types import ModuleType
 import pdoc
 
 MODULES = (
-    "rtjazz_hf", "rtjazz_hf.audio", "rtjazz_hf.music", "rtjazz_hf.codec", "rtjazz_hf.style", "rtjazz_hf.flow",
+    "rtjazz_hf", "rtjazz_hf.audio", "rtjazz_hf.music", "rtjazz_hf.band", "rtjazz_hf.codec", "rtjazz_hf.style",
+    "rtjazz_hf.flow",
     "rtjazz_hf.adapters", "rtjazz_hf.live", "rtjazz_hf.hub", "rtjazz_hf.runtime.quantization", "rtjazz_hf.corpus",
     "rtjazz_hf.evaluation", "rtjazz_hf.benchmark", "rtjazz_hf.trainers.run",
 )  # fmt: skip

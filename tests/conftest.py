@@ -16,6 +16,25 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(_caches / f"numba-{_worker}"))
 import pytest  # noqa: E402
 from tiny_models import build_tiny_pipeline  # noqa: E402
 
+# Files whose tests have librosa's functions compiled, half a minute of a core for each process that does it.
+COMPILED = {
+    f"tests/corpus/test_{name}.py"
+    for name in ("personal", "retiming", "evaluate_analysis", "fit_tempo", "chord_matching")
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests run in one process, so that what they share is made once; those of COMPILED all in one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "compiled" if file in COMPILED else file
+
+    return ByFile(config, log)
+
 
 @pytest.fixture(scope="session")
 def tiny_pipeline():

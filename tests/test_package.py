@@ -51,12 +51,15 @@ class TestImport:
         """Scripts and Spaces that import a module by the place it had before it had a room go on working."""
         import rtjazz_hf.publishing
         from rtjazz_hf.cli_common import choose_device
+        from rtjazz_hf.corpus.score import Note
+        from rtjazz_hf.evaluation.metrics import snr
         from rtjazz_hf.training_utils import TrainingRun
 
         from rtjazz_hf import band, cli, hub, trainers
         from rtjazz_hf.hub import publishing
         from rtjazz_hf.music import write_lead_sheet
 
+        assert Note is band.score.Note and snr is rtjazz_hf.evaluation.snr
         assert choose_device is cli.common.choose_device and TrainingRun is trainers.run.TrainingRun
         assert write_lead_sheet is band.write_lead_sheet and rtjazz_hf.hub.load_codec is hub.load_codec
         assert sys.modules["rtjazz_hf.publishing"].push_folder is publishing.push_folder

@@ -58,7 +58,18 @@ _MOVED = {
     "training_evaluation": "trainers.evaluation",
     "training_monitor": "trainers.monitor",
     "training_utils": "trainers.run",
+    "adapters.folder": "hub.adapter_folder",
+    "flow.packed_linear": "runtime.packed_linear",
+    "evaluation.codec_measures": "evaluation.measures.codec",
+    "evaluation.drift_measures": "evaluation.measures.drift",
 }
+for _place, _room, _names in (
+    ("corpus", "band", "bass comping composer drums harmony melody score"),
+    ("music", "band", "arrangement band_leader forms progressions"),
+    ("evaluation", "evaluation.measures", "diversity embeddings frechet instrument_probe keys latent_probe live_checks "
+     "metrics model_checks obedience opus presence rate_distortion stereo style_gain text_match"),
+):  # fmt: skip
+    _MOVED.update({f"{_place}.{_name}": f"{_room}.{_name}" for _name in _names.split()})
 
 __all__ = [
     "Chord",

@@ -294,7 +294,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
-        score: Score | None = None,
+        score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
@@ -322,7 +322,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                 no notes are told, and the model makes them up. By default "band" where the model reads notes.
             melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
                 first bar line of the chart on; see `band.Tune`. With parts="free" it is all that is told.
-            score: told as it is, instead of a band's; roles that it does not tell are the model's.
+            score: told as it is, instead of a band's, one or one a row; roles that it does not tell are the model's.
 
         Raises:
             ValueError: naming the argument, its value and what is allowed.
@@ -415,7 +415,9 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             latents=latents,
             codes=codes,
             scores=[
-                part.write(sheet.beat_at(duration)) if isinstance(part, Band) else part or Score(told=())
+                part.write(sheet.beat_at(duration)).described(sheet)
+                if isinstance(part, Band)
+                else part or Score(told=())
                 for part, sheet in zip(tellers, lead_sheets)
             ],
         )

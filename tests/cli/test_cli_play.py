@@ -133,7 +133,9 @@ class TestFile:
 
 
 class TestRecording:
-    @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+    @pytest.mark.parametrize(
+        "suffix", ["flac", *(pytest.param(name, marks=pytest.mark.slow) for name in ("wav", "ogg"))]
+    )
     def test_outlives_sigkill(self, tiny_folder, tmp_path, suffix):
         path = tmp_path / f"a.{suffix}"
         command = [sys.executable, "-m", "rtjazz_hf.cli", "play", "swing", "--model", str(tiny_folder), "--steps", "1",
@@ -226,7 +228,9 @@ class TestRecording:
 
 
 class TestPipe:
-    @pytest.mark.parametrize(("pcm", "kind"), [("s16le", "<i2"), ("f32le", "<f4")])
+    @pytest.mark.parametrize(
+        ("pcm", "kind"), [("s16le", "<i2"), pytest.param("f32le", "<f4", marks=pytest.mark.slow)]
+    )
     def test_pcm_on_stdout(self, tiny_folder, pcm, kind):
         command = [sys.executable, "-m", "rtjazz_hf.cli", "play", "swing", "--model", str(tiny_folder), "--steps", "1",
                    "--output", "-", "--pcm", pcm, "--duration", "0.7", "--seed", "1"]  # fmt: skip

@@ -55,8 +55,8 @@ def test_tempi_are_spread_over_what_charts_ask(tempo):
 def test_copies_are_prepared_beside_their_piece(tmp_path):
     pytest.importorskip("librosa")
     (tmp_path / "in").mkdir()
-    write_audio(tmp_path / "in" / "take.wav", played(120, 24.0, CHART))
-    write_audio(tmp_path / "in" / "other.wav", played(150, 24.0, CHART))
+    write_audio(tmp_path / "in" / "take.wav", played(120, 16.0, CHART))
+    write_audio(tmp_path / "in" / "other.wav", played(150, 16.0, CHART))
     how = {"name": "me", "minimum_seconds": 10, "pictures": False}
     plain, report = prepare_takes(tmp_path / "in", tmp_path / "out", **how)
     records, same = prepare_takes(tmp_path / "in", tmp_path / "out", **how, copies=2)

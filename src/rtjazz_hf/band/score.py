@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +21,15 @@ from ..music.score_features import (
     score_features,
 )
 from ..music.vocabulary import INSTRUMENTS
-from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Take, bar_groups
+from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Control, Note, Take, bar_groups
 
 if TYPE_CHECKING:
     from ..music.lead_sheet import LeadSheet
 
 # What a controller is to a score, and how much of it a step is.
 KIND_OF_CONTROLLER = {PITCH_BEND: ("bend", 2.0 / 8192), VIBRATO: ("vibrato", 1 / 127), EXPRESSION: ("swell", 1 / 127)}
+_SOURCE = ("tempo", "metre", "key", "title")
+SCORE_SUFFIXES = (".mid", ".midi", ".musicxml", ".mxl", ".xml")
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,17 @@ class Score:
         notes: in order of time. controls: bends, vibrato and swells, in order of time.
         told: the roles that the score speaks of. A role that is told and has no notes is silent; one that is not told
             is left to whoever plays.
+        tempo, metre, key, title: what the score's source says of them ("3/4", one of `KEYS`); None where it says
+            nothing. Notes count in beats, so none of them changes what is played.
     """
 
     notes: tuple[ScoreNote, ...] = ()
     controls: tuple[ScoreControl, ...] = ()
     told: tuple[str, ...] = NOTE_ROLES
+    tempo: float | None = None
+    metre: str | None = None
+    key: str | None = None
+    title: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", tuple(sorted(self.notes, key=lambda note: (note.start, note.midi))))
@@ -116,13 +126,19 @@ class Score:
         names = {note.player for note in self.notes}
         return tuple(name for name in INSTRUMENTS if name in names)
 
+    def described(self, sheet: LeadSheet) -> Score:
+        """The score with the sheet's tempo, metre, key and title."""
+        told = {"tempo": sheet.tempo, "metre": f"{sheet.beats_per_bar}/4", "key": sheet.key, "title": sheet.title}
+        return dataclasses.replace(self, **told)
+
     def only(self, roles: Iterable[str]) -> Score:
         """The score of some roles; of the others nothing is told."""
         roles = set(roles)
-        return Score(
-            tuple(note for note in self.notes if note.role in roles),
-            tuple(control for control in self.controls if control.role in roles),
-            tuple(role for role in self.told if role in roles),
+        return dataclasses.replace(
+            self,
+            notes=tuple(note for note in self.notes if note.role in roles),
+            controls=tuple(control for control in self.controls if control.role in roles),
+            told=tuple(role for role in self.told if role in roles),
         )
 
     def without_players(self, players: Iterable[str]) -> Score:
@@ -174,6 +190,7 @@ class Score:
             "told": list(self.told),
             "notes": [[round(n.start, 5), round(n.beats, 5), n.midi, n.velocity, n.player, n.role] for n in self.notes],
             "controls": [[round(c.start, 5), c.kind, round(c.value, 5), c.player, c.role] for c in self.controls],
+            **{name: getattr(self, name) for name in _SOURCE if getattr(self, name)},
         }
 
     @classmethod
@@ -188,9 +205,33 @@ class Score:
                 tuple(ScoreNote(float(s), float(b), int(m), int(v), p, r) for s, b, m, v, p, r in data["notes"]),
                 tuple(ScoreControl(float(s), k, float(v), p, r) for s, k, v, p, r in data["controls"]),
                 tuple(data["told"]),
+                **{name: data[name] for name in _SOURCE if name in data},
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is not a score as Score.to_dict writes it: {error}") from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike, heard: Callable[[str], None] | None = None) -> Score:
+        """The score of a MIDI file (.mid, .midi) or of MusicXML (.musicxml, .mxl, .xml); see `read_midi` and
+        `read_musicxml`, whose errors and warnings these are.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in SCORE_SUFFIXES:
+            raise ValueError(f"'{path}' is no file of notes by its suffix: give {', '.join(SCORE_SUFFIXES)}")
+        if suffix in SCORE_SUFFIXES[:2]:
+            from .midi import read_midi as read
+        else:
+            from .musicxml import read_musicxml as read
+        return read(path, heard=heard)
+
+    def to_midi(self, path: str | os.PathLike, sheet: LeadSheet | None = None, overwrite: bool = False) -> Path:
+        """Write the score as a MIDI file; see `write_midi`."""
+        from .midi import write_midi
+
+        return write_midi(self, path, sheet, overwrite)
 
     @classmethod
     def of_take(cls, take: Take) -> Score:
@@ -208,7 +249,28 @@ class Score:
             for c in written
             for kind, unit in [KIND_OF_CONTROLLER[c.controller]]
         ]
-        return cls(tuple(notes), tuple(controls))
+        return cls(tuple(notes), tuple(controls)).described(sheet)
+
+    def to_take(self, sheet: LeadSheet, seconds: float) -> Take:
+        """The first `seconds` as a composed take has them: what the renderer plays. Notes that have begun before are
+        left out."""
+        beat = 60.0 / sheet.tempo
+        controllers = {kind: (number, unit) for number, (kind, unit) in KIND_OF_CONTROLLER.items()}
+        notes: dict[str, list[Note]] = {}
+        for note in self.notes:
+            start = sheet.time_of(note.start)
+            if 0 <= start < seconds - 0.02:
+                length = max(0.01, min(note.beats * beat, seconds - start))
+                notes.setdefault(note.player, []).append(Note(start, length, note.midi, note.velocity, note.role))
+        controls: dict[str, list[Control]] = {}
+        for control in self.controls:
+            number, unit = controllers[control.kind]
+            start = max(0.0, sheet.time_of(control.start))
+            if start < seconds:
+                event = Control(start, number, round(control.value / unit), control.role)
+                controls.setdefault(control.player, []).append(event)
+        by_player = ({name: tuple(events) for name, events in each.items()} for each in (notes, controls))
+        return Take(sheet, *by_player, seconds)
 
 
 def features_of(

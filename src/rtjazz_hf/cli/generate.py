@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+from .notes import add_notes, check_notes, read_melody, telling_remarks
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ..band import Score
     from ..music import LeadSheet
 
 
@@ -25,6 +29,8 @@ example:
   rtjazz generate "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --duration 20 \\
       --instruments=-piano --seed 7 --plot quartet.png -o quartet.flac
   rtjazz generate "bossa nova" --bars 8 --loop -o loop.wav
+  rtjazz generate "ballad with tenor sax" --chords "Cmaj7 | Am7 | Dm7 | G7" --melody tune.mid --midi take.mid \
+      --stems stems/ -o take.flac
 """
 
 _DEFAULT_DURATION = 10.0  # seconds
@@ -41,6 +47,11 @@ def add_generate(commands: Any) -> None:
     parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
     parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
     add_music(parser)
+    add_notes(parser)
+    parser.add_argument("--midi", type=Path, metavar="FILE.mid", help="write the notes that were told too")
+    parser.add_argument(
+        "--stems", type=Path, metavar="DIR", help="write every player alone too, as 32-bit wav, in time with the output"
+    )
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
     parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
@@ -54,6 +65,7 @@ def run_generate(args: argparse.Namespace) -> int:
     _check_generate(args)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)
+    check_notes(args, pipe, ("melody", "midi", "stems"))
 
     import torch
 
@@ -63,19 +75,11 @@ def run_generate(args: argparse.Namespace) -> int:
         "num_inference_steps": args.steps,
         "guidance_scale": args.guidance,
         "generator": torch.Generator().manual_seed(seed),
+        **({} if args.melody is None else {"melody": args.melody}),
+        **({} if args.parts is None else {"parts": args.parts}),
     }
-    if args.bars is None:
-        output = pipe(args.prompt, duration=args.duration or _DEFAULT_DURATION, **wishes, **options)
-    else:
-        from ..live.loops import loop_samples, play_loop
-
-        sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, seeds=[seed])[0]
-        if args.loop:
-            output = play_loop(pipe, args.prompt, sheet, args.bars, **options)
-        else:
-            seconds = loop_samples(sheet, args.bars) / pipe.sampling_rate
-            sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, duration=seconds, seeds=[seed])[0]
-            output = pipe(args.prompt, duration=seconds, lead_sheet=sheet, **options)
+    with telling_remarks():
+        output = _play(pipe, args, wishes, options, seed)
     seconds = time.perf_counter() - started
     audio, lead_sheet = output.audios[0], output.lead_sheets[0]
 
@@ -88,6 +92,10 @@ def run_generate(args: argparse.Namespace) -> int:
         codes = pipe.codec.latents_to_codes(output.latents.to(pipe.codec.dtype))[0]
         notes = {"prompt": args.prompt, "seed": str(seed)}
         write_codes(args.codes, codes, pipe.codec, audio.shape[-1], str(args.model), notes, args.overwrite)
+    score = None if output.scores is None else output.scores[0]
+    if args.midi:
+        score.to_midi(args.midi, lead_sheet, args.overwrite)
+    stems = _write_stems(pipe, args, lead_sheet, score, audio, seed) if args.stems else []
     if args.plot:
         plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=args.prompt, overwrite=args.overwrite)
 
@@ -108,6 +116,10 @@ def run_generate(args: argparse.Namespace) -> int:
         "genre": lead_sheet.genre,
         "mood": lead_sheet.mood,
         "chart": lead_sheet.to_text(),
+        "parts": args.parts or pipe.default_parts,
+        "melody": str(args.melody_file) if args.melody_file else None,
+        "midi": str(args.midi) if args.midi else None,
+        "stems": stems,
         "codes": str(args.codes) if args.codes else None,
         "plot": str(args.plot) if args.plot else None,
     }
@@ -119,6 +131,40 @@ def run_generate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     return 0
+
+
+def _play(pipe: Any, args: argparse.Namespace, wishes: dict[str, Any], options: dict[str, Any], seed: int) -> Any:
+    if args.bars is None:
+        return pipe(args.prompt, duration=args.duration or _DEFAULT_DURATION, **wishes, **options)
+    from ..live.loops import loop_samples, play_loop
+
+    sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, seeds=[seed])[0]
+    if args.loop:
+        return play_loop(pipe, args.prompt, sheet, args.bars, **options)
+    seconds = loop_samples(sheet, args.bars) / pipe.sampling_rate
+    sheet = pipe.prepare_lead_sheet(args.prompt, **wishes, duration=seconds, seeds=[seed])[0]
+    return pipe(args.prompt, duration=seconds, lead_sheet=sheet, **options)
+
+
+def _write_stems(
+    pipe: Any, args: argparse.Namespace, sheet: LeadSheet, score: Score, mix: np.ndarray, seed: int
+) -> list[str]:
+    """A file a player in the folder; their paths."""
+    import torch
+
+    from ..audio import write_audio
+    from ..live.stems import play_stems
+
+    stems = play_stems(
+        pipe, args.prompt, sheet, score, mix, lambda: torch.Generator().manual_seed(seed),
+        num_inference_steps=args.steps, guidance_scale=args.guidance,
+    )  # fmt: skip
+    args.stems.mkdir(exist_ok=True)
+    paths = []
+    for player, audio in stems.items():
+        path = write_audio(args.stems / f"{player}.wav", audio, overwrite=args.overwrite, subtype="FLOAT")
+        paths.append(str(path))
+    return paths
 
 
 def _check_generate(args: argparse.Namespace) -> None:
@@ -133,10 +179,13 @@ def _check_generate(args: argparse.Namespace) -> None:
             (args.output, AUDIO_SUFFIXES),
             (args.codes, (".rtj",)),
             (args.plot, PICTURE_SUFFIXES),
+            (args.midi, (".mid", ".midi")),
         ]
         for path, suffixes in outputs:
             if path is not None:
                 check_output_path(path, suffixes, args.overwrite)
+        _check_stems(args)
+        read_melody(args)
         _trial_lead_sheet(args)
         if args.plot:
             import matplotlib  # noqa: F401  (better missed now than after the music is made)
@@ -144,6 +193,21 @@ def _check_generate(args: argparse.Namespace) -> None:
         raise Refused(f"--plot needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from error
+
+
+def _check_stems(args: argparse.Namespace) -> None:
+    if args.parts == "free" and args.melody is None and (args.midi or args.stems):
+        raise ValueError("--midi and --stems want notes, and --parts free tells none: leave one of them out")
+    if args.stems is None:
+        return
+    if args.loop:
+        raise ValueError("--loop and --stems: the crossing at a loop's end is made in the mix; leave one of them out")
+    if args.stems.exists() and not args.stems.is_dir():
+        raise ValueError(f"--stems {args.stems} is a file: give a folder")
+    if args.stems.is_dir() and any(args.stems.iterdir()) and not args.overwrite:
+        raise ValueError(f"--stems {args.stems} is not empty: give another folder, or --overwrite")
+    if not args.stems.parent.is_dir():
+        raise ValueError(f"the folder '{args.stems.parent}' of --stems does not exist; make it first")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+from .notes import add_notes, check_notes, read_melody, telling_remarks
 
 if TYPE_CHECKING:
     from ..live.clock import Clock
@@ -29,6 +30,8 @@ example:
   rtjazz play "swing trio" --output take.wav --duration 60          # at real-time pace, no sound card
   rtjazz play "hard bop" --follow "Drum Machine" --clock-offset -8   # in time with a MIDI clock
   rtjazz play "hard bop" --follow link --lead "Synth" --count-in 1
+  rtjazz play "ballad with tenor sax" --chords "Cmaj7 | Am7 | Dm7 | G7" --melody tune.mid --midi evening.mid
+  rtjazz play "swing trio" --chords-from "Keyboard"                   # held notes become the chord
 """
 
 
@@ -38,6 +41,8 @@ def add_play(commands: Any) -> None:
     parser.add_argument("prompt", nargs="?", help='words, or a mix such as "0.7 hard bop + 0.3 bossa nova"')
     music = parser.add_argument_group("music")
     add_music(music)
+    add_notes(music)
+    music.add_argument("--chords-from", metavar="PORT", help="MIDI keyboard whose held notes become the chord")
     music.add_argument(
         "--adapter", action="append", default=[], metavar="NAME",
         help="a personal style; given several times, the key a goes round them",
@@ -57,6 +62,7 @@ def add_play(commands: Any) -> None:
     sound.add_argument("--pcm", choices=("s16le", "f32le"), default="s16le",
                        help="of --output -: 48 kHz, left and right in turn (default: %(default)s)")  # fmt: skip
     sound.add_argument("--record", type=Path, metavar="FILE", help="write wav, flac or ogg too")
+    sound.add_argument("--midi", type=Path, metavar="FILE.mid", help="write the notes that were told too, at the end")
     sound.add_argument("--overwrite", action="store_true", help="replace files that exist")
     sound.add_argument("--sound-card", metavar="NAME", help="name or number (default: the system's)")
     sound.add_argument("--buffer", type=float, default=0.4, metavar="SECONDS",
@@ -87,16 +93,19 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             prompt = _check(args)
             recorder, output = _open_outputs(args, sound_api, stack)
             clock, follower, leader = _open_clocks(args, midi, stack)
+            chord_keys = _open_keyboard(args, midi, stack)
         except (ValueError, OSError, ImportError) as error:
             raise Refused(str(error)) from error
         seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
         pipe = load_pipeline(args)
+        check_notes(args, pipe, ("melody", "midi"))
+        stack.enter_context(telling_remarks())
         try:
             session = stack.enter_context(
                 pipe.live(
                     prompt, chords=args.chords, tempo=args.tempo, key=args.key, mood=args.mood,
                     instruments=args.instruments, block_frames=args.block_frames, num_inference_steps=args.steps,
-                    guidance_scale=args.guidance, seed=seed,
+                    guidance_scale=args.guidance, seed=seed, melody=args.melody, parts=args.parts,
                 )
             )  # fmt: skip
             if args.adapter:
@@ -110,13 +119,18 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             if getattr(clock, "num_peers", None) == 0:  # alone in a Link session: the tempo is the band's
                 clock.tempo = session.lead_sheet.tempo
 
+        from ..live.note_log import NoteLog
         from ..live.playback import Player
 
+        log = NoteLog() if args.midi else None
+
         player = Player(
-            session, output, recorder=recorder, follower=follower, leader=leader, count_in=args.count_in,
-            duration=args.duration, say=_say,
+            session, output, recorder=recorder, follower=follower, leader=leader, chord_keys=chord_keys,
+            count_in=args.count_in, duration=args.duration, on_block=log and log.add, say=_say,
         )  # fmt: skip
         code = _play(args, player, prompt, clock)
+        if log is not None:
+            log.score().to_midi(args.midi, overwrite=args.overwrite)
         result = _result(args, player, seed)
         _say(_summary(result))
         if args.json:
@@ -170,6 +184,7 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
     Raises:
         ValueError, OSError: naming the option, its value and what is allowed.
     """
+    from ..audio import check_output_path
     from ..band.band_leader import write_lead_sheet
     from ..prompts import BLOCK_SIZES, words_of
     from .play_screen import parse_mix
@@ -190,6 +205,11 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
             f"--block-frames {args.block_frames}: choose from {', '.join(map(str, BLOCK_SIZES))}"
         )
     check_sampling(args)
+    if args.midi is not None:
+        check_output_path(args.midi, (".mid", ".midi"), args.overwrite)
+        if args.parts == "free" and args.melody is None:
+            raise ValueError("--midi wants notes, and --parts free tells none: leave one of them out")
+    read_melody(args)
     if args.output == PIPE and args.json:
         raise ValueError("--output - and --json both want stdout: choose one")
     if args.output not in (None, PIPE) and args.record is not None:
@@ -256,6 +276,18 @@ def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple
     return clock, follower, leader
 
 
+def _open_keyboard(args: argparse.Namespace, midi: Any, stack: ExitStack) -> Any:
+    """The keyboard whose chords are played, or None."""
+    from ..live.chord_keys import ChordKeys
+    from ..live.midi_ports import MidiInput
+
+    if args.chords_from is None:
+        return None
+    keys = ChordKeys()
+    stack.callback(MidiInput(args.chords_from, keys, midi).close)
+    return keys
+
+
 def _list_devices(sound_api: Any, midi: Any) -> int:
     from ..live.midi_ports import port_names
     from ..live.outputs import import_sounddevice, output_devices
@@ -265,7 +297,7 @@ def _list_devices(sound_api: Any, midi: Any) -> int:
 
     for title, names in (
         ("sound cards", cards),
-        ("MIDI inputs (--follow)", lambda: port_names("input", midi)),
+        ("MIDI inputs (--follow, --chords-from)", lambda: port_names("input", midi)),
         ("MIDI outputs (--lead)", lambda: port_names("output", midi)),
     ):
         try:
@@ -286,6 +318,8 @@ def _result(args: argparse.Namespace, player: Any, seed: int) -> dict[str, Any]:
         "prompt": args.prompt,
         "seed": seed,
         "output": args.output or "sound card",
+        "melody": str(args.melody_file) if args.melody_file else None,
+        "midi": str(args.midi) if args.midi else None,
         "recording": str(player.recorder.path) if player.recorder and player.recorder.samples else None,
         "duration": player.samples / SAMPLE_RATE,
         "real_time_factor": round(stats.real_time_factor, 4) if stats.blocks else None,

@@ -27,6 +27,7 @@ KINDS = {
     "held_out_b": "tab:cyan",
     "reconstruction": "tab:green",
     "shuffled": "tab:purple",
+    "free": "tab:olive",
     "noise": "tab:gray",
 }
 

@@ -72,6 +72,8 @@ def evaluate(
             again without a player (20), and seconds of each, and of the clips that follow (15). seed_takes, seeds:
             charts played with several seeds (5), and how many (4). train_takes: training takes, of a corpus folder,
             that clips are held against (1000).
+        note_takes: of the part "notes": charts played again without who leads (8). tunes, themes: of the same: melodies
+            that are brought (10, at most 10), charts in which the head is looked for again (10, at most 10).
         step_takes: charts of the part "steps" (20). live_sessions, live_seconds: of the part "live": sessions of every
             change (4, at most 4), and seconds after it (6).
         listening_takes, listening_seconds: charts of the listening test (8), and seconds of each clip (12).
@@ -156,8 +158,10 @@ def _check(settings: Settings) -> Settings:
         for field in dataclasses.fields(settings)
         if field.name not in ("steps", "guidance_scale", "seed")
     }
-    if min(lengths.values()) <= 0 or settings.long_duration < 2 or settings.live_sessions > 4:
-        told = ", ".join(f"{name} {value}" for name, value in lengths.items())
+    optional = {name: lengths.pop(name) for name in ("note_takes", "tunes", "themes")}
+    wrong = min(lengths.values()) <= 0 or min(optional.values()) < 0
+    if wrong or settings.long_duration < 2 or settings.live_sessions > 4:
+        told = ", ".join(f"{name} {value}" for name, value in (lengths | optional).items())
         raise ValueError(
             f"{told}: give at least one take and positive lengths (long_duration 2 s or more, live_sessions at most 4)."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from rtjazz_hf import __version__
+from rtjazz_hf.band.score import Score
 
 from .clip_store import ClipStore, StoredClip, clip_key, model_fingerprint
 from .measures.embeddings import ClipEmbedding, Embedder, TowerEmbedder, derangement, noise_like
@@ -40,6 +41,9 @@ class Settings:
     seed_takes: int = 5
     seeds: int = 4
     train_takes: int = 1000
+    note_takes: int = 8
+    tunes: int = 10
+    themes: int = 10
     step_takes: int = 20
     live_sessions: int = 4
     live_seconds: float = 6.0
@@ -182,12 +186,15 @@ class EvaluationRun:
         steps: int | None = None,
         guidance_scale: float | None = None,
         pipe: RealTimeJazzPipeline | None = None,
+        each: Mapping[str, Sequence[Any]] | None = None,
     ) -> list[StoredClip]:
         """A clip of `duration` seconds for each take's caption and a sheet, a few at once, or from the store.
 
         Args:
             label: of the file, after the take's name. seeds: added to the run's own.
             steps, guidance_scale: those of the run by default. pipe: another one, with its own defaults.
+            each: further arguments of the pipeline, a value a take (scores, melodies); what was played by whom is kept
+                in the clip's notes as "score".
         """
         if pipe is None:
             pipe, model = self.pipe, self.fingerprint
@@ -200,6 +207,7 @@ class EvaluationRun:
             "guidance_scale": float(pipe.config.guidance_scale if guidance_scale is None else guidance_scale),
         }
         seeds = [self.settings.seed + seed for seed in seeds]
+        each = dict(each or {})
         done = 0
 
         def make(places: list[int]) -> list[tuple[np.ndarray, dict[str, Any]]]:
@@ -211,21 +219,42 @@ class EvaluationRun:
                 lead_sheet=[sheets[place] for place in places],
                 generator=[torch.Generator().manual_seed(seeds[place]) for place in places],
                 **options,
+                **_arguments(each, places),
             )
-            known = {
-                "making_seconds": (time.perf_counter() - begun) / len(places),
-                "notes": {"at_once": len(places)},
-            }
+            seconds = (time.perf_counter() - begun) / len(places)
+            scores = (getattr(output, "scores", None) or [None] * len(places)) if each else [None] * len(places)
             done += len(places)
             self.say(f"  {label}: {done} clips of {duration:g} s played")
-            return [(clip, known) for clip in output.audios]
+            return [
+                (clip, {"making_seconds": seconds, "notes": {"at_once": len(places), **_kept(score)}})
+                for clip, score in zip(output.audios, scores)
+            ]
 
         keys = [
-            clip_key(__version__, model, options, duration, take.caption, sheet.to_dict(), seed)
-            for take, sheet, seed in zip(takes, sheets, seeds)
+            clip_key(__version__, model, options, duration, take.caption, sheet.to_dict(), seed, *_told(each, place))
+            for place, (take, sheet, seed) in enumerate(zip(takes, sheets, seeds))
         ]
         names = [f"{take.name}-{label}" for take in takes]
-        return self.store.get_or_make(names, keys, make, AT_ONCE)
+        return self.store.get_or_make(names, keys, make, 1 if "melody" in each else AT_ONCE)
+
+
+def _arguments(each: Mapping[str, Sequence[Any]], places: Sequence[int]) -> dict[str, Any]:
+    """Those of a batch: a score a row; one melody, one value of anything else."""
+    return {
+        name: [values[place] for place in places] if name == "score" else values[places[0]]
+        for name, values in each.items()
+    }
+
+
+def _kept(score: Score | None) -> dict[str, Any]:
+    return {} if score is None else {"score": score.to_dict()}
+
+
+def _told(each: Mapping[str, Sequence[Any]], place: int) -> list[Any]:
+    """Further arguments of a take in JSON's types; nothing where there are none."""
+    values = {name: of[place] for name, of in each.items()}
+    told = {name: value.to_dict() if isinstance(value, Score) else value for name, value in values.items()}
+    return [told] if told else []
 
 
 def take_identity(take: HeldOutTake) -> list[Any]:

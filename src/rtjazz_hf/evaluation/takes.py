@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rtjazz_hf.audio import SAMPLE_RATE, audio_info, read_audio
+from rtjazz_hf.band.score import Score
 from rtjazz_hf.music import GENRES, LeadSheet, Section
 from rtjazz_hf.music.vocabulary import KITS
 
@@ -28,6 +29,7 @@ class HeldOutTake:
         name: a short name for files and tables. lead_sheet: t = 0 is the start of the audio.
         caption: words for it. seconds: length. path: the file, or None where `samples` holds the audio.
         stems: each instrument alone, where they were rendered; their sum is the mix.
+        score: what was played, where that is known.
     """
 
     name: str
@@ -37,6 +39,7 @@ class HeldOutTake:
     path: Path | None = None
     samples: np.ndarray | None = None
     stems: dict[str, np.ndarray] | None = None
+    score: Score | None = None
 
     def audio(self, duration: float | None = None) -> np.ndarray:
         """The first `duration` seconds (all by default) as float32 `(2, samples)` at 48 kHz."""
@@ -50,7 +53,8 @@ def from_record(record: Any) -> HeldOutTake:
     path = Path(record.path)
     path = path / "mix.flac" if path.is_dir() else path
     name = path.parent.name if path.stem == "mix" else path.stem
-    return HeldOutTake(name, record.lead_sheet, record.caption, audio_info(path).duration, path=path)
+    score = getattr(record, "score", None)
+    return HeldOutTake(name, record.lead_sheet, record.caption, audio_info(path).duration, path=path, score=score)
 
 
 def records_of_test(folder: str | os.PathLike) -> list[Any]:
@@ -119,7 +123,8 @@ def held_out_takes(
         words = caption(take.lead_sheet, rng)
         name, parts = f"composed-{len(takes):02d}", rendering.stems if stems else None
         seconds = mix.shape[1] / SAMPLE_RATE
-        takes.append(HeldOutTake(name, take.lead_sheet, words, seconds, samples=mix, stems=parts))
+        score = Score.of_take(take)
+        takes.append(HeldOutTake(name, take.lead_sheet, words, seconds, samples=mix, stems=parts, score=score))
     return takes
 
 
@@ -165,6 +170,17 @@ def composed_performance(
     take = compose(unrolled, rng)
     mix = render(take, font, rng, stems=False).mix
     return take.lead_sheet, mix[:, : round(seconds * SAMPLE_RATE)]
+
+
+def render_score(score: Score, lead_sheet: LeadSheet, seconds: float, seed: int = 0) -> np.ndarray:
+    """The composer's own instruments playing a score: `(2, samples)`.
+
+    Needs FluidSynth and a sound font; the renderer's error says how to install them.
+    """
+    from rtjazz_hf.corpus.renderer import render
+
+    take = score.to_take(lead_sheet, seconds)
+    return render(take, _sound_fonts()[0], np.random.default_rng([_HELD_OUT, seed]), stems=False).mix
 
 
 def choose_takes(takes: Sequence[HeldOutTake], num: int, seconds: float) -> list[HeldOutTake]:

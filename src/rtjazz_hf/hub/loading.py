@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import logging
 import re
@@ -46,6 +45,8 @@ def bundled_folder(name: str) -> Path:
     Raises:
         OSError: the installation does not hold it.
     """
+    import importlib.resources  # here: `rtjazz --help` comes through this module
+
     folder = Path(str(importlib.resources.files(PACKAGE) / "checkpoints" / name))
     if not (folder / "model_index.json").is_file():
         raise OSError(

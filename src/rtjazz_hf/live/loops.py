@@ -79,7 +79,7 @@ def play_loop(play: Callable[..., Any], prompt: Any, sheet: LeadSheet, bars: int
         prompt, options: as the pipeline's call takes them (generator, num_inference_steps, ...).
 
     Returns:
-        As the call does: `audios` `(1, 2, loop_samples(sheet, bars))` numpy, and lead sheet and notes of the loop; no
+        As the call does: `audios` `(1, 2, loop_samples(sheet, bars))` numpy, lead sheet and notes of the loop; no
         latents, since those of the crossing are not the ones that sound.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .chord_keys import ChordKeys
     from .clock import MidiClock
 
 
@@ -12,7 +13,7 @@ def import_mido() -> Any:
     try:
         import mido
     except ImportError as error:
-        raise ImportError("MIDI clock needs mido; run: pip install 'rtjazz-hf[live]'") from error
+        raise ImportError("MIDI ports need mido; run: pip install 'rtjazz-hf[live]'") from error
     return mido
 
 
@@ -49,13 +50,13 @@ def choose_port(name: str, kind: str, backend: Any = None) -> str:
 
 
 class MidiInput:
-    """An open MIDI input that feeds a `MidiClock`.
+    """An open MIDI input that feeds a `MidiClock`, or the keys of a keyboard.
 
     Raises:
         as `choose_port`; OSError where the port cannot be opened.
     """
 
-    def __init__(self, name: str, clock: MidiClock, backend: Any = None):
+    def __init__(self, name: str, clock: MidiClock | ChordKeys, backend: Any = None):
         self._backend = backend or import_mido()
         self.name = choose_port(name, "input", self._backend)
         clock.port = self

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..band.parts import tell
 from ..prompts import BLOCK_SIZES
 from .context import prepare_context
 from .plan import first_plan
@@ -53,6 +54,8 @@ def open_session(
     if context is not None:
         context = prepare_context(context, context_sampling_rate)
     plan = first_plan(models, asked, start_beat)
+    for text in plan.said:
+        tell(text, None)
 
     begun = time.perf_counter()  # what is done once for all sessions
     if target_latency is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..band import Score
+from ..band import Score, fit_melody
 from ..music import LeadSheet
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Plan:
         style: `(1, style_dim)`.
         transformer: the one with the adapters that were asked for.
         seeds: how many seeds were given so far; the noise starts anew with each.
+        tune: the melody as the band has it; `fit_melody`. said: what there was to say about it when the plan was made.
     """
 
     asked: dict[str, Any]
@@ -50,6 +51,8 @@ class Plan:
     lead_sheet: LeadSheet
     transformer: RealTimeJazzFlowTransformer
     seeds: int = 1
+    tune: Score | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def guidance_scale(self) -> float:
@@ -62,10 +65,6 @@ class Plan:
     @property
     def block_frames(self) -> int:
         return int(self.asked["block_frames"])
-
-    @property
-    def melody(self) -> Score | None:
-        return self.asked.get("melody")
 
     @property
     def seed(self) -> int:
@@ -92,7 +91,8 @@ def first_plan(models: LiveModels, asked: dict[str, Any], start_beat: float = 0.
     _read_melody(models, asked)
     sheet = _write_lead_sheet(models, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
-    return Plan(asked, models.encode_prompt(asked["prompt"]), sheet, _transformer(models, asked))
+    tune, said = fitted(asked, sheet)
+    return Plan(asked, models.encode_prompt(asked["prompt"]), sheet, _transformer(models, asked), tune=tune, said=said)
 
 
 def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> Plan:
@@ -133,7 +133,11 @@ def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> P
     transformer = before.transformer
     if changes.keys() & {"adapter", "adapter_scale"}:
         transformer = _transformer(models, asked)
-    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes))
+    tune, said = before.tune, ()
+    same = (lead_sheet.sections, lead_sheet.spans) == (before.lead_sheet.sections, before.lead_sheet.spans)
+    if "melody" in changes or silenced or not same:
+        tune, said = fitted(asked, lead_sheet)
+    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes), tune, said)
 
 
 def check_asked(models: LiveModels, asked: dict[str, Any]) -> None:
@@ -153,6 +157,14 @@ def check_asked(models: LiveModels, asked: dict[str, Any]) -> None:
         raise ValueError(
             "a live session has one prompt, not a list; for a mix give {'bebop': 0.7, 'bossa': 0.3}"
         )
+
+
+def fitted(asked: dict[str, Any], sheet: LeadSheet) -> tuple[Score | None, tuple[str, ...]]:
+    """The melody that is asked for, as the band of a sheet has it, and what there is to say."""
+    if asked.get("melody") is None:
+        return None, ()
+    tune, said = fit_melody(asked["melody"], sheet)
+    return tune, tuple(said)
 
 
 def _read_melody(models: LiveModels, asked: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from .outputs import Output, OutputLost, PacedOutput
 
 if TYPE_CHECKING:
     from ..music import LeadSheet
+    from .chord_keys import ChordKeys
     from .clock import ClockFollower, ClockLeader
     from .recording import Recorder
     from .session import LiveBlock, LiveSession
@@ -49,7 +50,7 @@ class Player:
         count_in: bars of clicks before the first bar. duration: seconds of the band; None plays on.
         follower: a clock to follow: the band waits for its start, and falls silent while it stands still; that
             silence is not recorded.
-        leader: told of every block, and sends MIDI clock.
+        leader: told of every block, and sends MIDI clock. chord_keys: a keyboard whose chords are played.
         on_block: called after each block was handed on. say: told what the listener should know, as text.
 
     Attributes:
@@ -64,13 +65,14 @@ class Player:
         recorder: Recorder | None = None,
         follower: ClockFollower | None = None,
         leader: ClockLeader | None = None,
+        chord_keys: ChordKeys | None = None,
         count_in: int = 0,
         duration: float | None = None,
         on_block: Callable[[LiveBlock], None] | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.session, self.output, self.recorder = session, output, recorder
-        self.follower, self.leader = follower, leader
+        self.follower, self.leader, self.chord_keys = follower, leader, chord_keys
         self.count_in, self.duration = count_in, duration
         self.samples = 0
         self.under_runs_before = 0  # of an output that was lost
@@ -132,6 +134,8 @@ class Player:
         return self.duration is not None and self.session.position >= self.duration - 0.5 / SAMPLE_RATE
 
     def _play_block(self) -> None:
+        if self.chord_keys is not None:
+            self.chord_keys.answer(self.session, self.say)
         try:
             block = next(self.session)
         except StopIteration:

@@ -17,6 +17,7 @@ import torch
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..band import Band, ScoreNote
+from ..band.parts import tell
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
@@ -140,6 +141,11 @@ class LiveSession:
         return dict(self._plan.asked)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What there was to say about a melody and the chart when the last of them was asked for."""
+        return self._plan.said
+
+    @property
     def block_frames(self) -> int:
         """Frames of the next block."""
         frames, largest = self._plan.block_frames, self._largest
@@ -232,6 +238,8 @@ class LiveSession:
                     plan = dataclasses.replace(plan, lead_sheet=sheet)
                 self._plan = plan
                 self._updates.append(called)
+        for text in plan.said:
+            tell(text, None)
 
     def align(self, tempo: float, beat: float, at: float) -> None:
         """Follow a clock: from the next block on that has not begun, play at `tempo` beats per minute, with
@@ -302,12 +310,12 @@ class LiveSession:
     def _led(self, plan: Plan) -> Band | None:
         """The band, which from the next block on goes by `plan`."""
         parts = plan.asked.get("parts", self.models.default_parts)
-        if not self.models.transformer.config.score_dim or (parts == "free" and plan.melody is None):
+        if not self.models.transformer.config.score_dim or (parts == "free" and plan.tune is None):
             return None
         seconds = self._frame / FRAME_RATE
         if self._band is None:
-            return Band(plan.lead_sheet, plan.seed, melody=plan.melody, parts=parts, seconds=seconds)
-        self._band.follow(plan.lead_sheet, seconds, melody=plan.melody, parts=parts, seed=plan.seed)
+            return Band(plan.lead_sheet, plan.seed, melody=plan.tune, parts=parts, seconds=seconds)
+        self._band.follow(plan.lead_sheet, seconds, melody=plan.tune, parts=parts, seed=plan.seed)
         return self._band
 
     def _undo(self, take: Take) -> None:

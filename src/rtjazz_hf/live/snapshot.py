@@ -5,6 +5,7 @@ What is read may come from anybody: it is refused unless a session of this pipel
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
 from ..prompts import BLOCK_SIZES, check_settings, mix_of
-from .plan import UPDATE_FIELDS, Plan, check_asked
+from .plan import UPDATE_FIELDS, Plan, check_asked, fitted
 from .session import LiveSession, standing_still
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def _restored(
         transformer=models.transformer_of(asked.get("adapter"), asked.get("adapter_scale", 1.0)),
         seeds=settings["plan_seeds"],
     )
+    plan = dataclasses.replace(plan, tune=fitted(asked, plan.lead_sheet)[0])
     check_asked(models, plan.asked)
     session = LiveSession(models, plan, window_frames=settings["window_frames"], **options)
     state: dict[str, Any] = {

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..band import Band, Score, check_parts, conditions_of
+from ..band import Band, Score, check_parts, conditions_of, fit_melody
 from ..band.band_leader import write_lead_sheet
+from ..band.parts import tell
 from ..music import LeadSheet
 from ..music.vocabulary import canonical_instrument
 from ..prompts import Prompt, check_duration, check_settings, mix_of, words_of
@@ -54,7 +55,7 @@ class PlayingSteps:
         lead_sheet: LeadSheet | Sequence[LeadSheet] | None = None,
         output_type: str = "np",
         melody: Score | str | os.PathLike | None = None,
-        score: Score | None = None,
+        score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
         **sheet_wishes: Any,
     ) -> None:
@@ -83,15 +84,20 @@ class PlayingSteps:
             raise ValueError(
                 f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
             )
-        self._check_notes(melody, score, parts)
+        self._check_notes(melody, score, parts, len(batch))
 
-    def _check_notes(self, melody: Any, score: Any, parts: Any) -> None:
+    def _check_notes(self, melody: Any, score: Any, parts: Any, rows: int) -> None:
         if parts is not None:
             check_parts(parts)
         if not (melody is None or isinstance(melody, (Score, str, os.PathLike))):
             raise ValueError(f"melody {melody!r}: give a Score, or the path of a file of notes")
-        if score is not None and not isinstance(score, Score):
-            raise ValueError(f"score {score!r}: give a Score")
+        scores = [score] if isinstance(score, Score) else score
+        if scores is not None and not (
+            isinstance(scores, (list, tuple)) and scores and all(isinstance(each, Score) for each in scores)
+        ):
+            raise ValueError(f"score {score!r}: give a Score, or one for each prompt")
+        if scores is not None and len(scores) not in (1, rows):
+            raise ValueError(f"{len(scores)} scores for {rows} prompts: give one, or one for each prompt")
         if score is not None and (melody is not None or parts is not None):
             raise ValueError(
                 "score says all that is told: leave melody and parts out, or give the melody alone and let the band "
@@ -193,7 +199,7 @@ class PlayingSteps:
         seeds: Sequence[int],
         *,
         melody: Score | None = None,
-        score: Score | None = None,
+        score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
         instruments: Sequence[str] | None = None,
     ) -> list[Band | Score | None]:
@@ -202,11 +208,19 @@ class PlayingSteps:
         if score is not None:
             names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
             muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
-            return [score.without_players(muted)] * len(lead_sheets)
+            scores = [score] if isinstance(score, Score) else list(score)
+            scores = scores * len(lead_sheets) if len(scores) == 1 else scores
+            return [each.without_players(muted) for each in scores]
         parts = parts or self.default_parts
         if parts == "free" and melody is None:
             return [None] * len(lead_sheets)
-        return [Band(sheet, seed, melody=melody, parts=parts) for sheet, seed in zip(lead_sheets, seeds)]
+        bands = []
+        for sheet, seed in zip(lead_sheets, seeds):
+            tune, said = (None, []) if melody is None else fit_melody(melody, sheet)
+            for text in said:
+                tell(text, None)
+            bands.append(Band(sheet, seed, melody=tune, parts=parts))
+        return bands
 
     def prepare_features(
         self,

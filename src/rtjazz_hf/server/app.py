@@ -24,6 +24,7 @@ from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
 from .live_socket import LiveConnection
 from .memory import keep_what_is_there
 from .metrics import Metrics
+from .notes import MIDI_MEDIA
 from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, first_error
 from .seats import Clip, Unavailable
 from .sessions import SessionEngine
@@ -184,13 +185,17 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
             200: {
                 "description": "The clip, sent while it is made",
                 "content": {media: {"schema": {"type": "string", "format": "binary"}}
-                            for media, *_ in CLIP_FORMATS.values()},
+                            for media in (*(media for media, *_ in CLIP_FORMATS.values()), MIDI_MEDIA)},
             },
         },
     )  # fmt: skip
     async def generate(request: ClipRequest) -> Response:
         engine, loop = server.ready(), asyncio.get_running_loop()
         try:
+            if request.format == "mid":
+                data, seed = await loop.run_in_executor(server.worker, engine.make_midi, request)
+                named = {"Content-Disposition": f'attachment; filename="rtjazz-{seed}.mid"'}
+                return Response(data, media_type=MIDI_MEDIA, headers={"X-RTJazz-Seed": str(seed), **named})
             clip = await loop.run_in_executor(server.worker, engine.make_clip, request, loop)
         except ValueError as error:
             return JSONResponse({"detail": str(error)}, 422)
@@ -245,6 +250,7 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
             instruments=list(INSTRUMENTS),
             genres=list(GENRES),
             moods=list(MOODS),
+            reads_notes=bool(pipe.transformer.config.score_dim),
         )
         return ModelList(models=[info])
 

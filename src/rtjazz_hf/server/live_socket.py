@@ -125,6 +125,7 @@ class LiveConnection:
             pre_skip=self.opus.pre_skip if self.opus else 0,
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
             tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
+            remarks=seat.remarks,
         )  # fmt: skip
         return start, seat
 
@@ -175,6 +176,8 @@ class LiveConnection:
         while (item := await seat.queue.get()) is not None:
             block, stats = item
             described = {"index": index, **describe(block, stats), "dropped": seat.dropped}
+            if start.midi:
+                described["midi"] = notes_of(block)
             if self.opus is not None:
                 packets = await loop.run_in_executor(self.worker, self.opus.encode, block.audio)
                 sound, described["packets"] = b"".join(packets), [len(packet) for packet in packets]
@@ -219,9 +222,8 @@ class LiveConnection:
             else:
                 self.last_control = received
                 self.metrics.controls.labels("taken").inc()
-                await self._say(
-                    "updated", tempo=seat.session.lead_sheet.tempo, key=seat.session.lead_sheet.key
-                )
+                sheet = seat.session.lead_sheet
+                await self._say("updated", tempo=sheet.tempo, key=sheet.key, remarks=seat.remarks)
             if self.rubbish >= _MAX_RUBBISH:
                 return "rubbish"
             await asyncio.sleep(max(0.0, received + 1.0 / MAX_CONTROLS_PER_SECOND - time.monotonic()))
@@ -271,6 +273,15 @@ class LiveConnection:
         gone = (RuntimeError, TimeoutError, WebSocketDisconnect, ConnectionError)
         with contextlib.suppress(*gone):
             await asyncio.wait_for(self.websocket.close(*CLOSINGS[reason]), 2.0)
+
+
+def notes_of(block: LiveBlock) -> list[list[Any]]:
+    """Notes that begin in a block: seconds from its start, length in seconds, MIDI key, velocity, player, role."""
+    beat = 60.0 / block.tempo
+    return [
+        [round(at - block.start, 4), round(note.beats * beat, 4), note.midi, note.velocity, note.player, note.role]
+        for at, note in zip(block.note_times, block.notes)
+    ]
 
 
 def describe(block: LiveBlock, stats: LiveStats) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ..prompts import MAX_DURATION
 from .settings import MAX_STATE_BYTES
 
 MAX_SEED = 2**53 - 1  # what JavaScript can count to
+MAX_MELODY_CHARACTERS = 48 * 1024  # of base64: 36 kB, of which a tune takes one or two
 MAX_STEPS = 32  # of a block of a clip: a request may not hold the machine for minutes a block
 
 # Names are folders of the adapters' folder and files of the state's: nothing that could lead out of them.
@@ -48,6 +49,12 @@ class Music(_Message):
         None, description="A personal style by its name, or several and their strengths; none by default"
     )
     adapter_scale: Strength | None = None
+    melody: Annotated[str, Field(min_length=1, max_length=MAX_MELODY_CHARACTERS)] | None = Field(
+        None, description="A tune to play: a MIDI file, as base64; null is none"
+    )
+    parts: Literal["band", "free"] | None = Field(
+        None, description="band: a band writes everybody's notes; free: none are told but the melody's"
+    )
 
 
 class ClipRequest(Music):
@@ -57,8 +64,10 @@ class ClipRequest(Music):
         description="Words, or a mix of them and their weights", examples=["medium swing piano trio"]
     )
     duration: float = Field(10.0, gt=0, le=MAX_DURATION, description="Seconds")
-    format: Literal["wav", "flac", "ogg", "opus"] = Field(
-        "wav", description="wav and flac have 16 bits; ogg is Vorbis, opus is Opus in Ogg"
+    format: Literal["wav", "flac", "ogg", "opus", "mid"] = Field(
+        "wav",
+        description="wav and flac have 16 bits; ogg is Vorbis, opus is Opus in Ogg; mid is the notes that the same "
+        "request with the same seed plays, as a MIDI file",
     )
     num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     guidance_scale: float | None = Field(None, ge=0, le=20)
@@ -73,6 +82,7 @@ class Start(Music):
         None,
         description="The token of a session that the server's stop had ended; then nothing else is given",
     )
+    midi: bool = Field(False, description="Whether the blocks' messages tell their notes")
     state: int | None = Field(
         None,
         ge=1,
@@ -128,6 +138,7 @@ class ModelInfo(BaseModel):
     instruments: list[str]
     genres: list[str]
     moods: list[str]
+    reads_notes: bool = Field(description="Whether melodies, parts and notes can be asked for")
 
 
 class ModelList(BaseModel):

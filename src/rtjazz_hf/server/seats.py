@@ -86,6 +86,7 @@ class Seat:
     resume: str | None = None  # token of its saved state
     hand_over: bool = False  # its listener is given its state when the server stops
     state: bytes | None = None  # which is this
+    remarks: list[str] = dataclasses.field(default_factory=list)  # about a melody, when it was last asked for
 
     @property
     def mix(self) -> tuple:

@@ -19,6 +19,7 @@ from .admission import BlockTimes
 from .kept import KeptSessions, check_resumed
 from .memory import give_back_memory
 from .metrics import Metrics
+from .notes import clip_midi, read_melody
 from .schemas import ClipRequest, Music, Start, wishes
 from .seats import BlockQueue, Clip, Seat, Unavailable, mix_key
 from .settings import MAX_STATE_BYTES, ServerSettings
@@ -90,12 +91,12 @@ class SessionEngine:
         kept = start.resume is not None or state is not None
         with self._reserved(name, _UNKNOWN if kept else mix_key(start.adapter, start.adapter_scale)):
             with self._preparing:
-                session = self._resumed(start, state) if kept else self._new(start)
+                session, heard = (self._resumed(start, state), []) if kept else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
             asked = session.asked
             seat = Seat(
                 name, session, BlockQueue(limit, loop), asked.get("adapter"), asked.get("adapter_scale"),
-                hand_over=start.state_every is not None,
+                hand_over=start.state_every is not None, remarks=[*heard, *session.remarks],
             )  # fmt: skip
             with self._lock:
                 if self.draining:
@@ -116,11 +117,13 @@ class SessionEngine:
                 others their time.
         """
         fields = wishes(changes)
+        heard = read_melody(fields)
         adapter = fields.get("adapter", seat.adapter)
         scale = fields.get("adapter_scale", seat.adapter_scale)
         self._check_mix(seat, mix_key(adapter, scale))
         with self._preparing:
             seat.session.update(**fields)
+            seat.remarks = [*heard, *seat.session.remarks]
         seat.adapter, seat.adapter_scale = adapter, scale
 
     def close(self, seat: Seat, reason: str) -> None:
@@ -191,13 +194,14 @@ class SessionEngine:
                 "that is being played, or try again later"
             )
 
-    def _new(self, start: Start) -> LiveSession:
+    def _new(self, start: Start) -> tuple[LiveSession, list[str]]:  # and remarks on its melody's file
         options = {name: value for name, value in wishes(start).items() if value is not None}
         if "prompt" not in options:
             raise ValueError("prompt is missing: describe the music, such as 'medium swing piano trio'")
         options.setdefault("adapter", {})
         options.setdefault("seed", secrets.randbelow(2**31))
-        return self.pipe.live(**options, block_frames=self.block_frames, overlap=False)
+        heard = read_melody(options)
+        return self.pipe.live(**options, block_frames=self.block_frames, overlap=False), heard
 
     # -- state of sessions that a stop has ended -----------------------------------------------------------
     def _resumed(self, start: Start, state: bytes | None) -> LiveSession:
@@ -245,6 +249,11 @@ class SessionEngine:
             log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
 
     # -- clips ---------------------------------------------------------------------------------------------
+    def make_midi(self, request: ClipRequest) -> tuple[bytes, int]:
+        """As `clip_midi`."""
+        with self._preparing:
+            return clip_midi(self.pipe, request)
+
     def make_clip(self, request: ClipRequest, loop: asyncio.AbstractEventLoop) -> Clip:
         """Begin to make a clip, which plays what a call of the pipeline with its seed plays.
 
@@ -258,6 +267,7 @@ class SessionEngine:
                 self.metrics.refused.labels(refusal.reason).inc()
                 raise refusal
         options = {name: value for name, value in wishes(request).items() if value is not None}
+        read_melody(options)
         seed = options.pop("seed", secrets.randbelow(2**31))
         written = {
             name: options.pop(name, None) for name in ("chords", "tempo", "key", "mood", "instruments")

@@ -27,13 +27,20 @@ def _model():
     try:
         logging.getLogger().addFilter(_no_missing_backends)
         try:
+            import onnxruntime
             from basic_pitch import FilenameSuffix, build_icassp_2022_model_path
             from basic_pitch.inference import Model
         finally:
             logging.getLogger().removeFilter(_no_missing_backends)
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    return Model(build_icassp_2022_model_path(FilenameSuffix.onnx))
+    path = build_icassp_2022_model_path(FilenameSuffix.onnx)
+    model = Model(path)
+    # Its own session takes every core and spins on it while it waits: beside other work several times slower.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    model.model = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return model
 
 
 def _no_missing_backends(record: logging.LogRecord) -> bool:

@@ -10,6 +10,7 @@ from .drift import measure_drift
 from .listening import make_listening
 from .live import measure_live
 from .models import measure_codec, measure_flow, measure_seeds, measure_speed, measure_splits
+from .notes import measure_notes
 from .similarity import measure_diversity, measure_instruments, measure_similarity
 from .steps import measure_steps
 
@@ -22,6 +23,7 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "splits": measure_splits,
     "seeds": measure_seeds,
     "charts": measure_charts,
+    "notes": measure_notes,
     "similarity": measure_similarity,
     "instruments": measure_instruments,
     "diversity": measure_diversity,

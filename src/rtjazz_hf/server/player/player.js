@@ -20,6 +20,7 @@ let state = null, tries = 0; // the session's last whole state, with which it go
 let pieces = [];
 let shown = []; // blocks whose chords are still to be shown: first frame, by the player's count, and the message
 let received = 0; // frames of this session
+let melody = null, melodySent = null; // a MIDI file as base64, and what the session has
 let playedBefore = 0; // frames that were played before this session
 
 function say(text, isError = false) {
@@ -49,6 +50,10 @@ function wishes() {
   const band = $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
   if (band.length) music.instruments = band;
   music.adapter = $("adapter").value || null;
+  if (!$("notes-row").hidden) {
+    music.parts = $("free").checked ? "free" : "band";
+    if (melody !== melodySent) music.melody = melody;
+  }
   return music;
 }
 
@@ -82,10 +87,12 @@ function connect() {
   const encoding = $("opus").checked && !$("opus-row").hidden ? "opus" : "f32";
   decoder = encoding === "opus" ? opusDecoder() : null;
   socket.onopen = () => {
+    melodySent = null;
     const music = state ? { state: state.size } : resume ? { resume } : wishes();
     socket.send(JSON.stringify({ type: "start", encoding, state_every: STATE_EVERY[encoding], ...music }));
     for (let at = 0; state && at < state.size; at += PIECE) socket.send(state.slice(at, at + PIECE));
     resume = null;
+    melodySent = melody;
   };
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") {
@@ -98,7 +105,7 @@ function connect() {
     else if (message.type === "started") began(message);
     else if (message.type === "updated") {
       rtjazz.updates += 1;
-      say("Playing");
+      say(message.remarks.join("; ") || "Playing");
       $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
     } else if (message.type === "drained") resume = message.resume;
     else if (message.type === "error") {
@@ -131,7 +138,7 @@ function began(message) {
   rtjazz.session = message.session;
   $("play").textContent = "Stop";
   $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
-  say("Playing");
+  say((message.remarks || []).join("; ") || "Playing");
 }
 
 // Packets to sound, in order; the codec's first 6.5 ms stay in.
@@ -214,6 +221,7 @@ async function loadModels() {
     return false;
   }
   $("opus-row").hidden = !window.AudioDecoder || !body.models[0].encodings.includes("opus");
+  $("notes-row").hidden = !body.models[0].reads_notes;
   const select = $("adapter"), chosen = select.value;
   select.replaceChildren(new Option("none", ""), ...body.models[0].adapters.map((name) => new Option(name, name)));
   select.value = chosen;
@@ -230,6 +238,7 @@ function change() {
     const music = wishes();
     if (JSON.stringify(music) === sent) return;
     sent = JSON.stringify(music);
+    melodySent = melody;
     socket.send(JSON.stringify({ type: "update", ...music }));
   }, 250);
 }
@@ -241,6 +250,18 @@ $("play").addEventListener("click", () => {
     player.port.postMessage("reset");
   } else start();
 });
+async function readMelody() {
+  const file = $("melody").files[0];
+  if (file && file.size > 36000) {
+    $("melody").value = "";
+    return say("The melody has more than 36 kB: give a MIDI file of one tune", true);
+  }
+  const bytes = file ? new Uint8Array(await file.arrayBuffer()) : null;
+  melody = bytes ? btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")) : null;
+  change();
+}
+
+$("melody").addEventListener("change", readMelody);
 $("controls").addEventListener("input", change);
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 loadModels().then((ok) => ok && say("Stopped")).catch(() => say("The server does not answer", true));
