@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TINY_CODEC = {"latent_dim": 64, "encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_size": 32,
               "decoder_layers": 1, "codebook_size": 64, "noise_frames": 300}  # fmt: skip
+MOVING = {"deviation_registers": (24, 72)}  # of a codec whose tones move: 24 of its channels
 TINY_FLOW = {"latent_dim": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
              "intermediate_size": 128, "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
 TINY_STYLE = {"vocab_size": 400, "text_hidden_size": 32, "text_num_layers": 1, "text_num_heads": 2,
@@ -28,7 +29,7 @@ def plucked_clip(seconds: float = 2.0):
     return torch.stack(tones)[None] + 0.01 * torch.randn(1, 2, len(time))
 
 
-def build_tiny_pipeline(seed: int = 0, **flow):
+def build_tiny_pipeline(seed: int = 0, codec: dict | None = None, **flow):
     """A pipeline with random weights; every weight is moved off zero, so that every input has an effect."""
     import torch
 
@@ -47,7 +48,7 @@ def build_tiny_pipeline(seed: int = 0, **flow):
 
     torch.manual_seed(seed)
     flow_config = RealTimeJazzFlowTransformerConfig(**{"lead_sheet_dim": LEAD_SHEET_DIM, **TINY_FLOW, **flow})
-    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY_CODEC))
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY_CODEC, **(codec or {})}))
     transformer = RealTimeJazzFlowTransformer(flow_config)
     style_encoder = RealTimeJazzStyleEncoder(RealTimeJazzStyleEncoderConfig(**TINY_STYLE))
     codec.fit_start([plucked_clip()])  # a codec that was never fitted only roars

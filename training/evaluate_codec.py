@@ -53,6 +53,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, required=True, help="folder for codec.json, codec.md and pictures"
     )
     parser.add_argument("--cache", type=Path, help="folder of Opus files and scores (default: OUT/opus)")
+    parser.add_argument("--no-tones", action="store_true", help="leave out vibrato, glides and partials in cents")
     parser.add_argument("--speed", action="store_true", help="time it too, beside transformers' EnCodec")
     parser.add_argument("--threads", type=int, default=2, help="of the timing (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... (default: %(default)s)")
@@ -110,7 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             report = evaluate_codec(
                 codec, sets, args.out, levels=args.levels, seconds=args.seconds, opus_rates=args.opus_rates,
-                cache=args.cache, speed=speed, passed_over=passed_over, progress=not args.quiet,
+                cache=args.cache, speed=speed, passed_over=passed_over, tones=not args.no_tones,
+                progress=not args.quiet,
             )  # fmt: skip
     except (OpusUnavailable, ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

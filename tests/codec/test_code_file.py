@@ -186,7 +186,7 @@ class TestRefusedToRead:
         ("changes", "words"),
         [
             ({"format": "pt"}, "another kind"),
-            ({"format_version": "2"}, "version '2'.*update"),
+            ({"format_version": "3"}, "version '3'.*update"),
             ({"frames": "nan"}, "frames is 'nan'"),
             ({"samples": "NaN"}, "samples is 'NaN'"),
             ({"samples": "-5"}, "samples is '-5'"),

@@ -15,6 +15,7 @@ TINY = dict(
 )  # fmt: skip
 KINDS = [
     dict(backbone="lapped", phase="free"),
+    dict(backbone="lapped", phase="free", latent_dim=40, deviation_registers=(24, 72)),
     dict(backbone="lapped", phase="kept"),
     dict(backbone="seanet"),
 ]
@@ -32,10 +33,10 @@ def music(seconds: float = 1.5, rows: int = 1, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.stack(clips)).float()
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=["free", "kept", "seanet"])
+@pytest.fixture(scope="module", params=KINDS, ids=["free", "moving", "kept", "seanet"])
 def codec(request) -> RealTimeJazzCodec:
     torch.manual_seed(0)
-    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**TINY, **request.param))
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY, **request.param}))
     codec.fit_start([music(2.0)])
     for parameter in codec.parameters():  # the zero-initialised outputs must matter in these tests
         if parameter.requires_grad and parameter.abs().sum() == 0:
@@ -48,7 +49,7 @@ def codec(request) -> RealTimeJazzCodec:
 class TestStreaming:
     def test_frames(self, codec):
         encoded = codec.encode(music()[..., : 10 * HOP + 1])
-        assert encoded.latents.shape == (1, 16, 11)
+        assert encoded.latents.shape == (1, codec.config.latent_dim, 11)
         assert encoded.codes.shape == (1, 4, 11) and encoded.codes.dtype == torch.int64
         assert codec.decode(codes=encoded.codes).audio.shape == (1, 2, 11 * HOP)
 
@@ -338,12 +339,12 @@ class TestBadInput:
     def test_decode_wants_one_input(self, codec):
         with pytest.raises(ValueError, match="exactly one"):
             codec.decode()
-        with pytest.raises(ValueError, match="16, frames"):
+        with pytest.raises(ValueError, match=f"{codec.config.latent_dim}, frames"):
             codec.decode(latents=torch.zeros(1, 3, 5))
         with pytest.raises(ValueError, match="must be tensors"):
             codec.decode(codes=np.zeros((1, 4, 5), int))
         with pytest.raises(ValueError, match="batch is empty"):
-            codec.decode(latents=torch.zeros(0, 16, 5))
+            codec.decode(latents=torch.zeros(0, codec.config.latent_dim, 5))
 
     def test_config(self):
         with pytest.raises(ValueError, match="backbone"):

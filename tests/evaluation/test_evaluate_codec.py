@@ -16,9 +16,12 @@ from tiny_models import plucked_clip
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.evaluation.clips import clips_of_recordings
 from rtjazz_hf.evaluation.codec_verdicts import verdicts
+from rtjazz_hf.evaluation.measures.tuning import MOVES, NOTES
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("pyloudnorm")
+pytest.importorskip("zimtohrli")
+pytest.importorskip("visqol")
 needs_opus = pytest.mark.skipif(
     not (shutil.which("opusenc") or shutil.which("ffmpeg")),
     reason="neither opus-tools nor ffmpeg is installed",
@@ -100,6 +103,12 @@ class TestReport:
         whats = [row["what"] for row in report["table"]]
         assert all(row["ok"] in (True, False, None) for row in report["table"])
         assert sum("mel distance" in what for what in whats) == 5
+        for words in ("glide, median error", "Zimtohrli", "partials 1 to 13", "valleys"):
+            assert any(words in what for what in whats), words
+        assert [row["name"] for row in report["tuning"]][1:] == ["1 level", "2 levels", "4 levels", "Opus 8", "Opus 16",
+                                                                "Opus 32"]  # fmt: skip
+        by_name = {row["name"]: row for row in report["tuning"]}
+        assert by_name["Opus 32"]["glide"] < 5
         for words in ("usage", "SNR in dB by levels", "rate of 40 dB SNR", "decode in random splits"):
             assert any(words in what for what in whats), words
         asked_of_24 = next(row for row in report["table"] if "24 kbit/s" in row["asked"])
@@ -127,7 +136,7 @@ class TestReport:
         monkeypatch.setattr(opus, "_encode", refuse)
         place = arguments.index("--real")
         composed_only = arguments[:place] + arguments[place + 2 :]
-        assert evaluate_codec.main([*composed_only, "--out", str(tmp_path)]) == 0
+        assert evaluate_codec.main([*composed_only, "--no-tones", "--out", str(tmp_path)]) == 0
         again = json.loads(capsys.readouterr().out)["sets"]["composed"]
         for row, other in zip(report[1]["sets"]["composed"]["rows"], again["rows"]):
             for key, value in row.items():
@@ -137,7 +146,7 @@ class TestReport:
 
 def test_opus_may_be_left_out_and_a_codec_folder_is_enough(evaluate_codec, corpus, tiny_folder, tmp_path):
     arguments = ["--codec", str(tiny_folder / "codec"), "--font-takes", str(corpus), "--seconds", "1", "--quiet",
-                 "--num-takes", "1", "--levels", "1", "--opus-rates", "--out", str(tmp_path)]  # fmt: skip
+                 "--no-tones", "--num-takes", "1", "--levels", "1", "--opus-rates", "--out", str(tmp_path)]  # fmt: skip
     assert evaluate_codec.main(arguments) == 0
     report = json.loads((tmp_path / "codec.json").read_text())
     assert [row["kind"] for row in report["sets"]["font"]["rows"]] == ["latents", "codes"]
@@ -152,7 +161,7 @@ def test_damaged_takes_are_passed_over_named_and_counted(evaluate_codec, tiny_fo
     gone.unlink()
     write_audio(silent, np.zeros((2, 96_000)), overwrite=True)
     arguments = ["--codec", str(tiny_folder), "--takes", str(corpus), "--seconds", "1", "--levels", "1",
-                 "--opus-rates", "--quiet", "--out", str(tmp_path / "out")]  # fmt: skip
+                 "--opus-rates", "--quiet", "--no-tones", "--out", str(tmp_path / "out")]  # fmt: skip
     assert evaluate_codec.main(arguments) == 0
     said = capsys.readouterr().err
     report = json.loads((tmp_path / "out" / "codec.json").read_text())
@@ -261,22 +270,27 @@ def test_verdicts_are_met_where_the_codec_is_better_than_opus():
 
     def row(kind, setting, mel, snr, bitrate):
         return {"kind": kind, "setting": setting, "mel_distance": mel, "snr": snr, "si_sdr": snr, "bitrate": bitrate,
-                "pitch_correlation": 0.98, "semitone_correlation": 0.99, "snr_bound": snr + 5}  # fmt: skip
+                "pitch_correlation": 0.98, "semitone_correlation": 0.99, "snr_bound": snr + 5,
+                "zimtohrli": 4.5, "visqol": 4.4, "valley_loss": 0.5}  # fmt: skip
 
     rows = [row("latents", None, 1.0, 41.0, float("nan"))]
     rows += [row("codes", levels, 2.0, float(levels), 825.0 * levels) for levels in (1, 2, 4)]
     rows += [row("opus", rate, 2.5, rate / 2.0, 1000.0 * rate) for rate in (8, 16, 24, 32, 128)]
     books = {"usage": [0.99] * 4, "perplexity": [1500.0] * 4, "entries": 2048, "frames": 50_000}
     data = {"clips": ["x"], "rows": rows, "codebooks": books, "bound": {"rate_of_40_db": [1.5e5, 2.0e5]}}
-    table = verdicts(
-        {"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}}
-    )
+    errors = dict.fromkeys((*MOVES, *(f"partials_{note}" for note in NOTES)), 2.0)
+    kinds = (("latents", None), ("codes", 4))
+    tones = [{"name": kind, "kind": kind, "setting": setting, **errors} for kind, setting in kinds]
+    report = {"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}, "tuning": tones}
+    table = verdicts(report)
     assert all(row["ok"] is not False for row in table)
     forty = next(row["measured"] for row in table if "40 dB" in row["what"])
     assert "un-quantised latents: reached (41.0 dB)" in forty
     assert "Opus: reached at 128.0 kbit/s" in forty
     assert "bound: 175 kbit/s (150 to 200 clip by clip)" in forty
     data["rows"][3]["snr"] = 1.5  # four levels now worse than two
-    table = verdicts({"sets": {"composed": data}, "splits": {"decode": 1e-3}})
+    tones[0]["glide"] = 19.0
+    table = verdicts({"sets": {"composed": data}, "splits": {"decode": 1e-3}, "tuning": tones})
     missed = [row["what"] for row in table if row["ok"] is False]
-    assert missed == ["composed, SNR in dB by levels", "decode in random splits versus whole, float32"]
+    decoding = "decode in random splits versus whole, float32"
+    assert missed == ["latents: glide, median error", "composed, SNR in dB by levels", decoding]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_models import build_tiny_pipeline, plucked_clip
+from tiny_models import MOVING, build_tiny_pipeline, plucked_clip
 
 from rtjazz_hf import LeadSheet
 
@@ -41,6 +41,14 @@ class TestRoundTrip:
         for got, want, untouched in zip(*saved):
             assert np.array_equal(got.audio, want.audio) and np.array_equal(got.audio, untouched.audio)
             assert (got.start, got.bar, got.beat) == (want.start, want.bar, want.beat)
+
+    def test_tones_that_move_go_on_in_phase(self, tmp_path):
+        pipe = build_tiny_pipeline(codec=MOVING)
+        session = pipe.live("swing", **OPTIONS)
+        take(session, 2)
+        assert session.stream.decoder_state["turned"].any()
+        session.save(tmp_path / "night.safetensors")
+        assert_goes_on(pipe.resume_live(tmp_path / "night.safetensors"), session)
 
     def test_keeps_wishes_and_settings(self, tiny_pipeline, tmp_path):
         session = tiny_pipeline.live(

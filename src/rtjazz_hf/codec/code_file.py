@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CODE_SUFFIX = ".rtj"
 CODE_FORMAT = "rtjazz-codes"
 CODE_VERSION = 1
+MOVING_VERSION = 2  # of codes that also say how far tones stand beside their notes; has `deviations`, how many channels
 
 _NUMBERS = ("sampling_rate", "hop_length", "codebook_size", "num_codebooks", "frames", "samples")
 _MAX_BITS = 16  # a code; 65,536 entries
@@ -72,7 +73,8 @@ class CodeFile:
 
     packed (bytes,): uint8, see the module. sampling_rate (Hz), hop_length and samples (of one channel, at that
     rate) are those of the recording as the codec heard it. fingerprint: see [`codec_fingerprint`]. model: the
-    name of the model that wrote it, for people. notes: whatever else the writer had to say.
+    name of the model that wrote it, for people. notes: whatever else the writer had to say. deviations: channels of
+    the codec's latents that say how far tones stand beside their notes.
     """
 
     packed: np.ndarray
@@ -85,6 +87,7 @@ class CodeFile:
     fingerprint: str
     model: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
+    deviations: int = 0
 
     @property
     def duration(self) -> float:
@@ -138,6 +141,11 @@ class CodeFile:
                     f"the codes were made with {name}={getattr(self, name)}, this codec has "
                     f"{getattr(config, name)}; decode with the model that made them{self._by_model()}."
                 )
+        if config.num_deviations != self.deviations:
+            raise ValueError(
+                f"the codes were made with {self.deviations} channels of deviations, this codec has "
+                f"{config.num_deviations}; decode with the model that made them{self._by_model()}."
+            )
         if self.num_codebooks > config.total_codebooks:
             raise ValueError(
                 f"the codes have {self.num_codebooks} levels, this codec has {config.total_codebooks}; decode with "
@@ -209,9 +217,11 @@ def write_codes(
     }
     _check_numbers(header)
     notes = dict(notes or {})
+    if config.num_deviations:
+        header["deviations"] = config.num_deviations
     metadata = {
         "format": CODE_FORMAT,
-        "format_version": str(CODE_VERSION),
+        "format_version": str(MOVING_VERSION if config.num_deviations else CODE_VERSION),
         **{name: str(value) for name, value in header.items()},
         "fingerprint": codec_fingerprint(codec, levels),
         "crc32": f"{zlib.crc32(packed):08x}",
@@ -243,10 +253,10 @@ def read_codes(path: str | os.PathLike) -> CodeFile:
             names = list(file.keys())
             if metadata.get("format") != CODE_FORMAT:
                 raise ValueError("it is another kind of safetensors file")
-            if metadata.get("format_version") != str(CODE_VERSION):
+            if metadata.get("format_version") not in (str(CODE_VERSION), str(MOVING_VERSION)):
                 raise ValueError(
                     f"it has format version {metadata.get('format_version')!r}, this version of the package reads "
-                    f"{CODE_VERSION}; update rtjazz-hf"
+                    f"{CODE_VERSION} and {MOVING_VERSION}; update rtjazz-hf"
                 )
             if names != ["codes"]:
                 raise ValueError(f"it holds {names}, not 'codes' alone")
@@ -262,7 +272,8 @@ def read_codes(path: str | os.PathLike) -> CodeFile:
 
 def _check_file(packed: np.ndarray, metadata: dict[str, str]) -> CodeFile:
     header = {}
-    for name in _NUMBERS:
+    moving = ("deviations",) if metadata["format_version"] == str(MOVING_VERSION) else ()
+    for name in (*_NUMBERS, *moving):
         if not re.fullmatch(r"[1-9][0-9]{0,14}", metadata.get(name, "")):
             raise ValueError(f"its {name} is {metadata.get(name)!r}, not a whole number of at least 1")
         header[name] = int(metadata[name])
@@ -280,7 +291,7 @@ def _check_file(packed: np.ndarray, metadata: dict[str, str]) -> CodeFile:
         raise ValueError("the bits after its last code are not zero")
     if metadata.get("crc32") != f"{zlib.crc32(packed):08x}":
         raise ValueError("its checksum is wrong: the codes were damaged; fetch or make the file again")
-    known = {*_NUMBERS, "format", "format_version", "fingerprint", "crc32", "model"}
+    known = {*_NUMBERS, *moving, "format", "format_version", "fingerprint", "crc32", "model"}
     notes = {name: text for name, text in metadata.items() if name not in known}
     file = CodeFile(packed, fingerprint=fingerprint, model=metadata.get("model", ""), notes=notes, **header)
     if file.codebook_size != 1 << bits_per_code(file.codebook_size):  # else no bits can be out of range

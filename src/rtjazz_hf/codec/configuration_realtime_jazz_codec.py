@@ -14,7 +14,11 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
     """Configuration of a [`RealTimeJazzCodec`]: 48 kHz stereo <-> latents (75 Hz) <-> residual codes.
 
     Args:
-        latent_dim (`int`): channels of the latents.
+        latent_dim (`int`): channels of the latents, those of `deviation_registers` included, which come last.
+        deviation_registers (`tuple` of `int`): of the free lapped backbone. The lowest MIDI note of each register
+            in which tones move: 12 channels each say by how much what sounds of a pitch class stands beside its
+            note, the first register begins at `lowest_note`. Empty (the first two versions of the codec): every
+            tone stands on its note.
         codebook_size (`int`), num_codebooks (`int`): entries of a level of the residual quantiser, and levels that
             are used unless others are asked for; 4 levels of 2,048 entries are 44 bits a frame, 3.3 kbit/s.
         max_codebooks (`int` or `None`): levels that there are, up to 32; `None`: `num_codebooks`.
@@ -68,6 +72,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         num_pan_bands: int = 12,
         num_fine_bands: int = 128,
         level_passes: int = 3,
+        deviation_registers: tuple[int, ...] = (),
         noise_frames: int = 1500,
         encoder_hidden_size: int = 320,
         encoder_layers: int = 3,
@@ -104,6 +109,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         self.num_pan_bands = num_pan_bands
         self.num_fine_bands = num_fine_bands
         self.level_passes = level_passes
+        self.deviation_registers = tuple(deviation_registers)
         self.noise_frames = noise_frames
         self.encoder_hidden_size = encoder_hidden_size
         self.encoder_layers = encoder_layers
@@ -148,10 +154,43 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             raise ValueError(f"overlap={self.overlap} must be in 1..hop_length={self.hop_length} samples.")
         if self.analysis_length < 8 * 1024:
             raise ValueError(f"analysis_length={self.analysis_length} must be at least 8192 samples.")
+        self._check_registers()
         for name in ("latents_mean", "latents_std"):
             value = getattr(self, name)
             if value is not None and len(value) != self.latent_dim:
                 raise ValueError(f"{name} has {len(value)} numbers, latent_dim is {self.latent_dim}.")
+
+    def _check_registers(self) -> None:
+        given = registers = self.deviation_registers
+        if not registers:
+            return
+        if (self.backbone, self.phase) != ("lapped", "free"):
+            raise ValueError(
+                f"deviation_registers={given} want backbone='lapped' and phase='free', got {self.backbone!r} and "
+                f"{self.phase!r}: only that decoder has tones to move."
+            )
+        end = self.lowest_note + self.num_notes
+        ordered = all(isinstance(note, int) for note in registers) and sorted(set(registers)) == list(registers)
+        if not ordered or registers[0] != self.lowest_note or registers[-1] >= end:
+            raise ValueError(
+                f"deviation_registers={given} must be rising MIDI notes from lowest_note={self.lowest_note} to "
+                f"below {end}."
+            )
+        if self.num_deviations >= self.latent_dim:
+            raise ValueError(
+                f"latent_dim={self.latent_dim} must be more than the {self.num_deviations} channels of "
+                f"deviation_registers={given}."
+            )
+
+    @property
+    def num_deviations(self) -> int:
+        """Channels, the last of the latents, that say how far tones stand beside their notes."""
+        return 12 * len(self.deviation_registers)
+
+    @property
+    def energy_dim(self) -> int:
+        """Channels, the first of the latents, that say what sounds and how loud."""
+        return self.latent_dim - self.num_deviations
 
     @property
     def total_codebooks(self) -> int:

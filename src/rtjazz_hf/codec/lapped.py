@@ -18,7 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
+from .deviations import measure_deviations, pool_deviations, unpool_deviations
 from .streaming import CausalConv1d, StreamingState
+from .tone_bank import moving_tones, still_tones
 from .transforms import FLOOR, constant
 
 WINDOWS = {8192: 1024, 4096: 1024, 1024: 256}  # analysis windows and how quickly each falls
@@ -80,12 +82,12 @@ class LappedEncoder(nn.Module):
         self.base_mean = nn.Parameter(torch.zeros(base))
         self.extra_mean = nn.Parameter(torch.zeros(extra))
         self.extra_scale = nn.Parameter(torch.ones(extra))
-        self.components = nn.Linear(base, config.latent_dim, bias=False)
+        self.components = nn.Linear(base, config.energy_dim, bias=False)
         self.project_in = nn.Linear(base + extra, width)
         self.blocks = nn.ModuleList(
             ResidualBlock(width, config.kernel_size, config.expansion) for _ in range(config.encoder_layers)
         )
-        self.project_out = nn.Linear(width, config.latent_dim)
+        self.project_out = nn.Linear(width, config.energy_dim)
 
     @staticmethod
     def feature_sizes(config: RealTimeJazzCodecConfig) -> tuple[int, int]:
@@ -123,8 +125,9 @@ class LappedEncoder(nn.Module):
             return mid_side.new_zeros(audio.shape[0], 2, 0, config.analysis_length), rest
         return mid_side.unfold(-1, config.analysis_length, config.hop_length)[:, :, :frames], rest
 
-    def features(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows (batch, 2, frames, analysis_length) -> base and extra features (batch, frames, size)."""
+    def features(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Windows (batch, 2, frames, analysis_length) -> base and extra features, and the latents that say how far
+        tones stand beside their notes: (batch, frames, size) each."""
         config, device = self.config, windows.device
         rate = config.sampling_rate
 
@@ -145,13 +148,14 @@ class LappedEncoder(nn.Module):
         if config.phase == "kept":
             basis = constant("mdct_basis", config.hop_length, config.overlap, device=device)
             coefficients = windows[..., -basis.shape[1] :] @ basis.T * self.emphasis(device)
-            return torch.cat([coefficients[:, 0], coefficients[:, 1]], dim=-1), bands
+            return torch.cat([coefficients[:, 0], coefficients[:, 1]], dim=-1), bands, bands[..., :0]
 
         # Longer windows where semitones lie closer together.
         low, end = config.lowest_note, config.lowest_note + config.num_notes
         low_end = min(low + 48, end)
         mid = slice(0, 1)
-        long, middle = power_of(spectrum(8192, mid))[:, 0], power_of(spectrum(4096, mid))[:, 0]
+        long_spectrum, middle_spectrum = spectrum(8192, mid)[:, 0], spectrum(4096, mid)[:, 0]
+        long, middle = power_of(long_spectrum), power_of(middle_spectrum)
         window = constant(
             "level_window", LEVEL_WINDOW, config.hop_length, config.overlap, False, device=device
         )
@@ -175,7 +179,24 @@ class LappedEncoder(nn.Module):
         newest = windows[:, 0, :, -(config.hop_length + config.overlap + 1) :]
         for signal in (newest[..., 1:], newest.diff()):  # all, and what is high
             extra.append(decibel(signal.unflatten(-1, (ATTACK_BLOCKS, -1)).square().mean(-1)))
-        return base, torch.cat(extra, dim=-1)
+        spectra = {8192: long_spectrum, 4096: middle_spectrum, LEVEL_WINDOW: fine[:, 0]}
+        return base, torch.cat(extra, dim=-1), self.deviations(windows[:, 0], spectra)
+
+    def deviations(self, mid: torch.Tensor, spectra: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The end of the latents (batch, frames, num_deviations), from windows of the middle signal (batch, frames,
+        analysis_length) and the spectra of their ends by size."""
+        config = self.config
+        if not config.num_deviations:
+            return mid[..., :0]
+        slopes = {size: ("asymmetric_slope", size, WINDOWS[size]) for size in (8192, 4096)}
+        slopes[LEVEL_WINDOW] = ("level_slope", LEVEL_WINDOW, config.hop_length, config.overlap)
+        edges = [config.lowest_note + notes for notes in (0, 36, 60, config.num_notes)]
+        parts = []
+        for (size, slope), first, last in zip(slopes.items(), edges, edges[1:]):
+            derived = torch.fft.rfft(mid[..., -size:] * constant(*slope, device=mid.device))
+            parts.append(measure_deviations(config, size, first, last, spectra[size], derived))
+        cents, power = (torch.cat(part, dim=-1) for part in zip(*parts))
+        return pool_deviations(config, cents, power)
 
     def emphasis(self, device) -> torch.Tensor:
         """phase="kept": weight of each MDCT coefficient, for bass would fill every component."""
@@ -201,12 +222,13 @@ class LappedEncoder(nn.Module):
         # Overlapping windows are 13 times the audio: in pieces they stay in the cache, and hours in memory.
         with torch.autocast(windows.device.type, enabled=False):  # powers span 90 dB
             pieces = [self.features(piece) for piece in windows.split(CHUNK_FRAMES, dim=2)]
-        base, extra = (torch.cat(parts, dim=1) for parts in zip(*pieces))
+        base, extra, moved = (torch.cat(parts, dim=1) for parts in zip(*pieces))
         base = (base - self.base_mean).to(self.components.weight.dtype)
         extra = ((extra - self.extra_mean) / self.extra_scale).to(base.dtype)
         x = self.project_in(torch.cat([base / 3, extra], dim=-1))
         x = _run_blocks(self.blocks, x, state, new)
         latents = self.components(base) + 3 * self.project_out(x)
+        latents = torch.cat([latents, moved.to(latents.dtype)], dim=-1)
         return latents.transpose(1, 2), new
 
 
@@ -228,12 +250,12 @@ class LappedDecoder(nn.Module):
         free = config.phase == "free"
         fine = config.num_fine_bands * 3 // 2
         controls = 2 * config.num_tones + bands + fine + 2 * ENVELOPE_POINTS if free else base + bands
-        self.components = nn.Linear(config.latent_dim, base)
+        self.components = nn.Linear(config.energy_dim, base)
         self.noise_offset = nn.Parameter(torch.zeros(bands))  # what tones leave to the noise, in log power
         if free:
             self.noise_shape = nn.Parameter(torch.zeros(NOISE_WINDOW // 2 + 1))  # inside the bands, log power
             self.level_share = nn.Parameter(torch.ones(config.level_passes, fine))  # of what is missing
-        self.project_in = nn.Linear(config.latent_dim, width)
+        self.project_in = nn.Linear(config.energy_dim, width)
         self.blocks = nn.ModuleList(
             ResidualBlock(width, config.kernel_size, config.expansion) for _ in range(config.decoder_layers)
         )
@@ -252,23 +274,13 @@ class LappedDecoder(nn.Module):
             )
             for index in range(config.level_passes):
                 state[f"level_tail_{index}"], state[f"level_past_{index}"] = overlap.clone(), past.clone()
+        if config.num_deviations:
+            state["turned"] = torch.zeros(batch_size, config.num_tones, dtype=torch.int64, device=device)
         for index, block in enumerate(self.blocks):
             state[f"block_{index}"] = block.depthwise.init_state(
                 batch_size, device, self.project_in.weight.dtype
             )
         return state
-
-    def _tones(self, amplitudes: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-        """Amplitudes (batch, channels, frames, tones) -> windowed frames of samples."""
-        config, device = self.config, amplitudes.device
-        hop, rate = config.hop_length, config.sampling_rate
-        bank = (config.lowest_note, config.num_notes, config.tones_per_note)
-        turns = constant("tone_turns", *bank, hop, rate, device=device)
-        # float64 and modulo one turn: a stream of days keeps its phase.
-        phase = (turns * frame[..., None] + constant("tone_phases", config.num_tones, device=device)) % 1.0
-        angle = (2 * math.pi * phase).float()[:, None]  # (batch, 1, frames, tones)
-        basis = constant("tone_basis", hop, config.overlap, *bank, rate, device=device)
-        return torch.cat([amplitudes * angle.cos(), amplitudes * angle.sin()], dim=-1) @ basis
 
     def _noise(self, log_power: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
         """Log band power (batch, 2, frames, bands) -> noise (batch, 2, frames, hop + overlap), not faded: a frame and
@@ -339,17 +351,22 @@ class LappedDecoder(nn.Module):
         played = self._irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)
         return played[..., -(hop + overlap) :] / window.max()
 
-    def _play(self, tones, pan, noise, envelope, frame) -> torch.Tensor:
-        """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands) -> frames of samples that fall
-        within the overlap."""
+    def _play(self, tones, pan, noise, envelope, moved, frame, state, new) -> torch.Tensor:
+        """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands), and the latents of deviations ->
+        frames of samples that fall within the overlap."""
         config = self.config
         amplitude = torch.exp(0.5 * tones.clamp(-25, 2))
         amplitudes = torch.stack([amplitude, amplitude * pan], dim=1)
-        parts = (self._tones(amplitudes, frame), self._noise(noise, frame))
+        if config.num_deviations:
+            cents = unpool_deviations(config, moved)
+            played, new["turned"] = moving_tones(config, amplitudes, cents, frame, state["turned"])
+        else:
+            played = still_tones(config, amplitudes, frame)
+        parts = (played, self._noise(noise, frame))
         fall = constant("fall_window", config.hop_length, config.overlap, device=tones.device)
         return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts)) * fall
 
-    def _free_frames(self, start, control, frame, state, new) -> torch.Tensor:
+    def _free_frames(self, start, control, moved, frame, state, new) -> torch.Tensor:
         """Decoded features (batch, frames, base) and controls of the blocks -> frames (batch, 2, frames, samples)."""
         config, device = self.config, start.device
         notes, bands, tones = config.num_notes, 2 * config.num_bands, config.num_tones
@@ -370,7 +387,7 @@ class LappedDecoder(nn.Module):
             "envelope_points", ENVELOPE_POINTS, config.hop_length + config.overlap, device=device
         )
         envelope = torch.exp(2 * torch.tanh(control[4].unflatten(-1, (2, -1)))) @ points
-        frames = self._play(level, pan, noise, envelope, frame)
+        frames = self._play(level, pan, noise, envelope, moved, frame, state, new)
         asked = (asked + control[3]).clamp(max=LOUDEST)
         for index in range(config.level_passes):
             frames = self._level(frames, asked, index, state, new)
@@ -387,6 +404,7 @@ class LappedDecoder(nn.Module):
             return latents.new_zeros(batch, 2, 0), state
         new = StreamingState()
         z = latents.transpose(1, 2).to(self.project_in.weight.dtype)
+        z, moved = z.split([config.energy_dim, config.num_deviations], dim=-1)
         frame = state["frame"][:, None] + torch.arange(z.shape[1], device=z.device)
         new["frame"] = state["frame"] + z.shape[1]
         start = self.components(z).float()
@@ -396,7 +414,7 @@ class LappedDecoder(nn.Module):
             if config.phase == "kept":
                 frames = self._kept_frames(start, control, frame)
             else:
-                frames = self._free_frames(start, control, frame, state, new)
+                frames = self._free_frames(start, control, moved.float(), frame, state, new)
         mid_side, new["tail"] = self._overlap_add(frames, state["tail"])
         mid, side = mid_side.flatten(2).unbind(1)
         return torch.stack([mid + side, mid - side], dim=1), new
@@ -426,7 +444,7 @@ def fit_components(encoder: LappedEncoder, decoder: LappedDecoder, audio: list[t
     pairs = []
     for clip in audio:
         windows, _ = encoder.windows(clip.float(), encoder.init_state(clip.shape[0]), flush=True)
-        pairs.append([feature.flatten(0, 1) for feature in encoder.features(windows)])
+        pairs.append([feature.flatten(0, 1) for feature in encoder.features(windows)[:2]])
     base, extra = (torch.cat(parts) for parts in zip(*pairs))
     weights = torch.ones(base.shape[-1])
     if config.phase == "free":  # what the ear forgives counts less: bands, side, pan
@@ -439,7 +457,7 @@ def fit_components(encoder: LappedEncoder, decoder: LappedDecoder, audio: list[t
     mean = base.mean(0) if config.phase == "free" else torch.zeros(base.shape[-1])
     scaled = (base - mean) * weights
     values, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
-    vectors = vectors[:, -config.latent_dim :].flip(1)  # strongest first
+    vectors = vectors[:, -config.energy_dim :].flip(1)  # strongest first
     encoder.base_mean.copy_(mean)
     encoder.components.weight.copy_((vectors * weights[:, None]).T)
     encoder.extra_mean.copy_(extra.mean(0))
@@ -455,4 +473,4 @@ def fit_components(encoder: LappedEncoder, decoder: LappedDecoder, audio: list[t
     else:
         # Inaudible until it is learnt: at a log power of -8 it drowned half of the pitches on quiet takes.
         decoder.noise_offset.fill_(math.log(FLOOR))
-    return (values[-config.latent_dim :].sum() / values.sum()).item()
+    return (values[-config.energy_dim :].sum() / values.sum()).item()

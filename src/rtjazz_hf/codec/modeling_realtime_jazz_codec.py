@@ -254,7 +254,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
         Args:
             codes (`torch.Tensor` of shape `(batch, levels, frames)`) or latents (of shape
-                `(batch, latent_dim, frames)`, normalised): exactly one of them.
+                `(batch, latent_dim, frames)`, normalised): exactly one of them. Latents may lack the channels of
+                `config.deviation_registers`, which are the last: then every tone stands on its note.
             state (`StreamingState`, *optional*): `None` starts a stream at frame 0. Latents may follow codes in a
                 stream; the codes after them go on from those before.
 
@@ -271,10 +272,11 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         state, codes_state = self._split_state(state)
         if codes is not None:
             latents, codes_state = self.codes_to_latents(codes, codes_state, return_state=True)
-        if latents.ndim != 3 or latents.shape[1] != self.config.latent_dim:
-            raise ValueError(
-                f"latents must be (batch, {self.config.latent_dim}, frames), got {tuple(latents.shape)}."
-            )
+        sizes = (self.config.latent_dim, self.config.energy_dim)
+        if latents.ndim != 3 or latents.shape[1] not in sizes:
+            allowed = " or ".join(f"(batch, {size}, frames)" for size in dict.fromkeys(sizes))
+            raise ValueError(f"latents must be {allowed}, got {tuple(latents.shape)}.")
+        latents = nn.functional.pad(latents, (0, 0, 0, self.config.latent_dim - latents.shape[1]))
         audio, state = self._decode_latents(latents, state)
         state = self._with_codes_state(state, codes_state, latents.shape[0])
         return CodecDecoderOutput(audio=audio, state=state)
@@ -330,11 +332,17 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
     @torch.no_grad()
     def fit_statistics(self, clips: list[torch.Tensor]) -> None:
-        """Set `config.latents_mean` and `config.latents_std` to those of the latents of `clips`."""
+        """Set `config.latents_mean` and `config.latents_std` to those of the latents of `clips`.
+
+        The mean of deviations is zero whatever the clips hold: normalised latents of zero leave every tone on its
+        note.
+        """
         self.config.latents_mean = self.config.latents_std = None
         latents = [self._encode_latents(clip, None, True)[0].transpose(1, 2).flatten(0, 1) for clip in clips]
         latents = torch.cat(latents).float()
-        self.config.latents_mean = tuple(latents.mean(0).tolist())
+        mean, moved = latents.mean(0), self.config.energy_dim
+        mean[moved:] = 0
+        self.config.latents_mean = tuple(mean.tolist())
         self.config.latents_std = tuple(latents.std(0).clamp(min=1e-4).tolist())
 
     @torch.no_grad()

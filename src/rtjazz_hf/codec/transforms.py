@@ -224,6 +224,48 @@ def _tone_phases(count: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(21)).random(count)
 
 
+def _asymmetric_slope(length: int, fall: int) -> np.ndarray:
+    """Slope of `asymmetric_window`, per sample."""
+    rise = length - fall
+    up = np.sin(math.pi * (np.arange(rise) + 0.5) / rise) / rise
+    down = -np.sin(math.pi * (np.arange(fall) + 0.5) / fall) / fall
+    # Its squared sines have a mean of a half, so what it was scaled by is 4 / length.
+    return (np.concatenate([up, down]) * (math.pi / 2) * (4 / length)).astype(np.float32)
+
+
+def _level_slope(length: int, hop: int, overlap: int) -> np.ndarray:
+    """Slope of `_level_window`, not faded, per sample."""
+    rise = length - hop - overlap
+    up = math.pi / 2 / rise * np.sin(math.pi * (np.arange(rise) + 0.5) / rise)
+    down = -math.pi / 2 / overlap * np.sin(math.pi / 2 * (np.arange(overlap) + 0.5) / overlap)
+    scale = float(_level_window(length, hop, overlap, False).max())
+    return (np.concatenate([up, np.zeros(hop), down]) * scale).astype(np.float32)
+
+
+def _near_notes(n_fft: int, first: int, last: int, sampling_rate: int) -> np.ndarray:
+    """Which bins lie within half a semitone of each note, or within three quarters of a bin: (bins, notes) of zeros
+    and ones, up to the last bin that does."""
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)[:, None]
+    hertz = note_frequency(np.arange(first, last))
+    reach = np.maximum(hertz * (2 ** (0.5 / 12) - 1), 0.75 * sampling_rate / n_fft)
+    near = np.abs(frequencies - hertz) <= reach
+    return near[: near.any(1).nonzero()[0].max() + 1].astype(np.float32)
+
+
+def _near_distances(n_fft: int, first: int, last: int, sampling_rate: int) -> np.ndarray:
+    """`_near_notes` times how far each bin lies above its note, in Hz."""
+    near = _near_notes(n_fft, first, last, sampling_rate)
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sampling_rate)[: len(near), None]
+    return (near * (frequencies - note_frequency(np.arange(first, last)))).astype(np.float32)
+
+
+def _register_members(registers: tuple[int, ...], lowest: int, count: int) -> np.ndarray:
+    """Which notes share each channel: (notes, 12 * registers) of zeros and ones."""
+    notes = np.arange(lowest, lowest + count)
+    channel = 12 * (np.searchsorted(registers, notes, side="right") - 1) + notes % 12
+    return (channel[:, None] == np.arange(12 * len(registers))).astype(np.float32)
+
+
 _BUILDERS = {
     "asymmetric_window": asymmetric_window,
     "hann_window": lambda length: (np.hanning(length + 1)[:-1] * 2 / length * 2).astype(np.float32),
@@ -246,4 +288,10 @@ _BUILDERS = {
     "band_interpolation": _band_interpolation,
     "band_index": _band_index,
     "tone_phases": _tone_phases,
+    "asymmetric_slope": _asymmetric_slope,
+    "level_slope": _level_slope,
+    "near_notes": _near_notes,
+    "near_distances": _near_distances,
+    "register_members": _register_members,
+    "note_frequency": lambda first, last: note_frequency(np.arange(first, last)).astype(np.float32),
 }

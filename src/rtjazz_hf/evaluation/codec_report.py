@@ -20,10 +20,10 @@ import torch
 from rtjazz_hf.audio import plot_spectrogram_grid, write_audio
 
 from .clips import USAGE_SECONDS, Clip
-from .codec_verdicts import to_markdown, to_text, verdicts
+from .codec_verdicts import STANDARD_LEVELS, to_markdown, to_text, verdicts
 from .measures import codec as codec_measures
-from .measures import metrics, opus
-from .measures.codec import measure_round_trip
+from .measures import judges, metrics, opus, tuning
+from .measures.codec import judge_round_trip, measure_round_trip
 from .measures.model_checks import decode_split_difference, round_trip
 from .measures.rate_distortion import reverse_water_filling
 from .pictures import plot_rate_distortion
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 OPUS_RATES = (*opus.OPUS_RATES, 510)  # the last is the most that Opus can: does it reach 40 dB?
+TUNING_RATE = 32  # kbit/s of Opus: more costs time and says nothing
 SHOWN_CLIPS = 3
 SHOWN_SECONDS = 10.0
 _PANELS = (
@@ -72,6 +73,7 @@ def evaluate_codec(
     speed: dict[str, Any] | None = None,
     passed_over: Sequence[str] = (),
     save_audio: bool = True,
+    tones: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a codec on held-out clips.
@@ -85,13 +87,15 @@ def evaluate_codec(
         cache: folder of Opus files and their scores, for the next codec on the same clips; `out_dir`/opus by default.
         speed: what `rtjazz_hf.benchmark.benchmark_codec` measured, to be reported too.
         passed_over: files that were no use, and why, to be reported too.
+        tones: measure how far tones that move are pulled: un-quantised, 4 levels, Opus to 32 kbit/s.
 
     Returns:
-        "sets" (rows, bound, codebooks by set), "table" (asked, measured, ok), "splits", "speed", "settings",
-        "passed_over", "pictures", as in codec.json.
+        "sets" (rows, bound, codebooks by set), "tuning" (cents errors by contender), "table" (asked, measured, ok),
+        "splits", "speed", "settings", "passed_over", "pictures", as in codec.json.
 
     Raises:
         ValueError: no clips, or none of the levels. OpusUnavailable: Opus was asked for and is not installed.
+        ImportError: a judge is not installed.
     """
     present = sorted(level for level in set(levels) if level <= codec.config.total_codebooks)
     if not present or min(present) < 1:
@@ -100,6 +104,7 @@ def evaluate_codec(
         raise ValueError("there are no clips to judge by; give each set one at least.")
     if opus_rates:
         opus.find_opus()
+    judges.check_installed()
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
 
@@ -118,6 +123,7 @@ def evaluate_codec(
         report["sets"][name] = run.measure(name, clips)
         codes[name] = encode_clips(codec, clips, usage_seconds)
         report["sets"][name]["codebooks"] = codebook_use(codec, codes[name])
+    report["tuning"] = run.tuning() if tones else []
     report["codebooks"] = codebook_use(codec, torch.cat(list(codes.values()), dim=-1))
     first = next(iter(sets.values()))[0].read(min(seconds, 10.0))
     latents = codec.encode(_tensor(codec, first), return_codes=False).latents
@@ -186,13 +192,37 @@ class _Run:
             "torch": torch.__version__,
         }
 
-    def measure(self, name: str, clips: Sequence[Clip]) -> dict[str, Any]:
-        """Every contender on every clip, the bound, the plot and the pictures."""
+    def contenders(self) -> list[_Contender]:
         contenders = [_Contender("un-quantised latents", "latents", None)]
         contenders += [
             _Contender(f"{level} level{'s' if level > 1 else ''}", "codes", level) for level in self.levels
         ]
-        contenders += [_Contender(f"Opus {rate:g}", "opus", rate) for rate in self.opus_rates]
+        return contenders + [_Contender(f"Opus {rate:g}", "opus", rate) for rate in self.opus_rates]
+
+    def tuning(self) -> list[dict[str, Any]]:
+        """Cents errors (see `tuning.tuning_errors`) of the contenders up to the rates that are asked for."""
+        rows = []
+        self.say("tones that move")
+        for contender in self.contenders():
+            most = {"latents": 0, "codes": STANDARD_LEVELS, "opus": TUNING_RATE}[contender.kind]
+            if (contender.setting or 0) > most:
+                continue
+            if contender.kind == "opus":
+
+                def copy(audio: np.ndarray, rate: float = contender.setting) -> np.ndarray:
+                    return opus.opus_round_trip(audio, rate, cache=self.cache, name="tone").audio
+            else:
+
+                def copy(audio: np.ndarray, levels: int | None = contender.setting) -> np.ndarray:
+                    return round_trip(self.codec, audio, levels)[0]
+
+            head = {"name": contender.name, "kind": contender.kind, "setting": contender.setting}
+            rows.append({**head, **tuning.tuning_errors(copy)})
+        return rows
+
+    def measure(self, name: str, clips: Sequence[Clip]) -> dict[str, Any]:
+        """Every contender on every clip, the bound, the plot and the pictures."""
+        contenders = self.contenders()
         curves, worst_delay = [], 0
         for number, clip in enumerate(clips, start=1):
             audio = clip.read(self.seconds)
@@ -204,7 +234,7 @@ class _Run:
                     worst_delay = max(worst_delay, abs(scores.pop("delay")))
                 else:
                     back, _ = round_trip(self.codec, audio, contender.setting)
-                    scores = measure_round_trip(audio, back)
+                    scores = measure_round_trip(audio, back) | judge_round_trip(audio, back)
                     scores["bitrate"] = (
                         float("nan") if contender.setting is None else self.codec.bitrate(contender.setting)
                     )
@@ -239,7 +269,7 @@ class _Run:
         except (OSError, ValueError, KeyError):  # not there, or cut short by a full disk
             pass
         result = opus.opus_round_trip(audio, kilobits, cache=self.cache, name=clip.name)
-        scores = measure_round_trip(audio, result.audio)
+        scores = measure_round_trip(audio, result.audio) | judge_round_trip(audio, result.audio)
         scores |= {"bitrate": result.bitrate, "delay": result.delay}
         write_text(kept, json.dumps(to_plain({"measured_by": measured_by, "scores": scores})))
         return scores
@@ -288,5 +318,5 @@ class _Run:
 
 def _measuring_code() -> str:
     """Changes whenever the measures do, so that scores of another day are not mixed up with today's."""
-    source = "".join(inspect.getsource(module) for module in (metrics, codec_measures, opus))
+    source = "".join(inspect.getsource(module) for module in (metrics, codec_measures, judges, opus))
     return hashlib.sha256(source.encode()).hexdigest()[:16]

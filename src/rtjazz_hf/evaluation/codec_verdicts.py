@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .measures.codec import BAND_NAMES, MEASURES
+from .measures.codec import BAND_NAMES, JUDGES, MEASURES
+from .measures.tuning import MOVES, NOTES
 from .writing import to_columns, to_markdown_table, to_table, verdicts_to_markdown
 
 STANDARD_LEVELS = 4
@@ -17,6 +18,14 @@ ASKED = {
     "composed": ((None, 32, 0.97), (STANDARD_LEVELS, 16, 0.85), (STANDARD_LEVELS, 24, None)),
     "real": ((None, 16, 0.9), (STANDARD_LEVELS, 8, None)),
 }
+# levels -> Opus rate whose Zimtohrli score is to be reached, and by how much it may be missed
+ASKED_ZIMTOHRLI = ((None, 32, 0.1), (STANDARD_LEVELS, 16, 0.0))
+MOST_CENTS = {
+    None: {"vibrato": 8.0, "glide": 4.0, "scoop": 3.0, "quarter_tone": 3.0},
+    STANDARD_LEVELS: dict.fromkeys(MOVES, 10.0),
+}
+MOST_PARTIALS = 5.0  # cents, mean of partials 1 to 13 of three notes, un-quantised
+MOST_VALLEY_LOSS = 1.0  # dB
 LEAST_USAGE = 0.95
 MOST_DECODE, MOST_ENCODE = 0.03, 0.05  # of real time, whole
 MOST_SPLIT = 1e-5
@@ -31,7 +40,11 @@ _HEADS = {  # column heads of the tables, short
     "onset_sharpness_error": "onset",
     "loudness_error": "loudness",
     "stereo_width_error": "width",
+    "zimtohrli": "Zimtohrli",
+    "visqol": "ViSQOL",
+    "valley_loss": "valleys",
 }
+_ALL = MEASURES | JUDGES
 
 
 def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -40,6 +53,8 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
     for name, data in report["sets"].items():
         for levels, rate, pitch in ASKED.get(name, ()):
             rows += _against_opus(name, data, levels, rate, pitch)
+        rows += _judge_rows(name, data)
+    rows += _tuning_rows(report["tuning"])
     for name, data in report["sets"].items():
         rows += _codebook_rows(name, data["codebooks"])
         rows += _snr_rows(name, data)
@@ -102,6 +117,8 @@ def to_text(report: dict[str, Any]) -> str:
             to_columns(*_measure_cells(data["rows"])),
             _bound_line(data),
         ]
+    if report["tuning"]:
+        parts += ["", _TUNING_TITLE, to_columns(*_tuning_cells(report["tuning"]))]
     return "\n".join([*parts, "", to_table(report["table"])])
 
 
@@ -125,11 +142,13 @@ def to_markdown(report: dict[str, Any]) -> str:
         ]
         lines += ["", f"Codebooks of {books['entries']} entries over {books['frames']} frames.", ""]
         lines += to_markdown_table(("level", "usage", "perplexity"), cells)
+    if report["tuning"]:
+        lines += ["", f"## {_TUNING_TITLE}", "", *to_markdown_table(*_tuning_cells(report["tuning"]))]
     for name in report["pictures"]:
         lines += ["", f"![{Path(name).stem}]({name})"]
     units = "; ".join(
         f"{_HEADS[key]}: {title}{f', {unit}' if unit else ''}"
-        for key, (title, _, unit, _) in MEASURES.items()
+        for key, (title, _, unit, _) in _ALL.items()
     )
     lines += ["", f"Columns: {units}; bound: SNR in dB that reverse water-filling allows at the row's rate."]
     if passed_over := report.get("passed_over"):
@@ -176,6 +195,55 @@ def _against_opus(
                 _row(f"{name}, {kind}: {MEASURES[key][0]}", f">= {pitch:g}", f"{value:.3f}", value >= pitch)
             )
     return rows
+
+
+def _judge_rows(name: str, data: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for levels, rate, less in ASKED_ZIMTOHRLI:
+        ours, other = _find(data, "latents" if levels is None else "codes", levels), _find(data, "opus", rate)
+        if ours is None or other is None or math.isnan(ours["zimtohrli"] + other["zimtohrli"]):
+            continue
+        kind = "un-quantised latents" if levels is None else f"{levels} levels"
+        asked = f">= Opus at {rate} kbit/s{f' less {less:g}' if less else ''}"
+        measured = (
+            f"{ours['zimtohrli']:.2f}; Opus {other['zimtohrli']:.2f}; ViSQOL {ours['visqol']:.2f} and "
+            f"{other['visqol']:.2f}"
+        )
+        ok = ours["zimtohrli"] >= other["zimtohrli"] - less
+        rows.append(_row(f"{name}, {kind}: Zimtohrli", asked, measured, ok))
+    loss = _find(data, "latents", None)["valley_loss"]
+    if not math.isnan(loss):
+        what = f"{name}, un-quantised latents: valleys between partials filled"
+        rows.append(_row(what, f"<= {MOST_VALLEY_LOSS:g} dB", f"{loss:.2f} dB", loss <= MOST_VALLEY_LOSS))
+    return rows
+
+
+def _tuning_rows(tuning: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for levels, most in MOST_CENTS.items():
+        kind = ("latents", None) if levels is None else ("codes", levels)
+        found = next((row for row in tuning if (row["kind"], row["setting"]) == kind), None)
+        if found is None:
+            continue
+        for name, limit in most.items():
+            what = f"{found['name']}: {name.replace('_', ' ')}, median error"
+            rows.append(_row(what, f"<= {limit:g} cents", f"{found[name]:.1f} cents", found[name] <= limit))
+        if levels is None:
+            values = [found[f"partials_{note}"] for note in NOTES]
+            mean = sum(values) / len(values)
+            told = ", ".join(f"{note} {value:.1f}" for note, value in zip(NOTES, values))
+            what = f"{found['name']}: partials 1 to 13, mean error"
+            rows.append(_row(what, f"<= {MOST_PARTIALS:g} cents", f"{mean:.1f} cents ({told})", mean <= MOST_PARTIALS))
+    return rows
+
+
+_TUNING_TITLE = "Tones that move: median error in cents; partials 1 to 13: mean error"
+
+
+def _tuning_cells(tuning: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    keys = [*MOVES, *(f"partials_{note}" for note in NOTES)]
+    header = ["", *(key.replace("_", " ") for key in keys)]
+    return header, [[row["name"], *(_number(row[key], 1) for key in keys)] for row in tuning]
 
 
 def _codebook_rows(name: str, books: dict[str, Any]) -> list[dict[str, Any]]:
@@ -244,7 +312,7 @@ def _measure_cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str
             [
                 row["name"],
                 "-" if rate is None or math.isnan(rate) else f"{rate / 1000:.2f}",
-                *(_number(row[key], 2 if MEASURES[key][2] else 3) for key in _HEADS),
+                *(_number(row[key], 2 if _ALL[key][2] else 3) for key in _HEADS),
                 _number(row["snr_bound"], 1),
             ]
         )

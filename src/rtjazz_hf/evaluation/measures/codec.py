@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import metrics
+from . import judges, metrics
 
 MEASURES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], float], str, bool]] = {
     "si_sdr": ("SI-SDR", metrics.si_sdr, "dB", True),
@@ -20,6 +20,13 @@ MEASURES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], float], str, b
     "stereo_width_error": ("stereo-width error", metrics.stereo_width_error, "dB", False),
 }
 """Name -> (title, function of reference and estimate, unit, whether more is better)."""
+
+JUDGES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], float], str, bool]] = {
+    "zimtohrli": ("Zimtohrli, opinion score", judges.zimtohrli, "", True),
+    "visqol": ("ViSQOL, opinion score", judges.visqol, "", True),
+    "valley_loss": ("valleys between partials filled", judges.valley_loss, "dB", False),
+}
+"""The same, of measures that take a second each or want packages of their own: in reports, not in every round trip."""
 
 BAND_NAMES = tuple(f"{centre:g}" for centre in metrics.OCTAVE_CENTRES)
 
@@ -36,16 +43,7 @@ def measure_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str,
     Raises:
         ValueError: for no stereo clips, no samples, or NaN or infinite samples.
     """
-    reference, estimate = metrics.as_audio(reference), metrics.as_audio(estimate)
-    for name, audio in (("reference", reference), ("estimate", estimate)):
-        if audio.shape[0] != 2:
-            raise ValueError(
-                f"{name} has shape {audio.shape}; allowed is (2, samples): repeat a mono signal."
-            )
-        if not np.isfinite(audio).all():
-            raise ValueError(f"{name} holds NaN or infinite samples; clean it first.")
-    samples = min(reference.shape[1], estimate.shape[1])
-    reference, estimate = reference[:, :samples], estimate[:, :samples]
+    reference, estimate = _checked(reference, estimate)
     unanswered = set() if reference.any() else {"snr"}
     if np.ptp(reference) == 0:
         unanswered.add("si_sdr")
@@ -58,3 +56,29 @@ def measure_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str,
         values = measure(reference, estimate)
         scores |= {f"{name}_{band}": float(value) for band, value in zip(BAND_NAMES, values)}
     return scores
+
+
+def judge_round_trip(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+    """The `JUDGES` of a round trip by name; of a silent reference, and of less than a second, they say nothing: NaN.
+
+    Raises:
+        ValueError: as `measure_round_trip`. ImportError: a judge is not installed ('rtjazz-hf[eval]').
+    """
+    reference, estimate = _checked(reference, estimate)
+    if not reference.any() or reference.shape[1] < metrics.SAMPLE_RATE:
+        return dict.fromkeys(JUDGES, float("nan"))
+    return {name: judge(reference, estimate) for name, (_, judge, _, _) in JUDGES.items()}
+
+
+def _checked(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both over their common length, once they can be measured."""
+    reference, estimate = metrics.as_audio(reference), metrics.as_audio(estimate)
+    for name, audio in (("reference", reference), ("estimate", estimate)):
+        if audio.shape[0] != 2:
+            raise ValueError(
+                f"{name} has shape {audio.shape}; allowed is (2, samples): repeat a mono signal."
+            )
+        if not np.isfinite(audio).all():
+            raise ValueError(f"{name} holds NaN or infinite samples; clean it first.")
+    samples = min(reference.shape[1], estimate.shape[1])
+    return reference[:, :samples], estimate[:, :samples]
