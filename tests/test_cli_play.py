@@ -344,6 +344,36 @@ class TestClocks:
         assert band_starts == pytest.approx(48 * tick + 1.0, abs=0.001)  # four beats after the set's start
         assert blocks[1][0].tempo == pytest.approx(240, rel=0.01)
 
+    def test_what_is_heard_stands_while_the_clock_does(self, tiny_pipeline):
+        mido = pytest.importorskip("mido")
+        now, sent = [0.0], [0]
+        clock, tick, seen = MidiClock(clock=lambda: now[0]), 60 / (24 * 120), []
+        orders = {24: "start", 24 * 9: "stop", 24 * 17: "continue"}  # by tick
+
+        def pass_time(seconds):
+            until = now[0] + seconds
+            while sent[0] * tick < until:
+                now[0] = sent[0] * tick
+                if sent[0] in orders:
+                    clock.receive(mido.Message(orders[sent[0]]))
+                clock.receive(mido.Message("clock"))
+                sent[0] += 1
+            now[0] = until
+            seen.append((until, player.heard()))
+            if until > 10.0:
+                player.stop()
+
+        output = PacedOutput(buffer=0.1, clock=lambda: now[0], sleep=pass_time)
+        player = Player(
+            tiny_pipeline.live("swing", chords=CHART, tempo=120, **FAST), output, follower=ClockFollower(clock)
+        )
+        player.run()
+        standing = {heard.seconds for at, heard in seen if 5.5 < at < 8.5}
+        assert len(standing) == 1
+        assert all(heard is None for at, heard in seen if at < 0.5)
+        moving = [heard.seconds for at, heard in seen if at > 9.0]
+        assert moving == sorted(set(moving)) and moving[0] > standing.pop()
+
     @pytest.mark.parametrize("option", ["--follow", "--lead"])
     def test_unknown_port_lists_those_there_are(self, play, option):
         midi = SimpleNamespace(
