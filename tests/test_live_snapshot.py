@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tiny_models import build_tiny_pipeline, plucked_clip
 
 from rtjazz_hf import LeadSheet
+from rtjazz_hf.live.snapshot import _checksum
 
 OPTIONS = {"block_frames": 12, "window_frames": 48, "tempo": 120, "seed": 1}
 
@@ -126,6 +127,7 @@ def rewritten(saved, path, change):
     with safe_open(saved, "pt") as file:
         header, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(header, tensors)
+    header["sha256"] = _checksum(tensors, header["session"])
     save_file(tensors, path, metadata=header)
     return path
 
@@ -151,9 +153,34 @@ class TestRefused:
             tiny_pipeline.resume_live(next((tiny_folder / "codec").glob("*.safetensors")))
 
     def test_a_newer_version(self, tiny_pipeline, saved, tmp_path):
-        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="2"))
-        with pytest.raises(ValueError, match=r"format version 2, this package reads up to 1: update"):
+        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="3"))
+        with pytest.raises(ValueError, match=r"format version 3, this package reads up to 2: update"):
             tiny_pipeline.resume_live(path)
+
+    def test_bytes_that_changed(self, tiny_pipeline, saved, tmp_path):
+        data, path = saved.read_bytes(), tmp_path / "a.safetensors"
+        begin = 8 + int.from_bytes(data[:8], "little")
+        for place in np.linspace(begin, len(data) - 1, 20).astype(int):
+            changed = bytearray(data)
+            changed[place] ^= 0x01
+            path.write_bytes(changed)
+            with pytest.raises(ValueError, match=r"is damaged: .* \(checksum\)"):
+                tiny_pipeline.resume_live(path)
+        changed = data.replace(b"swing", b"swinG", 1)  # in what is told of it
+        with pytest.raises(ValueError, match="damaged"):
+            tiny_pipeline.resume_live(changed)
+
+    def test_one_of_version_1_had_no_checksum(self, tiny_pipeline, saved, tmp_path):
+        with safe_open(saved, "pt") as file:
+            header, tensors = dict(file.metadata()), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        del header["sha256"]
+        header["version"] = "1"
+        save_file(tensors, tmp_path / "a.safetensors", metadata=header)
+        assert next(tiny_pipeline.resume_live(tmp_path / "a.safetensors")).start == pytest.approx(0.32)
+        header["version"] = "2"
+        save_file(tensors, tmp_path / "a.safetensors", metadata=header)
+        with pytest.raises(ValueError, match="damaged"):
+            tiny_pipeline.resume_live(tmp_path / "a.safetensors")
 
     @pytest.mark.parametrize("what", ["tensor", "setting", "shape", "slots"])
     def test_one_with_something_missing(self, tiny_pipeline, saved, tmp_path, what):

@@ -23,6 +23,7 @@ from .adapters import AdapterBank, AdapterMixin
 from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .codec import RealTimeJazzCodec
+from .files import atomic_folder
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .live.context import prepare_context
 from .live.engine import BLOCK_SIZES, BlockStream, draw_noise
@@ -195,6 +196,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
 
         Raises:
             ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
+            OSError: it cannot be written; the folder is as it was.
         """
         self._check_saveable()
         for name, component in self.components.items():
@@ -206,9 +208,12 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         if kwargs.pop("push_to_hub", False):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
             kwargs = {}
-        super().save_pretrained(str(save_directory), **kwargs)
-        card = Path(save_directory) / "README.md"
-        if not card.exists():
+        with atomic_folder(save_directory, replace=False) as partial:
+            super().save_pretrained(str(partial), **kwargs)
+            self._add_card(Path(save_directory), partial / "README.md")
+
+    def _add_card(self, save_directory: Path, card: Path) -> None:
+        if not (save_directory / "README.md").exists():
             source = str(self.config.get("_name_or_path") or save_directory)
             name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
             card.write_text(hub.model_card(self, name), encoding="utf-8")

@@ -53,6 +53,7 @@ import torch
 from torch import nn
 
 from .audio import plot_spectrogram, whole_or_not_at_all, write_audio
+from .files import as_umask, atomic_folder, told_why
 from .precision import training_precision
 from .training_config import (
     TrainConfig,
@@ -132,22 +133,6 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]
         self.module.load_state_dict(state["module"])
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of `path` if the block ends well, else vanishes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def complete_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
@@ -512,6 +497,14 @@ class TrainingRun:
         that are not among the keep_best best by best_metric."""
         folder = self.output_dir / "checkpoints" / f"step-{self.step:08d}"
         partial = _partial_checkpoint(folder)
+        try:
+            with told_why(folder, partial):
+                self._write_checkpoint(folder, partial)
+        finally:
+            if self.is_main:  # on a disk that is full, what is half there only takes room
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_checkpoint(self, folder: Path, partial: Path) -> None:
         if self.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -528,6 +521,7 @@ class TrainingRun:
                 "sha256": {str(path.relative_to(partial)): _file_sum(path) for path in files},
             }  # fmt: skip
             (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
+            as_umask(partial)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
             self._drop_checkpoints()

@@ -27,7 +27,7 @@ from .session import LiveSession, standing_still
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
-FORMAT, VERSION = "rtjazz-live-session", 1
+FORMAT, VERSION = "rtjazz-live-session", 2  # 1 had no checksum
 SUFFIX = ".safetensors"
 _SAMPLED = 64  # values of a weight that its fingerprint looks at
 _MOST_HEADER = 256 * 1024  # bytes: a chart of 512 bars takes some 20,000
@@ -97,7 +97,19 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     settings["model"] = model_fingerprint(session.pipe)
     settings["adapters"] = adapters
-    return tensors, {"format": FORMAT, "version": str(VERSION), "session": json.dumps(settings)}
+    told = json.dumps(settings)
+    return tensors, {
+        "format": FORMAT, "version": str(VERSION), "session": told, "sha256": _checksum(tensors, told),
+    }  # fmt: skip
+
+
+def _checksum(tensors: dict[str, torch.Tensor], settings: str) -> str:
+    """Of everything in the file: a disk or a line that changes a byte of a tensor changes no size."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_session(
@@ -152,6 +164,8 @@ def _read(source: str | os.PathLike | bytes, name: str) -> tuple[dict[str, torch
             )
         if length > _MOST_HEADER:
             raise ValueError(f"{name} is described in {length} bytes: at most {_MOST_HEADER} are read")
+        if int(version) > 1 and header["sha256"] != _checksum(tensors, header["session"]):
+            raise ValueError(f"{name} is damaged: its bytes are not those that were written (checksum)")
         settings = json.loads(header["session"])
         if not isinstance(settings, dict):
             raise KeyError("session")

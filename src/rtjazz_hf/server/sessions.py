@@ -7,8 +7,10 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
 import re
 import secrets
+import sys
 import threading
 import time
 from collections import deque
@@ -38,6 +40,8 @@ _KEPT, _KEPT_SECONDS = (
     "rtjazz-session-",
     24 * 3600.0,
 )  # kept sessions: the start of their files' names; how long
+_STRAINED_BUFFER = 3.0  # seconds in hand of the only listener of a machine that hardly keeps up
+_SWITCH_SECONDS = 0.001
 _TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 _CLIP_QUEUE = 16  # blocks
 _UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
@@ -112,6 +116,7 @@ class Seat:
     dropped: int = 0
     under_runs: int = 0  # as last counted
     failures: int = 0  # steps in a row
+    cost: float = 0.0  # seconds of a processor that its updates have taken
     ending: str | None = None  # why the engine ended it
     resume: str | None = None  # token of its saved state
     hand_over: bool = False  # its listener is given its state when the server stops
@@ -169,6 +174,8 @@ class SessionEngine:
         self._untidy = False  # something ended since
         self.draining = False
         self.arriving = 0  # states that are being received; of the event loop
+        # Between two operations of a block a thread that parses a chart may hold Python for so long, not for 5 ms.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread = threading.Thread(target=self._run, name="rtjazz-engine", daemon=True)
         self._thread.start()
 
@@ -206,19 +213,29 @@ class SessionEngine:
                     raise self._is_draining()
                 self._seats[name] = seat
                 self.metrics.sessions.set(len(self._seats))
-            self.group.add(session)
+            try:
+                self.group.add(session)
+            except BaseException:
+                self.close(seat, "failed")
+                raise
         self.metrics.started.inc()
         self._wake.set()
         return seat
 
     def update(self, seat: Seat, changes: Music) -> None:
-        """Change what is played.
+        """Change what is played; what that cost is added to `seat.cost`, whether it is taken or not.
 
         Raises:
             ValueError: as of `LiveSession.update`, or another session's mix of adapters that would cost the
                 others their time.
         """
-        fields = wishes(changes)
+        began = time.thread_time()
+        try:
+            self._update(seat, wishes(changes))
+        finally:
+            seat.cost += time.thread_time() - began
+
+    def _update(self, seat: Seat, fields: dict[str, Any]) -> None:
         adapter = fields.get("adapter", seat.adapter)
         scale = fields.get("adapter_scale", seat.adapter_scale)
         self._check_mix(seat, _mix(adapter, scale))
@@ -262,17 +279,38 @@ class SessionEngine:
         playing = len(self._seats) + len(self._opening)
         if playing >= self.settings.max_sessions:
             return Unavailable(f"{playing} sessions play, which is the most that this server takes", "full")
-        seconds = self._seconds_with(playing + 1, mix)
-        # nobody is harmed by a first session that only just keeps up
-        allowed = self.block_seconds * (self.settings.load if playing else max(self.settings.load, 0.95))
+        if not playing:  # nobody is harmed by a first session that does not keep up: `strain` says what is wrong
+            return None
+        seconds, allowed = self._seconds_with(playing + 1, mix), self.block_seconds * self.settings.load
         if seconds < allowed:
             return None
-        what = "a session" if not playing else f"one session more beside {playing}"
         return Unavailable(
-            f"this machine has no room for {what}: a block of {self.block_seconds:.2f} s would take "
-            f"{seconds:.2f} s to make, of {allowed:.2f} s allowed; try again later",
+            f"this machine has no room for one session more beside {playing}: a block of {self.block_seconds:.2f} s "
+            f"would take {seconds:.2f} s to make, of {allowed:.2f} s allowed; try again later",
             "busy",
         )
+
+    @property
+    def strain(self) -> str | None:
+        """What is wrong, and why, where the machine hardly keeps up with one session; None where it does."""
+        seconds = self.times.alone
+        if seconds < self.block_seconds * min(self.settings.load, 0.95):
+            return None
+        text = (
+            f"this machine hardly keeps up: a block of {self.block_seconds:.2f} s takes {seconds:.2f} s to make; "
+            "there may be gaps"
+        )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        if load - 1.0 > 0.5 * cores:  # this program is one of them
+            return f"{text}: other programs take its processors ({load:.1f} at work on {cores}); end some of them"
+        return f"{text}: a smaller model, or another machine, would play without"
+
+    @property
+    def buffer(self) -> float:
+        """Seconds of sound that listeners have in hand at least; more of it where that harms nobody, and is needed."""
+        few = len(self._seats) <= 1
+        return max(self.settings.buffer, _STRAINED_BUFFER) if few and self.strain else self.settings.buffer
 
     def _seconds_with(self, sessions: int, mix: tuple) -> float:
         """Seconds of a step of so many sessions, one of which plays `mix`: another model is another batch."""
@@ -325,7 +363,7 @@ class SessionEngine:
             self._check_resumed(session)
         except FileNotFoundError:
             raise ValueError("resume: no session is kept under this token; start a new one") from None
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             log.warning("a kept session does not load", extra={"fields": {"reason": str(error)[:500]}})
             raise ValueError(
                 f"{word}: the session does not load on this server's model; start a new one"
@@ -333,8 +371,24 @@ class SessionEngine:
         if session.asked["block_frames"] != self.block_frames:
             session.update(block_frames=self.block_frames)
         if state is None:
-            source.unlink(missing_ok=True)  # one listener goes on with it
+            self._take_out(source, session)
         return session
+
+    def _take_out(self, source: Path, session: LiveSession) -> None:
+        """A token is good for one listener.
+
+        Raises:
+            ValueError: its file cannot be removed: another would go on with it too.
+        """
+        try:
+            source.unlink(missing_ok=True)
+        except OSError as error:
+            session.close()
+            log.error("a kept session cannot be taken out", extra={"fields": {"reason": str(error)}})
+            raise ValueError(
+                "resume: this server cannot take the session out of its folder, which may be read-only; "
+                "start a new one"
+            ) from None
 
     def _check_resumed(self, session: LiveSession) -> None:
         """Refuse what could not have been asked for here: a state comes from outside.
@@ -368,16 +422,25 @@ class SessionEngine:
         return state
 
     def _save(self, seat: Seat) -> None:
-        """Keep what was made of a session that is closed: for the server, for its listener, or both."""
-        try:
+        """Keep what was made of a session that is closed: for the server, for its listener, or both.
+
+        Whatever goes wrong with the one is told, and costs neither the other nor the other sessions."""
+        with self._told("a session could not be handed over"):
             if seat.hand_over:
                 seat.state = self.state_of(seat)
+        with self._told("a session could not be saved"):
             if self.settings.state is not None:
                 token = secrets.token_urlsafe(24)
                 seat.session.save(self._state_file(token))
                 seat.resume = token
-        except (OSError, ValueError) as error:
-            log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.metrics.failures.inc()
+            log.error(what, extra={"fields": {"reason": str(error) or repr(error)}})
 
     # -- clips ---------------------------------------------------------------------------------------------
     def make_clip(self, request: ClipRequest, loop: asyncio.AbstractEventLoop) -> Clip:
@@ -466,7 +529,7 @@ class SessionEngine:
     def _idle(self) -> None:
         playing = self.group.sessions
         with self._lock:
-            too_slow = not playing and self._refusal(()) is not None
+            too_slow = not playing and self.strain is not None
         if too_slow and time.monotonic() - self._measured > _MEASURE_EVERY:
             self.times.alone = self._measure()
             self._measured = time.monotonic()
@@ -476,15 +539,15 @@ class SessionEngine:
             self._untidy, self._tidied = False, now
             give_back_memory()
             return
-        self._wake.wait(min(0.5, max(0.002, ahead - self.settings.buffer)) if playing else 0.5)
+        self._wake.wait(min(0.5, max(0.002, ahead - self.buffer)) if playing else 0.5)
         self._wake.clear()
 
     def _step_live(self) -> bool:
-        ahead = {session: session.seconds_ahead for session in self.group.sessions}
-        if not ahead or min(ahead.values()) >= self.settings.buffer:
+        ahead, buffer = {session: session.seconds_ahead for session in self.group.sessions}, self.buffer
+        if not ahead or min(ahead.values()) >= buffer:
             return False
         # Those that are due within a block come along: from then on all are due at once, and share a batch.
-        due = [s for s, seconds in ahead.items() if seconds < self.settings.buffer + self.block_seconds]
+        due = [s for s, seconds in ahead.items() if seconds < buffer + self.block_seconds]
         with self._handing:
             began = time.perf_counter()
             try:
@@ -602,7 +665,7 @@ class SessionEngine:
         with self._lock:
             self.draining = True
         for seat in self.seats:
-            with self._handing:  # what was made of it is in its queue
+            with self._told("a session could not be ended"), self._handing:  # what was made of it is in its queue
                 seat.session.close()
             self._save(seat)
             seat.ending = "drained"

@@ -131,7 +131,8 @@ function began(message) {
   rtjazz.session = message.session;
   $("play").textContent = "Stop";
   $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
-  say("Playing");
+  player.port.postMessage({ patience: message.problem ? message.buffer / 2 : 0 });
+  say(message.problem ? `Playing; ${message.problem}` : "Playing", Boolean(message.problem));
 }
 
 // Packets to sound, in order; the codec's first 6.5 ms stay in.
