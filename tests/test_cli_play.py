@@ -551,6 +551,20 @@ class TestRefusals:
         code, out, err = play(*arguments)
         assert (code, out) == (2, "") and words in err and err.count("\n") == 1 and os.listdir() == []
 
+    @pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
+    def test_closed_streams(self, tiny_folder, tmp_path, closed):
+        command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --device cpu"
+        command += f" --steps 1 --guidance 1 --duration 0.2 --json --output a.wav {closed}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["duration"] == pytest.approx(0.2)
+        assert soundfile.info(tmp_path / "a.wav").frames == 9_600
+
+    def test_a_closed_stdout_takes_no_music(self, tiny_folder, tmp_path):
+        command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --output - >&-"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and "standard output is closed" in done.stderr
+
     def test_no_prompt(self, play):
         assert play(prompt=" ")[0] == 2
 

@@ -103,6 +103,28 @@ class TestPlaying:
                 described, _ = hear_block(listener)
             assert described["tempo"] == 200 and described["chord"] in ("Am7", "D7")
 
+    def test_those_that_wait_for_a_costly_one_are_one(self, server, monkeypatch):
+        monkeypatch.setattr("rtjazz_hf.server.live_socket.UPDATE_SHARE", 0.002)
+        with server.live() as listener:
+            say(listener, "start", **WISH)
+            hear_block(listener)
+            (seat,) = server.engine.seats
+            say(listener, "update", tempo=100)
+            hear(listener, "updated")
+            asked = [{"tempo": 101}, {"key": "nonsense"}, {"chords": "Am7 | D7"}, {"tempo": 103}]
+            for fields in asked:
+                say(listener, "update", **fields)
+            answers = []
+            while len(answers) < len(asked):
+                message = listener.recv(timeout=WAIT)
+                described = json.loads(message) if isinstance(message, str) else {}
+                if described.get("type") in ("updated", "error"):
+                    answers.append(described)
+            assert [each["type"] for each in answers].count("error") == 1
+            assert "nonsense" in next(each["detail"] for each in answers if each["type"] == "error")
+            sheet = seat.session.lead_sheet
+            assert sheet.tempo == 103 and sheet.spans[0].chord.symbol == "Am7"
+
     def test_several_share_a_batch(self, server):
         with server.live() as one, server.live() as two:
             say(one, "start", prompt="swing", seed=1)
@@ -185,6 +207,14 @@ class TestRefusals:
             assert ending(two)[0] == 1013
             hear_block(one)
             assert server.metric('refused_total{reason="busy"}') == 1
+
+    def test_the_first_is_never_refused(self, tiny_pipeline):
+        with running(tiny_pipeline, load=0.7) as server, server.live() as listener:
+            server.engine.times.alone = 100.0  # seconds a block: hopeless
+            say(listener, "start", **WISH)
+            started = hear(listener, "started")
+            assert "takes 100.00 s to make; there may be gaps" in started["problem"] and started["buffer"] >= 3.0
+            hear_block(listener)
 
     def test_keys_and_pages(self, tiny_pipeline):
         with running(tiny_pipeline, api_keys=(KEY,)) as server:
