@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# libsndfile 1.2.2 (soundfile 0.13.1): closing a file whose end could not be written reports success.
+# libsndfile 1.2.2 (soundfile 0.14.0): closing a file whose end could not be written reports success.
 #
 # Expected: an error of `close`, as of a write. Seen: Ogg Vorbis and FLAC keep the last samples in the encoder until the
 # file is closed; if the disk is full then (here: a limit of the file's size), `close` returns as if all were well, and
@@ -8,7 +8,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q "soundfile==0.13.1" "numpy>=2"
+"$work/venv/bin/pip" install -q "soundfile==0.14.0" "numpy>=2"
 cd "$work"
 venv/bin/python - <<'PY'
 import resource

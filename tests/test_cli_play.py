@@ -365,7 +365,9 @@ class TestClocks:
 
         output = PacedOutput(buffer=0.1, clock=lambda: now[0], sleep=pass_time)
         player = Player(
-            tiny_pipeline.live("swing", chords=CHART, tempo=120, **FAST), output, follower=ClockFollower(clock)
+            tiny_pipeline.live("swing", chords=CHART, tempo=120, **FAST),
+            output,
+            follower=ClockFollower(clock),
         )
         player.run()
         standing = {heard.seconds for at, heard in seen if 5.5 < at < 8.5}

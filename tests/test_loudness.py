@@ -16,7 +16,9 @@ def drums(seed, level):
     rng = np.random.default_rng(seed)
     audio = np.zeros((2, 5 * 48_000))
     for at in range(2_000, audio.shape[1] - 8_000, 12_000):
-        audio[:, at : at + 8_000] += rng.normal(0, 1, (2, 8_000)) * np.exp(-np.arange(8_000) / rng.uniform(300, 2_000))
+        audio[:, at : at + 8_000] += rng.normal(0, 1, (2, 8_000)) * np.exp(
+            -np.arange(8_000) / rng.uniform(300, 2_000)
+        )
     return (level * audio).astype(np.float32)
 
 

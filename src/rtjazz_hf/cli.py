@@ -120,7 +120,10 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
     parser.add_argument(
-        "--loudness", type=float, metavar="LUFS", help="-40 to -8, peaks under -1 dBTP (default: as it is played)"
+        "--loudness",
+        type=float,
+        metavar="LUFS",
+        help="-40 to -8, peaks under -1 dBTP (default: as it is played)",
     )
     parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
     parser.add_argument(

@@ -214,7 +214,9 @@ def _open_outputs(args: argparse.Namespace, sound_api: Any, stack: ExitStack) ->
 
     path = args.record if args.output in (None, PIPE) else Path(args.output)
     if args.output == PIPE and getattr(sys.stdout, "name", None) == os.devnull:
-        raise ValueError("--output -: standard output is closed; lead it into a pipe or a file, or give a file's name")
+        raise ValueError(
+            "--output -: standard output is closed; lead it into a pipe or a file, or give a file's name"
+        )
     recorder = None if path is None else stack.enter_context(Recorder(path, overwrite=args.overwrite))
     if args.output == PIPE:
         return recorder, PipeOutput(sys.stdout.buffer, args.pcm)

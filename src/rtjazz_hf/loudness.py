@@ -23,7 +23,9 @@ def check_loudness(lufs: float) -> float:
         ValueError: it may not.
     """
     if not QUIETEST <= lufs <= LOUDEST:  # NaN too
-        raise ValueError(f"loudness {lufs:g} LUFS: choose from {QUIETEST:g} to {LOUDEST:g}; -16 is usual for listening")
+        raise ValueError(
+            f"loudness {lufs:g} LUFS: choose from {QUIETEST:g} to {LOUDEST:g}; -16 is usual for listening"
+        )
     return float(lufs)
 
 

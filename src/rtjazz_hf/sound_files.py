@@ -25,7 +25,14 @@ RECORDING_SUFFIXES = (
 # Samples that a decoder gives before the first of the sound where the file does not say so, at its rate. Measured
 # with FFmpeg's and LAME's encoders: `tests/test_sound_files.py`. Of WMA the decoder keeps back the first frame.
 _EARLY = {"aac": 1024, "mp3": 1105, "mp2": 481, "ac3": 256}
-_SAYS_IT = ("mov", "mp4", "matroska", "webm", "ogg", "caf")  # containers that tell the decoder what to leave out
+_SAYS_IT = (
+    "mov",
+    "mp4",
+    "matroska",
+    "webm",
+    "ogg",
+    "caf",
+)  # containers that tell the decoder what to leave out
 _WMA_FRAME = 2048  # above 22,050 Hz
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # of a WAV's samples, while they come in
 
@@ -138,7 +145,9 @@ def _decoded(path: Path, reason: str) -> Iterator[_DecodedFile]:
     try:
         yield _DecodedFile(path, av)
     except (av.error.FFmpegError, EOFError) as error:
-        raise ValueError(f"'{path}' cannot be read as audio ({error}); it is corrupt or cut short.") from error
+        raise ValueError(
+            f"'{path}' cannot be read as audio ({error}); it is corrupt or cut short."
+        ) from error
 
 
 class _DecodedFile:
@@ -190,13 +199,17 @@ class _DecodedFile:
         return np.concatenate(taken, axis=1).T.astype(dtype) if taken else np.zeros((0, self.channels), dtype)
 
     def _frames(self) -> Iterator[Any]:
-        with self._av.open(str(self._path)) as container:  # anew: after a seek to 0, WebM's first frame is left out
+        with self._av.open(
+            str(self._path)
+        ) as container:  # anew: after a seek to 0, WebM's first frame is left out
             yield from container.decode(container.streams.audio[0])
 
     def _aligned(self) -> Iterator[np.ndarray]:
         """`(channels, samples)` from the first sample of the sound on."""
         if self._codec.startswith("wmav"):
-            yield np.zeros((self.channels, _WMA_FRAME if self.samplerate > 22_050 else _WMA_FRAME // 2), np.float32)
+            yield np.zeros(
+                (self.channels, _WMA_FRAME if self.samplerate > 22_050 else _WMA_FRAME // 2), np.float32
+            )
         says_it = any(name in self._in for name in _SAYS_IT) or self._starts_late
         skip = 0 if says_it else _EARLY.get(self._codec.removesuffix("float"), 0)
         layout = "mono" if self.channels == 1 else "stereo"

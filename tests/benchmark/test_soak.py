@@ -46,5 +46,12 @@ def test_what_is_wrong_is_seen():
         ill.take(block(audio * (0 if number == 30 else 1)))
         ill.memory.append((ill.seconds, 900_000_000 + 1_000_000 * number))
     said = " ".join(ill.problems())
-    for words in ("2 under-runs", "1 blocks that are not finite", "1 silent", "clicks", "grew by 3", "drifted by +6"):
+    for words in (
+        "2 under-runs",
+        "1 blocks that are not finite",
+        "1 silent",
+        "clicks",
+        "grew by 3",
+        "drifted by +6",
+    ):
         assert words in said, said

@@ -43,8 +43,9 @@ PINGS = b"".join(Frame(Opcode.PING, b"x" * 125).serialize(mask=True) for _ in ra
 def upgrade(host="a", origin=None):
     """The request for a WebSocket."""
     lines = [
-        "GET /v1/live HTTP/1.1", f"Host: {host}", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *([f"Origin: {origin}"] if origin else []), "", "",
+        "GET /v1/live HTTP/1.1", f"Host: {host}", "Connection: Upgrade", "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        *([f"Origin: {origin}"] if origin else []), "", "",
     ]  # fmt: skip
     return "\r\n".join(lines).encode()
 
@@ -138,7 +139,10 @@ class TestDeaf:
             with pytest.raises(TimeoutError):
                 for _ in range(10_000):
                     sock.sendall(PINGS)
-            held = [each.transport.get_write_buffer_size() for each in list(server.server.server_state.connections)]
+            held = [
+                each.transport.get_write_buffer_size()
+                for each in list(server.server.server_state.connections)
+            ]
             assert 0 < max(held) < 2**20
             sock.close()
             wait_for(lambda: connections(server) == 0)
@@ -148,7 +152,9 @@ class TestDeaf:
         with running(tiny_pipeline, limits=QUICK, **narrow) as server:
             for _ in range(3):  # else two of them close a server of two
                 sock = deaf_websocket(server)
-                sock.sendall(Frame(Opcode.TEXT, json.dumps({"type": "start", **WISH}).encode()).serialize(mask=True))
+                sock.sendall(
+                    Frame(Opcode.TEXT, json.dumps({"type": "start", **WISH}).encode()).serialize(mask=True)
+                )
                 wait_for(lambda: server.engine.seats)
                 wait_for(lambda: not server.engine.seats)
                 wait_for(lambda: server.state.sockets == 0 and connections(server) == 0)

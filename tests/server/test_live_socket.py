@@ -213,7 +213,9 @@ class TestRefusals:
             server.engine.times.alone = 100.0  # seconds a block: hopeless
             say(listener, "start", **WISH)
             started = hear(listener, "started")
-            assert "takes 100.00 s to make; there may be gaps" in started["problem"] and started["buffer"] >= 3.0
+            assert (
+                "takes 100.00 s to make; there may be gaps" in started["problem"] and started["buffer"] >= 3.0
+            )
             hear_block(listener)
 
     def test_keys_and_pages(self, tiny_pipeline):
@@ -396,7 +398,7 @@ class TestDraining:
         with running(tiny_pipeline, state=tmp_path) as server:
             listeners = [server.live() for _ in range(3)]
             for listener in listeners:
-                say(listener, "start", state_every=3600, **WISH)
+                say(listener, "start", state_every=600, **WISH)
                 hear_block(listener)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
             try:

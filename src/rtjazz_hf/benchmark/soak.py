@@ -173,11 +173,15 @@ def _memory_of_this_process() -> Callable[[], int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="rtjazz-mini")
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--change-every", type=float, default=20.0, metavar="SECONDS")
-    parser.add_argument("--adapter", action="append", default=[], metavar="DIR", help="a style to change to and from")
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="DIR", help="a style to change to and from"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the processor (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, metavar="FILE.jsonl", help="a line a minute")

@@ -408,7 +408,9 @@ def prepare_takes(
         except (OSError, ValueError) as error:
             take.skipped = str(error)
     report.takes += [
-        TakeReport(str(path.relative_to(folder)), skipped=f"no recording, by its name ({path.suffix or 'no suffix'})")
+        TakeReport(
+            str(path.relative_to(folder)), skipped=f"no recording, by its name ({path.suffix or 'no suffix'})"
+        )
         for path in other_files(folder)
         if path.name != LABELS
     ]

@@ -118,7 +118,9 @@ class MidiClock:
             before, last = self._ticks[-2][1], self._ticks[-1][1]
             period = self._line[0]
             if last - before > _MISSING * period and seconds - last > 0.5 * period:
-                while len(self._ticks) > 1:  # ticks that were only held up would come at once, one upon another
+                while (
+                    len(self._ticks) > 1
+                ):  # ticks that were only held up would come at once, one upon another
                     self._ticks.popleft()
         self._ticks.append((self._next, seconds))
         self._next += 1

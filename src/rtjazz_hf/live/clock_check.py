@@ -152,9 +152,7 @@ class SimulatedSet:
 
     def settled_at(self, seconds: float, beats: float) -> bool:
         """Whether the set plays at `seconds`, and has played for so many beats without an order."""
-        return any(
-            begin + beats * 60.0 / tempo <= seconds < end for begin, end, _, tempo in self.stretches
-        )
+        return any(begin + beats * 60.0 / tempo <= seconds < end for begin, end, _, tempo in self.stretches)
 
 
 def simulated_set(orders: int, jitter: float, seed: int) -> SimulatedSet:
@@ -178,7 +176,9 @@ def simulated_set(orders: int, jitter: float, seed: int) -> SimulatedSet:
             made.stretches.append((begin, at, first / TICKS_PER_BEAT, tempo))
 
     def send(kind: str, position: int = 0) -> None:
-        early = rng.uniform(0.55, 0.7) if kind == "songpos" else rng.uniform(0.25, 0.5)  # before the next tick
+        early = (
+            rng.uniform(0.55, 0.7) if kind == "songpos" else rng.uniform(0.25, 0.5)
+        )  # before the next tick
         made.messages.append((at - float(early) * last_period, kind, position))
 
     def play(kind: str) -> None:

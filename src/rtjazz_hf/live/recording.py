@@ -48,6 +48,7 @@ class Recorder:
         self._overwrite = overwrite
         self._file: Any = None
         self._broken: OSError | None = None  # why it has ended
+        self._partial: Path | None = None  # its place until it has a first sound
         self._header: int | None = None  # a file descriptor of our own, for the header
 
     @property
@@ -77,8 +78,11 @@ class Recorder:
                 self._file.write(np.ascontiguousarray(audio[:, start : start + WRITE_CHUNK].T))
             self.samples += audio.shape[1]
             self._tell_length()
+            if self._partial is not None:
+                os.replace(self._partial, self.path)
+                self._partial = None
         except (soundfile.LibsndfileError, OSError) as error:
-            number = why_not(self.path) or errno.EIO
+            number = why_not(self._where) or errno.EIO
             self._end(self.samples + audio.shape[1])
             self._broken = self._full(number)
             raise self._broken from error
@@ -103,10 +107,10 @@ class Recorder:
         try:
             with contextlib.suppress(soundfile.LibsndfileError):
                 file.close()
-            check_written(self.path, given)  # libsndfile tells nobody
+            check_written(self._where, given)  # libsndfile tells nobody
         except OSError as error:
             if suffix == ".ogg":
-                os.ftruncate(self._header, _end_of_pages(self.path.read_bytes()))
+                os.ftruncate(self._header, _end_of_pages(self._where.read_bytes()))
             elif suffix == ".flac":
                 self._tell_length(given)  # so that it is read up to what is there
                 self._tell_length(self._there())
@@ -114,21 +118,35 @@ class Recorder:
             return error
         finally:
             os.close(self._header)
+            if self._partial is not None:  # of what was to be replaced nothing is lost
+                if self.samples:
+                    os.replace(self._partial, self.path)
+                self._partial.unlink(missing_ok=True)
+                self._partial = None
         return None
+
+    @property
+    def _where(self) -> Path:
+        return self._partial or self.path
 
     def _there(self) -> int:
         """Samples of a channel that the file holds."""
         there = 0
-        with contextlib.suppress(soundfile.LibsndfileError, RuntimeError), soundfile.SoundFile(self.path) as file:
+        with (
+            contextlib.suppress(soundfile.LibsndfileError, RuntimeError),
+            soundfile.SoundFile(self._where) as file,
+        ):
             while length := len(file.read(4096, dtype="int16")):
                 there += length
         return there
 
     def _full(self, number: int) -> OSError:
         text = os.strerror(number)
+        left = (
+            f"the first {self.duration:.1f} s of it are there" if self.samples else "nothing of it is there"
+        )
         error = OSError(
-            f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; "
-            f"the first {self.duration:.1f} s of it are there."
+            f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; {left}."
         )
         error.errno = number
         return error
@@ -148,12 +166,12 @@ class Recorder:
                 partial, "w", SAMPLE_RATE, AUDIO_CHANNELS, subtype, format=file_format
             )
             self._header = os.open(partial, os.O_RDWR)
-            os.replace(partial, self.path)
-        except soundfile.LibsndfileError as error:
+        except (soundfile.LibsndfileError, OSError) as error:
             number = why_not(partial) or errno.EIO
-            raise OSError(number, "the recording cannot be written", str(self.path)) from error
-        finally:
             partial.unlink(missing_ok=True)
+            self._broken = self._full(number)
+            raise self._broken from error
+        self._partial = partial
 
     def _tell_length(self, samples: int | None = None) -> None:
         """Put into the header what libsndfile puts there when the file is closed; `samples`, or what was written."""

@@ -27,7 +27,9 @@ def estimate_key(spans: Iterable[ChordSpan]) -> str:
         weight[list(span.chord.pitch_classes)] += span.beats / total / len(span.chord.pitch_classes)
     # What is asked of a chord for each of 24 keys is asked of it once: charts have hundreds of chords, of few kinds.
     tonics: Counter = Counter()  # beats, by root and third
-    dominants: Counter = Counter()  # beats of a dominant, by the root and third of the tonic that follows a fifth below
+    dominants: Counter = (
+        Counter()
+    )  # beats of a dominant, by the root and third of the tonic that follows a fifth below
     for one, two in zip(heard, heard[1:] + heard[:1]):
         third = _third(one.chord)
         tonics[one.chord.root, third] += one.beats

@@ -93,7 +93,9 @@ def is_own_origin(headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
         return False
     host = _split(f"{parts.scheme}://{headers.get('host', '')}")
     own = [host, *(_split(each) for each in allowed)]
-    return (parts.scheme, *_place(parts)) in [(each.scheme, *_place(each)) for each in own if each is not None]
+    return (parts.scheme, *_place(parts)) in [
+        (each.scheme, *_place(each)) for each in own if each is not None
+    ]
 
 
 def _split(url: str) -> SplitResult | None:

@@ -91,7 +91,9 @@ class CarefulHTTP(_Watched, H11Protocol):
         super().connection_made(transport)
         self._await_head()
         if len(self.connections) > self.limits.connections:
-            idle = [each for each in self.connections if isinstance(each, CarefulHTTP) and each._head is not None]
+            idle = [
+                each for each in self.connections if isinstance(each, CarefulHTTP) and each._head is not None
+            ]
             oldest = min(idle, key=lambda each: each._head.when())
             oldest._head_came()  # it goes in a moment: the next one to make room is another
             oldest.give_up("room is needed for others")
@@ -166,4 +168,3 @@ class CarefulWebSocket(_Watched, WebSocketsSansIOProtocol):
     def _end(self) -> None:
         if not self.disconnected:
             self.give_up("does not take its last bytes")
-

@@ -254,7 +254,9 @@ class LiveConnection:
             self.updated.clear()
             waiting, self.updates = self.updates, []
             self.obeyed.set()
-            fields = {name: value for each in waiting for name, value in each.model_dump(exclude_unset=True).items()}
+            fields = {
+                name: value for each in waiting for name, value in each.model_dump(exclude_unset=True).items()
+            }
             before = seat.cost
             try:
                 await self._update(seat, Update.model_validate(fields))

@@ -169,10 +169,20 @@ async def _update_at_a_cost(socket: ClientConnection, rng: random.Random) -> Non
     """Five a second that are valid, and all that may be asked for at once: 512 bars, eight long prompts."""
     await _start(socket)
     chords = ("Dm7", "G7alt", "Cmaj7", "F#m7b5", "Ab13", "Ebmaj7")
-    words = ("medium swing", "piano trio", "bossa nova", "slow ballad", "tenor sax", "fast bebop", "with brushes")
+    words = (
+        "medium swing",
+        "piano trio",
+        "bossa nova",
+        "slow ballad",
+        "tenor sax",
+        "fast bebop",
+        "with brushes",
+    )
     for turn in range(30):
         if turn % 2:
-            asked: dict[str, Any] = {"chords": " | ".join(" ".join(rng.choices(chords, k=4)) for _ in range(512))}
+            asked: dict[str, Any] = {
+                "chords": " | ".join(" ".join(rng.choices(chords, k=4)) for _ in range(512))
+            }
         else:
             asked = {"prompt": {" ".join(rng.choices(words, k=40)): 1.0 + part for part in range(8)}}
         await socket.send(json.dumps({"type": "update", **asked}))

@@ -279,7 +279,9 @@ class SessionEngine:
         playing = len(self._seats) + len(self._opening)
         if playing >= self.settings.max_sessions:
             return Unavailable(f"{playing} sessions play, which is the most that this server takes", "full")
-        if not playing:  # nobody is harmed by a first session that does not keep up: `strain` says what is wrong
+        if (
+            not playing
+        ):  # nobody is harmed by a first session that does not keep up: `strain` says what is wrong
             return None
         seconds, allowed = self._seconds_with(playing + 1, mix), self.block_seconds * self.settings.load
         if seconds < allowed:
@@ -665,7 +667,10 @@ class SessionEngine:
         with self._lock:
             self.draining = True
         for seat in self.seats:
-            with self._told("a session could not be ended"), self._handing:  # what was made of it is in its queue
+            with (
+                self._told("a session could not be ended"),
+                self._handing,
+            ):  # what was made of it is in its queue
                 seat.session.close()
             self._save(seat)
             seat.ending = "drained"
