@@ -546,6 +546,7 @@ class TestRefusals:
             (["--output", "a.wav", "--clock-offset", "nan"], "--clock-offset nan"),
             (["--output", "a.wav", "--block-frames", "7"], "6, 12, 24, 36, 48"),
             (["--output", "a.wav", "--steps", "0"], "--steps 0"),
+            (["--output", "a.wav", "--start-stop"], "--start-stop is for --follow link"),
         ],
     )
     def test_is_named(self, play, monkeypatch, arguments, words):

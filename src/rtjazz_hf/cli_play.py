@@ -70,6 +70,9 @@ def add_play(commands: Any) -> None:
     clock.add_argument(
         "--follow", metavar="PORT", help="MIDI input with a clock to play in time with, or link"
     )
+    clock.add_argument(
+        "--start-stop", action="store_true", help="with --follow link: obey the peers' start and stop too"
+    )
     clock.add_argument("--lead", metavar="PORT", help="MIDI output to send a clock to")
     clock.add_argument("--clock-offset", type=float, default=0.0, metavar="MS",
                        help="play (or, leading, send) so much later; negative: sooner (default: 0)")  # fmt: skip
@@ -183,6 +186,8 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
         raise ValueError(f"--duration {args.duration:g}: choose more than 0 seconds, or leave it out")
     if not 0 <= args.count_in <= 8:
         raise ValueError(f"--count-in {args.count_in}: choose 0 to 8 bars")
+    if args.start_stop and (args.follow or "").lower() != "link":
+        raise ValueError("--start-stop is for --follow link; a MIDI clock's start and stop are obeyed anyway")
     if not (math.isfinite(args.buffer) and 0.02 <= args.buffer <= 10):
         raise ValueError(f"--buffer {args.buffer:g}: choose 0.02 to 10 seconds")
     if not (math.isfinite(args.clock_offset) and abs(args.clock_offset) <= 10_000):
@@ -249,7 +254,7 @@ def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple
     offset = args.clock_offset / 1000.0
     if args.follow is not None:
         if args.follow.lower() == "link":
-            clock = LinkClock(args.tempo or 120.0)
+            clock = LinkClock(args.tempo or 120.0, start_stop=args.start_stop)
             stack.callback(clock.close)
         else:
             clock = MidiClock()

@@ -628,7 +628,8 @@ class TrainingRun:
     def _write(self, step: int, values: dict[str, float]) -> None:
         self.accelerator.log(values, step=step)
         if self.is_main:
-            with (self.output_dir / "log.jsonl").open("a") as log:
+            path = self.output_dir / "log.jsonl"
+            with told_why(path, path), path.open("a") as log:
                 log.write(json.dumps({"step": step, **values}) + "\n")
 
     def _write_machine(self, step: int) -> str:
@@ -640,7 +641,8 @@ class TrainingRun:
             figures["cost_left"] = left
         self.accelerator.log({f"machine/{name}": value for name, value in figures.items()}, step=step)
         if self.is_main:
-            with (self.output_dir / "machine.jsonl").open("a") as log:
+            path = self.output_dir / "machine.jsonl"
+            with told_why(path, path), path.open("a") as log:
                 log.write(json.dumps({"step": step, **figures}) + "\n")
         return f"{figures['cost']:.2g}+{figures.get('cost_left', 0.0):.2g} {self.monitor.unit}"
 

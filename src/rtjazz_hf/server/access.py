@@ -169,6 +169,8 @@ class Gate:
         began, status = time.perf_counter(), 0
         if scope.get("method") == "HEAD":  # the answer is GET's, of which uvicorn sends the head
             scope = {**scope, "method": "GET"}
+        counted = not _is_public(scope["path"])
+        self.running += counted
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -185,8 +187,6 @@ class Gate:
 
         try:
             refusal = self._refusal(scope)
-            counted = not _is_public(scope["path"])
-            self.running += counted
             if refusal is not None:
                 await _refuse(scope, answer, *refusal)
             elif counted and self.running > self.max_requests:
