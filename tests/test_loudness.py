@@ -53,3 +53,37 @@ def test_silence_and_what_is_refused():
             set_loudness(silence, wrong)
     with pytest.raises(ValueError, match=r"0\.4 s"):
         set_loudness(silence[:, :100], -16.0)
+
+
+class TestLive:
+    @pytest.mark.parametrize("lufs", [-24.0, -16.0])
+    def test_blocks_come_to_the_loudness(self, lufs):
+        pytest.importorskip("scipy")
+        from rtjazz_hf.live.rider import LoudnessRider
+
+        for level in (0.05, 0.3):
+            rider = LoudnessRider(lufs)
+            audio = np.concatenate([drums(seed, level) for seed in range(6)], axis=1)
+            made = np.concatenate([rider.process(block) for block in np.split(audio, 50, axis=1)], axis=1)
+            assert measure_loudness(audio) == pytest.approx(rider.loudness, abs=0.7)
+            assert measure_loudness(made[:, 48_000 * 3 :]) == pytest.approx(lufs, abs=3.0)
+            assert np.abs(made).max() <= 10 ** (CEILING / 20) + 1e-6 and true_peak(made) < CEILING + 0.5
+
+    def test_it_moves_slowly_and_rests_in_silence(self):
+        from rtjazz_hf.live.rider import LoudnessRider
+
+        rider = LoudnessRider(-20.0)
+        silence = np.zeros((2, 23_040), dtype=np.float32)
+        assert not rider.process(silence).any() and rider.gain is None
+        rng = np.random.default_rng(0)
+        for _ in range(10):
+            rider.process(rng.normal(0, 0.1, (2, 23_040)).astype(np.float32))
+        first = rider.gain
+        for _ in range(4):
+            rider.process(silence)
+        assert rider.gain == pytest.approx(first, abs=0.1)  # a pause is no soft music
+        gains = []
+        for _ in range(10):
+            rider.process(rng.normal(0, 0.01, (2, 23_040)).astype(np.float32))
+            gains.append(rider.gain)
+        assert np.diff(gains).max() <= 0.48 + 1e-6

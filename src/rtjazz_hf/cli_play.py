@@ -62,6 +62,8 @@ def add_play(commands: Any) -> None:
     sound.add_argument("--sound-card", metavar="NAME", help="name or number (default: the system's)")
     sound.add_argument("--buffer", type=float, default=0.4, metavar="SECONDS",
                        help="of sound in hand while a block is made (default: %(default)s)")  # fmt: skip
+    sound.add_argument("--loudness", type=float, metavar="LUFS",
+                       help="-40 to -8, peaks under -1 dBTP (default: as it is played)")  # fmt: skip
     sound.add_argument(
         "--list-devices", action="store_true", help="show sound cards and MIDI ports, and leave"
     )
@@ -91,6 +93,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             prompt = _check(args)
             recorder, output = _open_outputs(args, sound_api, stack)
             clock, follower, leader = _open_clocks(args, midi, stack)
+            rider = None if args.loudness is None else _rider(args.loudness)
         except (ValueError, OSError, ImportError) as error:
             raise Refused(str(error)) from error
         seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
@@ -117,7 +120,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         from .live.playback import Player
 
         player = Player(
-            session, output, recorder=recorder, follower=follower, leader=leader, count_in=args.count_in,
+            session, output, recorder=recorder, follower=follower, leader=leader, rider=rider, count_in=args.count_in,
             duration=args.duration, say=_say,
         )  # fmt: skip
         code = _play(args, player, prompt, clock)
@@ -126,6 +129,12 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         if args.json:
             print(json.dumps(result))
         return code
+
+
+def _rider(lufs: float) -> Any:
+    from .live.rider import LoudnessRider
+
+    return LoudnessRider(lufs)
 
 
 def _play(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None) -> int:

@@ -50,7 +50,7 @@ def set_loudness(audio: np.ndarray, lufs: float, sampling_rate: int = SAMPLE_RAT
     if not math.isfinite(gain):
         return audio
     for _ in range(8):
-        made = _limited(audio * np.float32(10.0 ** (gain / 20.0)), sampling_rate)
+        made = limited(audio * np.float32(10.0 ** (gain / 20.0)), sampling_rate)
         missing = lufs - measure_loudness(made, sampling_rate)
         if missing < _NEAR:
             break
@@ -58,7 +58,8 @@ def set_loudness(audio: np.ndarray, lufs: float, sampling_rate: int = SAMPLE_RAT
     return made
 
 
-def _limited(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
+def limited(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """`audio` with its true peaks turned down to just under -1 dBTP, and nothing else."""
     ceiling = 10.0 ** ((CEILING - _NEAR) / 20.0)
     over = np.abs(_oversampled(audio, sampling_rate)).max(axis=0)
     hops = -(-audio.shape[1] // _HOP)
@@ -81,4 +82,4 @@ def _oversampled(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     return soxr.resample(audio.T, sampling_rate, 4 * sampling_rate).T
 
 
-__all__ = ["CEILING", "LOUDEST", "QUIETEST", "check_loudness", "set_loudness", "true_peak"]
+__all__ = ["CEILING", "LOUDEST", "QUIETEST", "check_loudness", "limited", "set_loudness", "true_peak"]

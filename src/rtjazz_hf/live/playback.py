@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..music import LeadSheet
     from .clock import ClockFollower, ClockLeader
     from .recording import Recorder
+    from .rider import LoudnessRider
     from .session import LiveBlock, LiveSession
 
 _WAITING = 0.05  # seconds of silence at a time while a clock stands still
@@ -50,6 +51,7 @@ class Player:
         follower: a clock to follow: the band waits for its start, and falls silent while it stands still; that
             silence is not recorded.
         leader: told of every block, and sends MIDI clock.
+        rider: brings the band to a loudness; what is recorded is what is heard.
         on_block: called after each block was handed on. say: told what the listener should know, as text.
 
     Attributes:
@@ -64,13 +66,14 @@ class Player:
         recorder: Recorder | None = None,
         follower: ClockFollower | None = None,
         leader: ClockLeader | None = None,
+        rider: LoudnessRider | None = None,
         count_in: int = 0,
         duration: float | None = None,
         on_block: Callable[[LiveBlock], None] | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.session, self.output, self.recorder = session, output, recorder
-        self.follower, self.leader = follower, leader
+        self.follower, self.leader, self.rider = follower, leader, rider
         self.count_in, self.duration = count_in, duration
         self.samples = 0
         self.under_runs_before = 0  # of an output that was lost
@@ -142,6 +145,8 @@ class Player:
         audio = block.audio
         if self.duration is not None:
             audio = audio[:, : max(1, round(self.duration * SAMPLE_RATE) - round(block.start * SAMPLE_RATE))]
+        if self.rider is not None:
+            audio = self.rider.process(audio)
         self._hand_on(audio, block.lead_sheet, block.start)
         if self._on_block is not None:
             self._on_block(block)
