@@ -396,7 +396,9 @@ class TestDraining:
         resource = pytest.importorskip("resource")
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         with running(tiny_pipeline, state=tmp_path) as server:
-            listeners = [server.live() for _ in range(3)]
+            listeners = [
+                server.live(max_queue=None) for _ in range(3)
+            ]  # they read while the server is stopped
             for listener in listeners:
                 say(listener, "start", state_every=600, **WISH)
                 hear_block(listener)
