@@ -102,7 +102,7 @@ def told_why(path: Path, partial: Path) -> Iterator[None]:
         )
         if number in _FULL:
             text += "; make room on that disk, or choose another"
-        told = OSError(f"{text}.")
+        told = type(OSError(number, ""))(f"{text}.")  # PermissionError and the like stay what they are
         told.errno = number
         raise told from error
 
