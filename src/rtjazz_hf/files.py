@@ -13,6 +13,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+
+class NotWritten(OSError):
+    """A file or folder that could not be written: it says which, why, and what is left, and nothing else."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a disk says: of these errors it is known that the file to be written is meant, if they name none.
 _OF_A_DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -102,7 +110,10 @@ def told_why(path: Path, partial: Path) -> Iterator[None]:
         )
         if number in _FULL:
             text += "; make room on that disk, or choose another"
-        told = type(OSError(number, ""))(f"{text}.")  # PermissionError and the like stay what they are
+        kind = type(OSError(number, ""))  # PermissionError and the like stay what they are
+        if kind is OSError:
+            raise NotWritten(number, f"{text}.") from error
+        told = kind(f"{text}.")
         told.errno = number
         raise told from error
 
@@ -147,4 +158,4 @@ def _mode_of_new_files(name: Path) -> int:
         os.unlink(name)
 
 
-__all__ = ["as_umask", "atomic_folder", "told_why", "whole_or_not_at_all", "why_not"]
+__all__ = ["NotWritten", "as_umask", "atomic_folder", "told_why", "whole_or_not_at_all", "why_not"]
