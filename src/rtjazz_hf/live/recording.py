@@ -22,7 +22,7 @@ from ..audio import (
     check_output_path,
     check_written,
 )
-from ..files import why_not
+from ..files import NotWritten, why_not
 
 _WAV_LIMIT = 2**32 - 2**16  # bytes of samples that a wav's header can tell of
 _STREAMINFO_TOTAL = 8 + 13  # of a FLAC file: the byte whose low half begins the 36 bits of its length
@@ -145,11 +145,9 @@ class Recorder:
         left = (
             f"the first {self.duration:.1f} s of it are there" if self.samples else "nothing of it is there"
         )
-        error = OSError(
-            f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; {left}."
+        return NotWritten(
+            number, f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; {left}."
         )
-        error.errno = number
-        return error
 
     def __enter__(self) -> Recorder:
         return self
