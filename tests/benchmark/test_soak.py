@@ -29,7 +29,7 @@ def test_a_session_that_is_steered(tiny_pipeline):
     output = PacedOutput(buffer=0.4, clock=lambda: now[0], sleep=sleep)
     with tiny_pipeline.live("swing", tempo=120, seed=1, **FAST) as session:
         seen = soak(session, 12.0, change_every=1.0, output=output)
-    assert seen.changes in (11, 12) and seen.under_runs == seen.not_finite == 0 and len(seen.memory) >= 10
+    assert seen.changes in (11, 12) and seen.under_runs == seen.not_finite == 0 and len(seen.memory) >= 5
     assert seen.to_dict()["seconds"] > 11.9 and now[0] > 11.9
 
 
