@@ -54,6 +54,12 @@ def add_generate(commands: Any) -> None:
     )
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
+    parser.add_argument(
+        "--loudness",
+        type=float,
+        metavar="LUFS",
+        help="-40 to -8, peaks under -1 dBTP (default: as it is played)",
+    )
     parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="write a spectrogram under its chart too"
@@ -85,6 +91,10 @@ def run_generate(args: argparse.Namespace) -> int:
 
     from ..audio import plot_spectrogram, write_audio
 
+    if args.loudness is not None:
+        from ..live.loudness import set_loudness
+
+        audio = set_loudness(audio, args.loudness, pipe.sampling_rate)
     write_audio(args.output, audio, overwrite=args.overwrite)
     if args.codes:
         from ..codec import write_codes
@@ -109,6 +119,7 @@ def run_generate(args: argparse.Namespace) -> int:
         "bars": args.bars,
         "loop": args.loop,
         "sampling_rate": pipe.sampling_rate,
+        "loudness": args.loudness,
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / duration, 4),
         "tempo": lead_sheet.tempo,
@@ -175,6 +186,12 @@ def _check_generate(args: argparse.Namespace) -> None:
         if not args.prompt.strip():
             raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
         _check_numbers(args)
+        if args.loudness is not None:
+            from ..audio import _import_extra
+            from ..live.loudness import check_loudness
+
+            check_loudness(args.loudness)
+            _import_extra("pyloudnorm")
         outputs = [
             (args.output, AUDIO_SUFFIXES),
             (args.codes, (".rtj",)),
