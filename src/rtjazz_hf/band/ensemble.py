@@ -4,112 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..audio import FRAME_RATE
 from ..music.lead_sheet import LeadSheet, Section
 from ..music.score_features import AHEAD_S, NOTE_ROLES
-from .melody import PHRASE_BARS, RANGES, HeadBook, Tone
-from .performance import SHORTEST_S, Harmony, Performance, swung
-from .players import Players, find_their_feel, split_ending
-from .score import KIND_OF_CONTROLLER, Score, ScoreControl, ScoreNote, features_of
+from .melody import PHRASE_BARS, RANGES
+from .performance import SHORTEST_S, Harmony, swung
+from .players import split_ending
+from .score import Score, ScoreControl, ScoreNote, features_of
+from .sketch import NEAR, Ensemble, Event, Note, Sketch, dice
 from .tune import Tune
 
 PARTS = ("band", "free")
 _EARLY = 1.0  # beats by which a note may be played before it is written: more than anybody plays early
 _LATE = 0.25  # beats by which a note that should have begun already is still played
-_NEAR = 1e-6
 _OTHER_PACE = 1.25  # from so many times the tempo on, the band plays otherwise, not only faster
-_TUNE_RANGE = (57, 80)  # MIDI keys in which a tune is thought of; whoever has it plays it in an octave of theirs
 _CHORUSES = ("head", "solo", "solo", "solo")  # of a chart that goes round and round
-
-
-class _Note(NamedTuple):
-    """A note as written: notated beats, from the sheet's first bar line and counted on through its loops."""
-
-    beat: float
-    beats: float
-    straight: bool
-    delay_s: float
-    midi: int
-    velocity: int
-    player: str
-    role: str
-
-
-class _Event(NamedTuple):
-    beat: float
-    straight: bool
-    kind: str
-    value: float
-    player: str
-    role: str
-
-
-class _Sketch(Performance):
-    """A performance that keeps what is written in notated beats, so that tempo and swing may still change."""
-
-    def begin(self, first: float, base: float) -> None:
-        """Write from `first` on, in beats of a pass that starts at beat `base`."""
-        self.first, self.base = first, base
-        self.written: list[_Note] = []
-        self.events: list[_Event] = []
-
-    def _write(self, instrument, beat, beats, midi, velocity, straight, delay_s) -> None:
-        if beat >= self.first - _NEAR:
-            note = _Note(
-                self.base + float(beat), float(beats), straight, float(delay_s), midi, velocity, instrument, self.role
-            )
-            self.written.append(note)
-
-    def _write_control(self, instrument, beat, controller, value, straight) -> None:
-        if beat >= self.first - _NEAR:
-            kind, unit = KIND_OF_CONTROLLER[controller]
-            self.events.append(_Event(self.base + float(beat), straight, kind, value * unit, instrument, self.role))
-
-
-class _Theme(HeadBook):
-    """A tune that is the same wherever it is met: each phrase follows from the seed and its chords alone."""
-
-    def __init__(self, performance: Performance, seed: int):
-        self.seed = seed
-        super().__init__(performance)
-
-    def phrase(self, name: tuple, start: float, stop: float, lead: str) -> list[Tone]:
-        low, high = RANGES[lead]
-        octaves = round(((low + high) - sum(_TUNE_RANGE)) / 24)
-        key = (name, octaves)
-        if key not in self.phrases:
-            kept, self.performance.rng = self.performance.rng, _stream(self.seed, f"phrase {name}")
-            tones = self.write(start, stop, *_TUNE_RANGE)
-            self.performance.rng = kept
-            self.phrases[key] = [dataclasses.replace(tone, midi=tone.midi + 12 * octaves) for tone in tones]
-        return self.phrases[key]
-
-
-class _Ensemble(Players):
-    """Players of whom each has dice of their own, thrown anew for every section and every few bars: what one plays
-    does not depend on who else does."""
-
-    def __init__(self, sketch: _Sketch, seed: int, memory: dict[str, Any]):
-        self.seed = seed
-        sketch.rng = _stream(seed, "decisions")
-        find_their_feel(sketch)
-        super().__init__(sketch, _Theme(sketch, seed), memory)
-
-    def deciding(self, section: Section, name: str) -> None:
-        self.performance.rng = _stream(self.seed, f"section {self.performance.base + section.start_beat:.3f} {name}")
-
-    def writing(self, section: Section, name: str, start: float | None) -> None:
-        self.performance.rng = _stream(self.seed, f"bars {self.performance.base + start:.3f} {name}")
-
-
-def _stream(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 class Band:
@@ -146,10 +60,10 @@ class Band:
         self.melody = melody
         self._pace = (sheet.tempo, sheet.swing)  # what the band's manners go by
         self._handed = sheet.beat_at(seconds)  # notes that begin before this beat have been handed out
-        self._at = max(0.0, math.floor(self._handed + _NEAR))  # what is not written yet begins here
+        self._at = max(0.0, math.floor(self._handed + NEAR))  # what is not written yet begins here
         self._tune_from = 0.0
-        self._pending: list[_Note] = []  # written, and not handed out
-        self._events: list[_Event] = []
+        self._pending: list[Note] = []  # written, and not handed out
+        self._events: list[Event] = []
         self._sounding: list[ScoreNote] = []  # handed out, and perhaps still to be heard
         self._held: list[ScoreControl] = []
         self._memory: dict[str, Any] = {}
@@ -232,12 +146,12 @@ class Band:
                 self._pace = (sheet.tempo, sheet.swing)
                 self._take_up()
             return
-        at = float(max(0, math.ceil(new - _NEAR)))
+        at = float(max(0, math.ceil(new - NEAR)))
         self._carry_over(new - old, old + at - new, at)
         tune = melody if melody != self.melody else None
         self.sheet, self.melody, self.parts, self.seed = sheet, melody, check_parts(parts), seed
         self._pace, self._handed, self._at = (sheet.tempo, sheet.swing), new, at
-        if abs(new - old) > _NEAR:
+        if abs(new - old) > NEAR:
             self._tune_from = 0.0
         self._take_up()
         if tune is not None and self._tune is not None:
@@ -280,8 +194,8 @@ class Band:
             band._at = math.inf if state["at"] is None else _finite(state["at"])
             if not band._at - band._handed >= -_EARLY or (band._at == math.inf and band.sheet.loops):
                 raise ValueError(f"written up to beat {band._at:g}, handed out up to {band._handed:g}")
-            band._pending = [_Note(*row) for row in state["pending"]]
-            band._events = [_Event(*row) for row in state["events"]]
+            band._pending = [Note(*row) for row in state["pending"]]
+            band._events = [Event(*row) for row in state["events"]]
             band._sounding = [ScoreNote(*row) for row in state["sounding"]]
             band._held = [ScoreControl(*row) for row in state["held"]]
             band._memory, band._last = _checked_memory(state["memory"]), dict(state["last"])
@@ -303,8 +217,8 @@ class Band:
         chart = dataclasses.replace(self.sheet, tempo=tempo, swing=swing, beat_offset=0.0)
         chart = _in_choruses(chart)
         self._chart = chart
-        self._sketch = _Sketch(chart, Harmony.of(chart), _stream(self.seed, "band"))
-        self._players = _Ensemble(self._sketch, self.seed, self._memory)
+        self._sketch = Sketch(chart, Harmony.of(chart), dice(self.seed, "band"))
+        self._players = Ensemble(self._sketch, self.seed, self._memory)
         self._sections = split_ending(chart, self._sketch.harmony)
         self._tune = None if self.melody is None else Tune(self.melody, self.sheet)
 
@@ -315,20 +229,20 @@ class Band:
     def _write_some(self) -> None:
         """The next few bars: up to the end of a phrase of the section."""
         chart, sketch = self._chart, self._sketch
-        turn = math.floor((self._at + _NEAR) / chart.num_beats) if chart.loops else 0
+        turn = math.floor((self._at + NEAR) / chart.num_beats) if chart.loops else 0
         base = turn * chart.num_beats
         start = self._at - base
-        if start >= chart.num_beats - _NEAR:
+        if start >= chart.num_beats - NEAR:
             self._at = math.inf
             return
-        index = max(i for i, section in enumerate(self._sections) if section.start_beat <= start + _NEAR)
+        index = max(i for i, section in enumerate(self._sections) if section.start_beat <= start + NEAR)
         section = self._sections[index]
         phrase = PHRASE_BARS * chart.beats_per_bar
-        line = section.start_beat + math.floor((start - section.start_beat) / phrase + _NEAR) * phrase
+        line = section.start_beat + math.floor((start - section.start_beat) / phrase + NEAR) * phrase
         stop = min(section.end_beat, line + phrase)
         sketch.begin(start, base)
         if self.parts == "band":
-            if start < section.start_beat + _NEAR:
+            if start < section.start_beat + NEAR:
                 for known in self._memory.values():
                     if isinstance(known, dict):
                         known.pop("section", None)  # a soloist's phrase does not run into the next chorus
@@ -342,8 +256,8 @@ class Band:
         self._at = base + stop
 
     def _with_tune(
-        self, written: list[_Note], events: list[_Event], section: Section, start: float, stop: float
-    ) -> tuple[list[_Note], list[_Event]]:
+        self, written: list[Note], events: list[Event], section: Section, start: float, stop: float
+    ) -> tuple[list[Note], list[Event]]:
         tune, kept = self._tune, []
         for note in written:
             if note.role in tune.replaced and tune.beat_at(note.beat, section.role, self._tune_from) is not None:
@@ -358,17 +272,17 @@ class Band:
             )
         ]
         bar, at = self.sheet.beats_per_bar, start
-        while at < stop - _NEAR:
-            end = min(stop, (math.floor(at / bar + _NEAR) + 1) * bar)
+        while at < stop - NEAR:
+            end = min(stop, (math.floor(at / bar + NEAR) + 1) * bar)
             first = tune.beat_at(at, section.role, self._tune_from)
             if first is not None:
                 for note in tune.notes(first, first + end - at):
                     player = _player_of(note, section)
                     beat = at + max(note.start, first) - first
-                    kept.append(_Note(beat, note.beats, True, 0.0, note.midi, note.velocity, player, note.role))
+                    kept.append(Note(beat, note.beats, True, 0.0, note.midi, note.velocity, player, note.role))
                 for control in tune.controls(first, first + end - at):
                     player, beat = _player_of(control, section), at + control.start - first
-                    events.append(_Event(beat, True, control.kind, control.value, player, control.role))
+                    events.append(Event(beat, True, control.kind, control.value, player, control.role))
             at = end
         return kept, events
 
@@ -396,7 +310,7 @@ class Band:
         bent = {event.role: event for event in (*self._held, *self._events) if event.kind == "bend"}
         for role, event in bent.items():  # a note that was cut short in a scoop leaves no bend behind
             if event.value:
-                self._events.append(_Event(at, True, "bend", 0.0, event.player, role))
+                self._events.append(Event(at, True, "bend", 0.0, event.player, role))
         last = {name: list(struck) for name, struck in self._last.items()}
         for note in sorted(self._pending):
             self._remember(last, note)
@@ -417,7 +331,7 @@ class Band:
                 self._memory[f"{lead} solo"] = {"pitch": leads[max(leads)]}
 
     @staticmethod
-    def _remember(last: dict[str, list[float]], note: _Note) -> None:
+    def _remember(last: dict[str, list[float]], note: Note) -> None:
         if note.role == "drums":
             return
         struck = last.setdefault(f"{note.role} {note.player}", [note.beat])
@@ -429,13 +343,13 @@ class Band:
     def _beat(self, beat: float, straight: bool) -> float:
         return beat if straight else swung(beat, self.sheet.offbeat)
 
-    def _played(self, note: _Note) -> ScoreNote:
+    def _played(self, note: Note) -> ScoreNote:
         beat = self.sheet.tempo / 60.0
         start = self._beat(note.beat, note.straight) + note.delay_s * beat
         beats = self._beat(note.beat + note.beats, note.straight) - start
         return ScoreNote(start, max(SHORTEST_S * beat, beats), note.midi, note.velocity, note.player, note.role)
 
-    def _turned(self, event: _Event) -> ScoreControl:
+    def _turned(self, event: Event) -> ScoreControl:
         return ScoreControl(
             self._beat(event.beat, event.straight), event.kind, event.value, event.player, event.role
         )
@@ -497,9 +411,9 @@ def _in_choruses(sheet: LeadSheet) -> LeadSheet:
     return dataclasses.replace(sheet, spans=sheet.spans * turns * len(_CHORUSES), sections=sections)
 
 
-def _settled(written: list[_Note], tempo: float) -> list[_Note]:
+def _settled(written: list[Note], tempo: float) -> list[Note]:
     """The notes, of which none runs into its own repetition."""
-    following: dict[tuple[str, int], _Note] = {}
+    following: dict[tuple[str, int], Note] = {}
     settled = []
     for note in sorted(written, reverse=True):
         after = following.get((note.player, note.midi))

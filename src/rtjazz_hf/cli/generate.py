@@ -180,14 +180,13 @@ def _write_stems(
 
 def _check_generate(args: argparse.Namespace) -> None:
     """Everything that can be refused is refused here, before torch is imported and a model is read."""
-    from ..audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
+    from ..audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, _import_extra, check_output_path
 
     try:
         if not args.prompt.strip():
             raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
         _check_numbers(args)
         if args.loudness is not None:
-            from ..audio import _import_extra
             from ..live.loudness import check_loudness
 
             check_loudness(args.loudness)
@@ -205,10 +204,8 @@ def _check_generate(args: argparse.Namespace) -> None:
         read_melody(args)
         _trial_lead_sheet(args)
         if args.plot:
-            import matplotlib  # noqa: F401  (better missed now than after the music is made)
-    except ImportError as error:
-        raise Refused(f"--plot needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
-    except (ValueError, OSError) as error:
+            _import_extra("matplotlib")  # better missed now than after the music is made
+    except (ValueError, OSError, ImportError) as error:
         raise Refused(str(error)) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,6 @@ from ..music import LeadSheet
 if TYPE_CHECKING:
     import torch
 
-    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
-
 BAND_CENTRES = (31.25, 62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)  # Hz, an octave each
 MOST_DB = 24.0  # that a band of the stems is turned up or down
 _AT_ONCE = 4  # players in one batch
@@ -23,7 +21,7 @@ _PASSES = 6
 
 
 def play_stems(
-    pipe: RealTimeJazzPipeline,
+    pipe: Callable[..., Any],
     prompt: Any,
     sheet: LeadSheet,
     score: Score,
@@ -38,7 +36,8 @@ def play_stems(
     octave is added to all of them, by a filter that moves nothing in time.
 
     Args:
-        sheet, score: of the mix, as the pipeline's output has them. mix: `(2, samples)`.
+        pipe: the pipeline, which this room does not know. mix: `(2, samples)`.
+        sheet, score: of the mix, as the pipeline's output has them.
         generator_of: called for each player, gives a generator as the mix's was.
         options: as the pipeline's call takes them.
 
