@@ -71,6 +71,20 @@ def test_a_room_knows_those_before_it(room):
     assert not wrong, "\n".join(wrong)
 
 
+def test_imports_lead_somewhere():
+    """Those inside functions too, which nobody meets before they run."""
+    missing = []
+    for path in FILES:
+        package = [SOURCE.name, *path.parts[:-1]]
+        for node in ast.walk(ast.parse((SOURCE / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                module = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+                home = SOURCE.joinpath(*filter(None, module[1:]))
+                if node.level > len(package) or not (home.with_suffix(".py").is_file() or home.is_dir()):
+                    missing.append(f"{path}:{node.lineno} imports {'.'.join(module)}")
+    assert not missing, "\n".join(missing)
+
+
 @pytest.mark.parametrize("way", [
     "from ..pipeline_realtime_jazz import RealTimeJazzPipeline", "from rtjazz_hf import RealTimeJazzPipeline",
     "from .. import pipeline_realtime_jazz", "import rtjazz_hf.pipeline_realtime_jazz",

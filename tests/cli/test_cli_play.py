@@ -121,6 +121,12 @@ class TestFile:
         want = np.concatenate([next(session).audio for _ in range(2)], axis=1)
         np.testing.assert_allclose(read_audio("a.wav"), want, atol=1e-3)
 
+    def test_at_a_loudness(self, play):
+        pytest.importorskip("pyloudnorm", reason="loudness (the eval extra)")
+        for name, lufs in (("quiet", -40), ("loud", -8)):
+            assert play("--output", f"{name}.wav", "--duration", "1.0", "--seed", "3", f"--loudness={lufs}")[0] == 0
+        assert np.abs(read_audio("loud.wav")).mean() > np.abs(read_audio("quiet.wav")).mean()
+
     def test_count_in(self, play):
         code, _, _ = play("--output", "a.wav", "--duration", "0.2", "--count-in", "1", "--tempo", "320")
         assert code == 0

@@ -16,14 +16,13 @@ from .melody import PHRASE_BARS, RANGES
 from .performance import SHORTEST_S, Harmony, swung
 from .players import split_ending
 from .score import Score, ScoreControl, ScoreNote, features_of
-from .sketch import NEAR, Ensemble, Event, Note, Sketch, dice
+from .sketch import NEAR, Ensemble, Sketch, WrittenControl, WrittenNote, dice, in_choruses, settled
 from .tune import Tune
 
 PARTS = ("band", "free")
 _EARLY = 1.0  # beats by which a note may be played before it is written: more than anybody plays early
 _LATE = 0.25  # beats by which a note that should have begun already is still played
 _OTHER_PACE = 1.25  # from so many times the tempo on, the band plays otherwise, not only faster
-_CHORUSES = ("head", "solo", "solo", "solo")  # of a chart that goes round and round
 
 
 class Band:
@@ -62,8 +61,8 @@ class Band:
         self._handed = sheet.beat_at(seconds)  # notes that begin before this beat have been handed out
         self._at = max(0.0, math.floor(self._handed + NEAR))  # what is not written yet begins here
         self._tune_from = 0.0
-        self._pending: list[Note] = []  # written, and not handed out
-        self._events: list[Event] = []
+        self._pending: list[WrittenNote] = []  # written, and not handed out
+        self._events: list[WrittenControl] = []
         self._sounding: list[ScoreNote] = []  # handed out, and perhaps still to be heard
         self._held: list[ScoreControl] = []
         self._memory: dict[str, Any] = {}
@@ -194,8 +193,8 @@ class Band:
             band._at = math.inf if state["at"] is None else _finite(state["at"])
             if not band._at - band._handed >= -_EARLY or (band._at == math.inf and band.sheet.loops):
                 raise ValueError(f"written up to beat {band._at:g}, handed out up to {band._handed:g}")
-            band._pending = [Note(*row) for row in state["pending"]]
-            band._events = [Event(*row) for row in state["events"]]
+            band._pending = [WrittenNote(*row) for row in state["pending"]]
+            band._events = [WrittenControl(*row) for row in state["events"]]
             band._sounding = [ScoreNote(*row) for row in state["sounding"]]
             band._held = [ScoreControl(*row) for row in state["held"]]
             band._memory, band._last = _checked_memory(state["memory"]), dict(state["last"])
@@ -215,7 +214,7 @@ class Band:
         """Get ready to write for the sheet, the seed and the pace."""
         tempo, swing = self._pace
         chart = dataclasses.replace(self.sheet, tempo=tempo, swing=swing, beat_offset=0.0)
-        chart = _in_choruses(chart)
+        chart = in_choruses(chart)
         self._chart = chart
         self._sketch = Sketch(chart, Harmony.of(chart), dice(self.seed, "band"))
         self._players = Ensemble(self._sketch, self.seed, self._memory)
@@ -248,7 +247,7 @@ class Band:
                         known.pop("section", None)  # a soloist's phrase does not run into the next chorus
             filled = index > 0 and self._players.fills(self._sections[index - 1])
             self._players.play(section, filled, start, stop)
-        written, events = _settled(sketch.written, chart.tempo), sketch.events
+        written, events = settled(sketch.written, chart.tempo), sketch.events
         if self._tune is not None:
             written, events = self._with_tune(written, events, section, base + start, base + stop)
         self._pending += written
@@ -256,8 +255,8 @@ class Band:
         self._at = base + stop
 
     def _with_tune(
-        self, written: list[Note], events: list[Event], section: Section, start: float, stop: float
-    ) -> tuple[list[Note], list[Event]]:
+        self, written: list[WrittenNote], events: list[WrittenControl], section: Section, start: float, stop: float
+    ) -> tuple[list[WrittenNote], list[WrittenControl]]:
         tune, kept = self._tune, []
         for note in written:
             if note.role in tune.replaced and tune.beat_at(note.beat, section.role, self._tune_from) is not None:
@@ -279,10 +278,10 @@ class Band:
                 for note in tune.notes(first, first + end - at):
                     player = _player_of(note, section)
                     beat = at + max(note.start, first) - first
-                    kept.append(Note(beat, note.beats, True, 0.0, note.midi, note.velocity, player, note.role))
+                    kept.append(WrittenNote(beat, note.beats, True, 0.0, note.midi, note.velocity, player, note.role))
                 for control in tune.controls(first, first + end - at):
                     player, beat = _player_of(control, section), at + control.start - first
-                    events.append(Event(beat, True, control.kind, control.value, player, control.role))
+                    events.append(WrittenControl(beat, True, control.kind, control.value, player, control.role))
             at = end
         return kept, events
 
@@ -310,7 +309,7 @@ class Band:
         bent = {event.role: event for event in (*self._held, *self._events) if event.kind == "bend"}
         for role, event in bent.items():  # a note that was cut short in a scoop leaves no bend behind
             if event.value:
-                self._events.append(Event(at, True, "bend", 0.0, event.player, role))
+                self._events.append(WrittenControl(at, True, "bend", 0.0, event.player, role))
         last = {name: list(struck) for name, struck in self._last.items()}
         for note in sorted(self._pending):
             self._remember(last, note)
@@ -331,7 +330,7 @@ class Band:
                 self._memory[f"{lead} solo"] = {"pitch": leads[max(leads)]}
 
     @staticmethod
-    def _remember(last: dict[str, list[float]], note: Note) -> None:
+    def _remember(last: dict[str, list[float]], note: WrittenNote) -> None:
         if note.role == "drums":
             return
         struck = last.setdefault(f"{note.role} {note.player}", [note.beat])
@@ -343,13 +342,13 @@ class Band:
     def _beat(self, beat: float, straight: bool) -> float:
         return beat if straight else swung(beat, self.sheet.offbeat)
 
-    def _played(self, note: Note) -> ScoreNote:
+    def _played(self, note: WrittenNote) -> ScoreNote:
         beat = self.sheet.tempo / 60.0
         start = self._beat(note.beat, note.straight) + note.delay_s * beat
         beats = self._beat(note.beat + note.beats, note.straight) - start
         return ScoreNote(start, max(SHORTEST_S * beat, beats), note.midi, note.velocity, note.player, note.role)
 
-    def _turned(self, event: Event) -> ScoreControl:
+    def _turned(self, event: WrittenControl) -> ScoreControl:
         return ScoreControl(
             self._beat(event.beat, event.straight), event.kind, event.value, event.player, event.role
         )
@@ -396,35 +395,6 @@ def _player_of(part: ScoreNote | ScoreControl, section: Section) -> str:
     if part.role == "lead" and section.lead in RANGES:
         return section.lead
     return part.player
-
-
-def _in_choruses(sheet: LeadSheet) -> LeadSheet:
-    """A looping sheet that is one head, as a band plays it: head and solos by turns, of 16 bars or so at the least."""
-    if not sheet.loops or [section.role for section in sheet.sections] != ["head"]:
-        return sheet
-    section, turns = sheet.sections[0], max(1, round(16 / sheet.num_bars))
-    beats = turns * sheet.num_beats
-    sections = tuple(
-        dataclasses.replace(section, role=role, start_beat=index * beats, beats=beats)
-        for index, role in enumerate(_CHORUSES)
-    )
-    return dataclasses.replace(sheet, spans=sheet.spans * turns * len(_CHORUSES), sections=sections)
-
-
-def _settled(written: list[Note], tempo: float) -> list[Note]:
-    """The notes, of which none runs into its own repetition."""
-    following: dict[tuple[str, int], Note] = {}
-    settled = []
-    for note in sorted(written, reverse=True):
-        after = following.get((note.player, note.midi))
-        following[note.player, note.midi] = note
-        if after is not None:
-            room = after.beat - note.beat + (min(0.0, after.delay_s) - 0.004) * tempo / 60.0
-            if room < 0.02:
-                continue
-            note = note._replace(beats=min(note.beats, room))
-        settled.append(note)
-    return settled[::-1]
 
 
 def _latest(controls: Iterable[ScoreControl], past: float) -> list[ScoreControl]:

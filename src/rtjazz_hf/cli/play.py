@@ -146,7 +146,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
 
 
 def _rider(lufs: float) -> Any:
-    from .live.rider import LoudnessRider
+    from ..live.rider import LoudnessRider
 
     return LoudnessRider(lufs)
 

@@ -142,7 +142,7 @@ def _run_on_ray(
 def _limits(args: argparse.Namespace) -> dict[str, Any]:
     """What a server of either engine is told of who may come and how much it may do."""
     names = ("load", "block_frames", "max_sessions", "idle_limit", "length_limit", "drain_limit")
-    from .server.access import check_public_url
+    from ..server.access import check_public_url
 
     public = tuple(map(check_public_url, args.public_url))
     named = {"cors_origins": tuple(args.cors_origin), "public_urls": public, "proxies": tuple(args.proxy)}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from ..audio import SAMPLE_RATE
 from ..band import Score
 from ..music import LeadSheet
-
-if TYPE_CHECKING:
-    import torch
 
 BAND_CENTRES = (31.25, 62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)  # Hz, an octave each
 MOST_DB = 24.0  # that a band of the stems is turned up or down
@@ -21,12 +19,12 @@ _PASSES = 6
 
 
 def play_stems(
-    pipe: Callable[..., Any],
+    play: Callable[..., Any],
     prompt: Any,
     sheet: LeadSheet,
     score: Score,
     mix: np.ndarray,
-    generator_of: Any,
+    generator_of: Callable[[], torch.Generator],
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Each player of a score alone, as long as the mix, their sum in the mix's balance by octaves.
@@ -36,8 +34,8 @@ def play_stems(
     octave is added to all of them, by a filter that moves nothing in time.
 
     Args:
-        pipe: the pipeline, which this room does not know. mix: `(2, samples)`.
-        sheet, score: of the mix, as the pipeline's output has them.
+        play: a pipeline, which is called.
+        sheet, score: of the mix, as the pipeline's output has them. mix: `(2, samples)`.
         generator_of: called for each player, gives a generator as the mix's was.
         options: as the pipeline's call takes them.
 
@@ -59,13 +57,12 @@ def play_stems(
     stems: dict[str, np.ndarray] = {}
     for first in range(0, len(players), _AT_ONCE):
         some = players[first : first + _AT_ONCE]
-        generators: list[torch.Generator] = [generator_of() for _ in some]
-        output = pipe(
+        output = play(
             [prompt] * len(some),
             duration=seconds,
             lead_sheet=[sheet.without(*set(sheet.instruments) - {player}) for player in some],
             score=[score.without_players(set(score.players) - {player}) for player in some],
-            generator=generators,
+            generator=[generator_of() for _ in some],
             **options,
         )
         stems |= {player: np.asarray(audio)[:, : mix.shape[-1]] for player, audio in zip(some, output.audios)}

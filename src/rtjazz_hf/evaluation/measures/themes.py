@@ -31,7 +31,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     """Mean cosine of two chromas, step by step: 1 is the same, 0 is unrelated. Steps silent in both do not count."""
     steps = min(len(one), len(other))
     one, other = one[:steps], other[:steps]
-    heard = one.any(1) | other.any(1)
+    heard = ((one**2).sum(1) > 0.5) | ((other**2).sum(1) > 0.5)
     return float((one * other).sum(1)[heard].mean()) if heard.any() else 0.0
 
 
