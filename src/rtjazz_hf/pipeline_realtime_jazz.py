@@ -23,22 +23,20 @@ from .band import Band, Score
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .hub.publishing import PushMixin
-from .live.engine import BlockStream
 from .live.group import SessionGroup
 from .live.models import LiveModels
 from .live.opening import open_session
 from .live.session import LiveSession
 from .live.snapshot import load_session
-from .live.steps import PlayingSteps
+from .live.steps import PlayingSteps, seeds_of
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
 from .prompts import Prompt, check_settings
 from .runtime.aligned_weights import align_weights
-from .runtime.precision import bfloat16_is_fast
+from .runtime.files import atomic_folder
+from .runtime.precision import as_dtype, bfloat16_is_fast
 from .runtime.quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-
-_DECODE_FRAMES = 750  # decoded at a time: 10 s
 
 
 @dataclass
@@ -183,7 +181,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         """
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
         if not isinstance(dtype, dict):
-            dtype = {"default": _as_dtype(dtype), "codec": torch.float32}
+            dtype = {"default": as_dtype(dtype), "codec": torch.float32}
         kwargs["dtype"] = dtype
         kwargs.setdefault("use_safetensors", True)
         source, is_local = hub.resolve_pretrained(pretrained_model_name_or_path)
@@ -229,6 +227,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
 
         Raises:
             ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
+            OSError: it cannot be written; the folder is as it was.
         """
         self._check_saveable()
         for name, component in self.components.items():
@@ -240,36 +239,15 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         if kwargs.pop("push_to_hub", False):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
             kwargs = {}
-        super().save_pretrained(str(save_directory), **kwargs)
-        card = Path(save_directory) / "README.md"
-        if not card.exists():
+        with atomic_folder(save_directory, replace=False) as partial:
+            super().save_pretrained(str(partial), **kwargs)
+            self._add_card(Path(save_directory), partial / "README.md")
+
+    def _add_card(self, save_directory: Path, card: Path) -> None:
+        if not (save_directory / "README.md").exists():
             source = str(self.config.get("_name_or_path") or save_directory)
             name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
             card.write_text(hub.model_card(self.models, name), encoding="utf-8")
-
-    # -- steps ---------------------------------------------------------------------------------------------
-    def prepare_generators(
-        self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
-    ) -> list[torch.Generator]:
-        """One generator a row; one for all is drawn from in turn; without any, the seeds are random."""
-        if generator is None:
-            generators = [torch.Generator() for _ in range(batch_size)]
-            for each in generators:
-                each.seed()
-            return generators
-        if isinstance(generator, torch.Generator):
-            return [generator] * batch_size
-        generators = list(generator)
-        if len(generators) != batch_size or not all(isinstance(g, torch.Generator) for g in generators):
-            raise ValueError(
-                f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
-            )
-        return generators
-
-    def decode_latents(self, stream: BlockStream, latents: torch.Tensor, num_samples: int) -> torch.Tensor:
-        """Latents `(batch, latent_dim, frames)` to sound `(batch, 2, num_samples)`, in pieces."""
-        pieces = [stream.decode(piece) for piece in latents.split(_DECODE_FRAMES, dim=-1)]
-        return torch.cat(pieces, dim=-1)[..., :num_samples]
 
     # -- whole clips ---------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -358,11 +336,11 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             instruments=instruments,
             duration=duration,
             lead_sheet=lead_sheet,
-            seeds=_seeds_of(generators),
+            seeds=seeds_of(generators),
         )
         tellers = self.prepare_parts(
             lead_sheets,
-            _seeds_of(generators),
+            seeds_of(generators),
             melody=self.prepare_melody(melody),
             score=score,
             parts=parts,
@@ -518,16 +496,3 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         return self.models.block_frames_for(
             target_latency, num_inference_steps, guidance_scale, window_frames
         )
-
-
-def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
-    """A seed a row for the band leader; rows that share a generator get neighbouring ones."""
-    shared = len(generators) > 1 and all(generator is generators[0] for generator in generators)
-    return [(g.initial_seed() + (row if shared else 0)) % 2**63 for row, g in enumerate(generators)]
-
-
-def _as_dtype(dtype: Any) -> torch.dtype:
-    value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
-        raise ValueError(f"dtype {dtype!r}: choose from float32, bfloat16, float16")
-    return value

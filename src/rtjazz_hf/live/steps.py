@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
 OUTPUT_TYPES = ("np", "pt", "codes", "latents")
+_DECODE_FRAMES = 750  # decoded at a time: 10 s
 
 
 class PlayingSteps:
@@ -258,3 +259,32 @@ class PlayingSteps:
             window_frames=window_frames or self.generation_defaults["window_frames"],
             device=self.execution_device,
         )
+
+    def prepare_generators(
+        self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
+    ) -> list[torch.Generator]:
+        """One generator a row; one for all is drawn from in turn; without any, the seeds are random."""
+        if generator is None:
+            generators = [torch.Generator() for _ in range(batch_size)]
+            for each in generators:
+                each.seed()
+            return generators
+        if isinstance(generator, torch.Generator):
+            return [generator] * batch_size
+        generators = list(generator)
+        if len(generators) != batch_size or not all(isinstance(g, torch.Generator) for g in generators):
+            raise ValueError(
+                f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
+            )
+        return generators
+
+    def decode_latents(self, stream: BlockStream, latents: torch.Tensor, num_samples: int) -> torch.Tensor:
+        """Latents `(batch, latent_dim, frames)` to sound `(batch, 2, num_samples)`, in pieces."""
+        pieces = [stream.decode(piece) for piece in latents.split(_DECODE_FRAMES, dim=-1)]
+        return torch.cat(pieces, dim=-1)[..., :num_samples]
+
+
+def seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
+    """A seed a row for the band leader; rows that share a generator get neighbouring ones."""
+    shared = len(generators) > 1 and all(generator is generators[0] for generator in generators)
+    return [(g.initial_seed() + (row if shared else 0)) % 2**63 for row, g in enumerate(generators)]

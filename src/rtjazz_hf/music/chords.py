@@ -101,7 +101,7 @@ class Chord:
         """Semitones above the root, within the octave, ascending: (0, 3, 7, 10) for a minor seventh."""
         if self.root is None:
             return ()
-        return tuple(sorted((pitch_class - self.root) % 12 for pitch_class in self.pitch_classes))
+        return _above(self.root, self.pitch_classes)
 
     @property
     def quality(self) -> str:
@@ -152,6 +152,11 @@ def _split(text: str) -> tuple[str, str, str]:
     rest = plain[len(name) :]
     bass = _SLASH_BASS.search(rest)
     return name, rest[: bass.start()] if bass else rest, bass.group(1) if bass else ""
+
+
+@lru_cache(maxsize=4096)  # a chart of 2,000 chords asks this of each of them for each key
+def _above(root: int, pitch_classes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted((pitch_class - root) % 12 for pitch_class in pitch_classes))
 
 
 @lru_cache(maxsize=4096)
