@@ -106,7 +106,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             raise Refused(str(error)) from error
 
         if follower is not None:
-            follower.count_in = args.count_in * session.lead_sheet.beats_per_bar
+            follower.count_in = args.count_in * session.lead_sheet.metre_of(0).beats
             if getattr(clock, "num_peers", None) == 0:  # alone in a Link session: the tempo is the band's
                 clock.tempo = session.lead_sheet.tempo
 

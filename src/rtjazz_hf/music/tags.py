@@ -19,6 +19,7 @@ class Tags:
         pace: "very_slow", "slow", "medium_slow", "medium", "medium_up", "fast" or "very_fast".
         ensemble: how many play: 1 (solo) to 6 (sextet).
         minor: the mode, where the prompt names one without a key.
+        metre: such as "5/4", where the prompt names one.
     """
 
     genre: str | None = None
@@ -30,6 +31,7 @@ class Tags:
     pace: str | None = None
     ensemble: int | None = None
     minor: bool | None = None
+    metre: str | None = None
 
 
 # Of several genres named, the first in this order wins: the metre and the feel before the repertoire.
@@ -174,7 +176,23 @@ def parse_tags(prompt: str) -> Tags:
         pace=_first(_PACE_WORDS, text),  # type: ignore[arg-type]
         ensemble=_first(_ENSEMBLE_WORDS, text),  # type: ignore[arg-type]
         minor=minor,
+        metre=_metre(text),
     )
+
+
+_COUNTS = {"two": "2/4", "three": "3/4", "four": "4/4", "five": "5/4", "six": "6/8", "seven": "7/4", "nine": "9/8"}
+
+
+def _metre(text: str) -> str | None:
+    match = re.search(r"(?<![\d/])(2/4|3/4|4/4|5/4|6/4|7/4|3/8|6/8|9/8|12/8|2/2|7/8|5/8)(?!\d)", text)
+    if match:
+        return match.group(1)
+    count = r"\bin (two|three|four|five|six|seven|nine)(?: (four|eight))?\b(?! (?:keys|bars|choruses|minutes|parts))"
+    match = re.search(count, text)
+    if match and match.group(2):
+        counts = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "nine": 9}
+        return f"{counts[match.group(1)]}/{4 if match.group(2) == 'four' else 8}"
+    return _COUNTS[match.group(1)] if match else None
 
 
 def _tempo(text: str) -> float | None:
