@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .cli_adapt import add_adapt
 from .cli_benchmark import add_benchmark
+from .cli_charts import add_charts, practise
 from .cli_codec import add_codec
 from .cli_common import MAX_SEED, Parser, Refused, add_command, add_music, check_sampling, load_pipeline
 from .cli_evaluate import add_evaluate
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_benchmark(commands)
     add_adapt(commands)
     add_serve(commands)
+    add_charts(commands)
     return parser
 
 
@@ -118,6 +120,7 @@ def _add_generate(commands: Any) -> None:
 
 
 def run_generate(args: argparse.Namespace) -> int:
+    practise(args)
     _check_generate(args)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cli_charts import practise
 from .cli_common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
     """
     if args.list_devices:
         return _list_devices(sound_api, midi)
+    practise(args)
     with ExitStack() as stack:
         try:
             prompt = _check(args)

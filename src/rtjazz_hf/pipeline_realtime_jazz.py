@@ -22,6 +22,7 @@ from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .aligned_weights import align_weights
 from .audio import HOP_LENGTH, SAMPLE_RATE
+from .charts import chart_text, sent_text
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .live.context import prepare_context
@@ -357,7 +358,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         self,
         prompt: Prompt | list[Prompt],
         *,
-        chords: str | Sequence[str] | None = None,
+        chords: str | Path | Sequence[str | Path] | None = None,
         tempo: float | Sequence[float] | None = None,
         key: str | Sequence[str] | None = None,
         mood: str | Sequence[str] | None = None,
@@ -375,6 +376,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         if lead_sheet is not None:
             sheets = [lead_sheet] if isinstance(lead_sheet, LeadSheet) else list(lead_sheet)
             return sheets * len(prompts) if len(sheets) == 1 else sheets
+        chords = _each_chart(chords, sent_text)
         wishes = {"chords": chords, "tempo": tempo, "key": key, "mood": mood}
         for name, value in wishes.items():
             if isinstance(value, (list, tuple)) and len(value) != len(prompts):
@@ -456,7 +458,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         self,
         prompt: Prompt | list[Prompt],
         duration: float = 10.0,
-        chords: str | Sequence[str] | None = None,
+        chords: str | Path | Sequence[str | Path] | None = None,
         tempo: float | Sequence[float] | None = None,
         key: str | Sequence[str] | None = None,
         mood: str | Sequence[str] | None = None,
@@ -479,7 +481,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             prompt: words, a clip `(2, samples)` at 48 kHz, a weighted mix, or a list of any of these (a
             batch).
             duration: seconds, more than 0 and at most 600.
-            chords: a chart such as "Dm7 | G7 | Cmaj7 | %". tempo: 40 to 320 beats per minute.
+            chords: a chart such as "Dm7 | G7 | Cmaj7 | %", an iReal Pro link, or a file: a `Path`, or its name
+                ("tune.musicxml"). tempo: 40 to 320 beats per minute.
             key, mood, instruments: as the music room names them; "-piano" among the instruments leaves the
             piano out.
                 What is not given follows from the prompt. One for all prompts, or (save instruments) one
@@ -519,7 +522,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         # 2. Say what is played
         lead_sheets = self.prepare_lead_sheet(
             prompt,
-            chords=chords,
+            chords=_each_chart(chords, chart_text),
             tempo=tempo,
             key=key,
             mood=mood,
@@ -577,7 +580,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
     def live(
         self,
         prompt: Prompt,
-        chords: str | None = None,
+        chords: str | Path | None = None,
         tempo: float | None = None,
         key: str | None = None,
         mood: str | None = None,
@@ -641,7 +644,7 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         self.check_inputs(prompt, window_frames=window_frames, **settings)
         if context is not None:
             context = prepare_context(context, context_sampling_rate)
-        asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
+        asked = {"prompt": prompt, "chords": _each_chart(chords, chart_text), "tempo": tempo, "key": key, "mood": mood,
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
                  "adapter_scale": adapter_scale, **settings}  # fmt: skip
         plan = first_plan(self, asked, start_beat)
@@ -713,6 +716,15 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
             return self._block_seconds[key]
 
         return choose_block_frames(target_latency, block_seconds)
+
+
+def _each_chart(chords: Any, read: Callable[[str], str]) -> Any:
+    """Charts as text in the chart language, one or a list of them; files are opened where `read` does."""
+    if isinstance(chords, (list, tuple)):
+        return [_each_chart(each, read) for each in chords]
+    if isinstance(chords, Path):
+        return chart_text(chords)
+    return chords if chords is None else read(chords)
 
 
 def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:

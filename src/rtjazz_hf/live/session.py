@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..audio import FRAME_RATE
+from ..charts import chart_text
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
@@ -213,6 +215,8 @@ class LiveSession:
             return
         with self._update_lock:
             before = self._plan
+            if isinstance(changes.get("chords"), Path):  # a name alone opens nothing: it may have come from anywhere
+                changes = {**changes, "chords": chart_text(changes["chords"])}
             plan = changed_plan(self.pipe, before, changes)
             with self._lock:
                 if plan.lead_sheet is not before.lead_sheet:

@@ -85,7 +85,12 @@ class ParsedChart:
         """
         lines = []
         if header:
-            said = (("title", self.title), ("composer", self.composer), ("style", self.style), ("key", self.key))
+            said = (
+                ("title", self.title),
+                ("composer", self.composer),
+                ("style", self.style),
+                ("key", self.key),
+            )
             lines += [f"{name}: {' '.join(str(value).split())}" for name, value in said if value]
             numbers = (("tempo", self.tempo), ("swing", self.swing))
             lines += [f"{name}: {value:g}" for name, value in numbers if value is not None]
@@ -94,7 +99,11 @@ class ParsedChart:
 
     @classmethod
     def of(
-        cls, written: Sequence[WrittenBar], header: Header, remarks: Sequence[str] = (), says_metre: bool = True
+        cls,
+        written: Sequence[WrittenBar],
+        header: Header,
+        remarks: Sequence[str] = (),
+        says_metre: bool = True,
     ) -> ParsedChart:
         """The chart of bars as they are written, in the order in which they are played."""
         order, more = unfold(written)
@@ -183,9 +192,7 @@ def metre_of_beats(beats: float) -> Metre:
     raise ValueError(f"unsupported metre of {beats!r} beats a bar")
 
 
-def format_chart(
-    spans: Sequence[ChordSpan], beats_per_bar: float, metres: Sequence[str] = ()
-) -> str:
+def format_chart(spans: Sequence[ChordSpan], beats_per_bar: float, metres: Sequence[str] = ()) -> str:
     """The chart text of `spans`, which `parse_chart` reads back to the same chords at the same beats.
 
     Args:
@@ -242,7 +249,9 @@ def _format_bar(bar: list[ChordSpan], metre: Metre) -> str:
         if at == len(felt):
             return prefix + " ".join(slashed)
     timed = [
-        f"<{span.chord.symbol}:{float(span.beats)!r}>" if span.kind == "hold" else f"{word}:{float(span.beats)!r}"
+        f"<{span.chord.symbol}:{float(span.beats)!r}>"
+        if span.kind == "hold"
+        else f"{word}:{float(span.beats)!r}"
         for word, span in zip(words, bar)
     ]
     return prefix + " ".join(timed)

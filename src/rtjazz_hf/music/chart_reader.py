@@ -6,7 +6,7 @@ import math
 import re
 
 from .chart_header import Header
-from .chart_tokens import TOKENS, is_chordlike, is_music, plain_line, split_words
+from .chart_tokens import TOKENS, is_chord, is_chordlike, is_music, plain_line, split_words
 from .chords import Chord
 from .metre import Metre
 from .spans import ChordSpan
@@ -16,7 +16,8 @@ MAX_CHORDS_PER_BAR = 8
 _SIMILES = {"%": 1, "𝄎": 1, "./.": 1, "x": 1, "%%": 2, "𝄏": 2, "r": 2}
 _SECTION = re.compile(
     r"(?i:(?:[a-z][1-4]?'{0,2}|(?:pre-?|post-?)?(?:intro(?:duction)?|verse|chorus|refrain|bridge|outro|"
-    r"middle(?: eight| 8)?|interlude|head(?: in| out)?|solos?(?: changes)?|tag|vamp|ending|end|turnaround|release|theme|chords|changes|"
+    r"middle(?: eight| 8)?|interlude|"
+    r"head(?: in| out)?|solos?(?: changes)?|tag|vamp|ending|end|turnaround|release|theme|chords|changes|"
     r"shout(?: chorus)?|breakdown|hook|send-?off|backgrounds?|coda|section|part|form|trading|break)"
     r"(?:\s*(?:section|part))?(?:\s+[a-z\d]{1,3})?))"
 )
@@ -64,11 +65,17 @@ class ChartReader:
         for number, (line, is_chords) in enumerate(zip(plain, music), 1):
             if not line:
                 self._new_line()
-            elif self.header.take_field(line) if not ("|" in line and is_chords and number > first + 1) else False:
+            elif (
+                self.header.take_field(line)
+                if not ("|" in line and is_chords and number > first + 1)
+                else False
+            ):
                 if self.header.metre is not None:
                     self.metre = self.header.metre if number <= first + 1 or not self.bars else self.metre
             elif number <= first:
-                if (_SECTION.fullmatch(line.strip("[]():. ")) and line[:1] in "[(") or line.rstrip().endswith(":"):
+                if (_SECTION.fullmatch(line.strip("[]():. ")) and line[:1] in "[(") or line.rstrip().endswith(
+                    ":"
+                ):
                     self._start["label"] = line.strip("[](): ")
                 else:
                     self.header.take_words(line, first=not titled and not self.header.title)
@@ -188,15 +195,25 @@ class ChartReader:
         self._open_at, self._after_line = None, True
 
     def _take_jump(self, token: str, match: re.Match[str], line: str) -> None:
-        words = re.sub(r"\s+", " ", token.strip("[]()<>\"“” "))
+        words = re.sub(r"\s+", " ", token.strip('[]()<>"“” '))
         goal = (match.group("goal") or "").lower()
         number = re.search(r"\d", goal)
-        goal = number.group() if number else "fine" if "fine" in goal else "coda" if re.search("coda|⊕|𝄌", goal) else ""
+        goal = (
+            number.group()
+            if number
+            else "fine"
+            if "fine" in goal
+            else "coda"
+            if re.search("coda|⊕|𝄌", goal)
+            else ""
+        )
         to_sign = re.match(r"(?i)d\.?\s*s|dal", words) is not None
         repeats = bool(match.group("rep")) and not re.search(r"(?i)no|senza|without", match.group("rep"))
         bar = self._bar_before(words)
         if bar.jump is not None:
-            raise ValueError(f"bar {bar.number} of the chart goes back twice: {bar.jump.words!r} and {words!r}")
+            raise ValueError(
+                f"bar {bar.number} of the chart goes back twice: {bar.jump.words!r} and {words!r}"
+            )
         bar.jump = Jump(to_sign, goal, repeats, words)
 
     def _bar_before(self, what: str) -> WrittenBar:
@@ -324,7 +341,9 @@ class ChartReader:
             self._kind = "play"
         self._after_line = False
 
-    def _read_bar(self, words: list[str], brackets: list[tuple[int, str]], where: str) -> list[tuple[ChordSpan, ...]]:
+    def _read_bar(
+        self, words: list[str], brackets: list[tuple[int, str]], where: str
+    ) -> list[tuple[ChordSpan, ...]]:
         """The spans of the bar that the words say, or of the two of a two-bar simile."""
         bars = len(self.bars)
         if len(words) == 1 and words[0] in _SIMILES:
@@ -355,7 +374,9 @@ class ChartReader:
                 if not entries and not self.bars:
                     raise ValueError(f"{where} begins with {word!r}: no chord sounds there yet")
                 going_on = self.bars[-1].spans[-1] if not entries else None
-                entries.append((going_on.chord if going_on else None, None, going_on.kind if going_on else ""))
+                entries.append(
+                    (going_on.chord if going_on else None, None, going_on.kind if going_on else "")
+                )
             else:
                 entries.append(self._read_chord(word, entries, where))
         slashes = any(word in ("/", ".", "-") for word in words)
@@ -376,14 +397,11 @@ class ChartReader:
                 name, kind = name.removesuffix(ending), meaning
         try:
             chord = Chord.parse(name, self.header.notation)
-        except ValueError:
-            if ":" in word and not self._harte and re.match(r"[A-G]", word):
-                try:
-                    Chord.parse(word.partition(":")[0], self.header.notation)
-                    error = ValueError(f"{word!r} is not a chord and its beats")
-                except ValueError:
-                    pass
-            raise ValueError(f"{where}: {error}") from None
+        except ValueError as error:
+            stem = word.partition(":")[0]
+            timed_badly = ":" in word and stem and not self._harte and is_chord(stem, self.header.notation)
+            reason = f"{word!r} is not a chord and its beats" if timed_badly else str(error)
+            raise ValueError(f"{where}: {reason}") from None
         if chord.is_bass_alone:
             before = next((entry[0] for entry in reversed(entries) if entry[0] is not None), None)
             before = before or (self.bars[-1].spans[-1].chord if self.bars else None)

@@ -37,25 +37,34 @@ _CHORDLIKE = re.compile(
     r"(?:[A-H]|Do|R[eé]|Mi|Fa|Sol|La|Si)(?:##|bb|#|b|♭|♯|is|es)?"
     r"(?:maj|Maj|MAJ|min|Min|MIN|MI|mi|ma|MA|Ma|m|M|dim|aug|sus|add|no|omit|alt|dom|hdim|h|[-+ø°º∅ØΔ△∆^o0-9#b♭♯(),./:⁰-⁹]|[A-G])*+!?"
 )
-_NOT_CHORDS = re.compile(r"%{1,2}|[/.\-,x]+|r|N\.?C\.?|n\.?c\.?|\./\.|\d+/\d+|\(.*\)|\[.*\]|𝄎|𝄏|W?/[A-G][b#]?")
+_NOT_CHORDS = re.compile(
+    r"%{1,2}|[/.\-,x]+|r|N\.?C\.?|n\.?c\.?|\./\.|\d+/\d+|\(.*\)|\[.*\]|𝄎|𝄏|W?/[A-G][b#]?"
+)
 
 
 def plain_line(line: str) -> str:
     """A line without its comment and with one kind of quotes and bars."""
-    line = line.replace("\t", " ").replace("\ufeff", "").replace("¦", "|").replace("│", "|").replace("｜", "|")
+    line = (
+        line.replace("\t", " ").replace("\ufeff", "").replace("¦", "|").replace("│", "|").replace("｜", "|")
+    )
     if re.match(r"\s*(?:#\s|;|//\s*[A-Za-z]|--)", line):
         return ""
     return line.rstrip()
 
 
+def is_chord(word: str, notation: str = "letters") -> bool:
+    """Whether a word is a chord."""
+    try:
+        Chord.parse(word, notation)
+    except ValueError:
+        return False
+    return True
+
+
 def is_chordlike(word: str, notation: str = "letters") -> bool:
     """Whether a word is a chord, or was meant as one."""
     word = word.strip("<>").rstrip("!")
-    try:
-        Chord.parse(re.sub(r":\d+(?:\.\d+)?$", "", word), notation)
-        return True
-    except ValueError:
-        return _CHORDLIKE.fullmatch(word) is not None
+    return is_chord(re.sub(r":\d+(?:\.\d+)?$", "", word), notation) or _CHORDLIKE.fullmatch(word) is not None
 
 
 def is_music(line: str, notation: str = "letters") -> bool:
@@ -67,8 +76,10 @@ def is_music(line: str, notation: str = "letters") -> bool:
     tokens = [match for match in TOKENS.finditer(line) if match.lastgroup != "space"]
     words = [word for match in tokens if match.group("word") for word in split_words(match.group("word"))]
     if not words:  # nothing but signs: [A], D.C. al Fine, (A7)
-        return bool(tokens) and all(not match.group("stray") for match in tokens) and not re.fullmatch(
-            r"\s*[\[(<\"][^\]]*[\])>\"]\s*", line
+        return (
+            bool(tokens)
+            and all(not match.group("stray") for match in tokens)
+            and not re.fullmatch(r"\s*[\[(<\"][^\]]*[\])>\"]\s*", line)
         )
     chords = [word for word in words if is_chordlike(word, notation)]
     others = [word for word in words if word not in chords and not _NOT_CHORDS.fullmatch(word)]

@@ -8,7 +8,17 @@ import unicodedata
 NOTATIONS = ("letters", "german", "solfege")
 
 _ACCIDENTAL = r"(?:##|bb|#|b)?"
-_SOLFEGE = {"do": "C", "re": "D", "ré": "D", "mi": "E", "fa": "F", "sol": "G", "la": "A", "si": "B", "ti": "B"}
+_SOLFEGE = {
+    "do": "C",
+    "re": "D",
+    "ré": "D",
+    "mi": "E",
+    "fa": "F",
+    "sol": "G",
+    "la": "A",
+    "si": "B",
+    "ti": "B",
+}
 _SOLFEGE_ROOT = re.compile(rf"(Do|DO|R[eé]|R[EÉ]|Mi|MI|Fa|FA|Sol|SOL|La|LA|Si|SI)({_ACCIDENTAL})")
 _GERMAN_ROOT = re.compile(r"([CDFGAH]isis|[CDFGAH]is|[CDFGH]es(?!us)|Es(?!us)|As(?!us)|[A-H])([#b]?)")
 _SLASH_BASS = re.compile(r"[/\\]\s*\(?([A-Ga-g](?:##|bb|#|b)?)\)?\s*$")
@@ -162,7 +172,9 @@ def plain_quality(written: str) -> str | None:
     if quality.count("(") != quality.count(")"):
         return None
     minor = re.match(r"(?:m(?!aj)|min|mi(?!n)|-|MI)", quality) is not None
-    quality = re.sub(r"[(\[]([^()\[\]]*)[)\]]", lambda found: _figures(found.group(1), quality, minor), quality)
+    quality = re.sub(
+        r"[(\[]([^()\[\]]*)[)\]]", lambda found: _figures(found.group(1), quality, minor), quality
+    )
     quality = re.sub(r"[()\[\],\s]", "", quality)
     quality = re.sub(r"^(m?(?:maj|M|ma)?)6/9", r"\g<1>69", quality)
     quality = re.sub(

@@ -7,8 +7,26 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 MOST_BEATS = 15  # the upper figure; 15/8 has been written
-_GROUPS = {5: (3, 2), 6: (3, 3), 7: (4, 3), 8: (4, 4), 9: (3, 3, 3), 10: (3, 2, 3, 2), 11: (4, 4, 3), 12: (4, 4, 4)}
-_EIGHTHS = {1: (1,), 2: (2,), 4: (2, 2), 5: (3, 2), 7: (2, 2, 3), 8: (3, 3, 2), 10: (3, 3, 2, 2), 11: (3, 3, 3, 2)}
+_GROUPS = {
+    5: (3, 2),
+    6: (3, 3),
+    7: (4, 3),
+    8: (4, 4),
+    9: (3, 3, 3),
+    10: (3, 2, 3, 2),
+    11: (4, 4, 3),
+    12: (4, 4, 4),
+}
+_EIGHTHS = {
+    1: (1,),
+    2: (2,),
+    4: (2, 2),
+    5: (3, 2),
+    7: (2, 2, 3),
+    8: (3, 3, 2),
+    10: (3, 3, 2, 2),
+    11: (3, 3, 3, 2),
+}
 _SIGNS = {"𝄴": "4/4", "C": "4/4", "𝄵": "2/2", "C|": "2/2", "¢": "2/2"}
 _WRITTEN = re.compile(r"\s*(\d{1,2})\s*/\s*(\d{1,2})\s*(?:\(\s*(\d+(?:\s*\+\s*\d+)*)\s*\))?\s*")
 _WRITTEN_GROUPS = re.compile(r"\s*\(?\s*(\d+(?:\s*\+\s*\d+)+)\s*\)?\s*/\s*(\d{1,2})\s*")
@@ -36,7 +54,9 @@ class Metre:
         if not self.groups:
             object.__setattr__(self, "groups", _usual_groups(self.count, self.unit))
         if sum(self.groups) != self.count or min(self.groups) < 1:
-            raise ValueError(f"a {self.count}/{self.unit} bar does not fall into {'+'.join(map(str, self.groups))}")
+            raise ValueError(
+                f"a {self.count}/{self.unit} bar does not fall into {'+'.join(map(str, self.groups))}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Metre:
@@ -100,7 +120,11 @@ def _usual_groups(count: int, unit: int) -> tuple[int, ...]:
         if count % 3 == 0:
             return (3,) * (count // 3)
         return _EIGHTHS.get(count, (2,) * (count // 2 - 1) + (2 + count % 2,))
-    return _GROUPS.get(count, (count,)) if count <= 12 else (4,) * (count // 4) + ((count % 4,) if count % 4 else ())
+    return (
+        _GROUPS.get(count, (count,))
+        if count <= 12
+        else (4,) * (count // 4) + ((count % 4,) if count % 4 else ())
+    )
 
 
 def _bundles(beats: int) -> list[int]:

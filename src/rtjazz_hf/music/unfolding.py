@@ -197,7 +197,9 @@ class _Player:
 
     @staticmethod
     def _unmarked(number: int, jump: Jump, what: str, sign: str) -> ValueError:
-        return ValueError(f"bar {number} of the chart says {jump.words!r}, but no {what} is marked: write {sign}")
+        return ValueError(
+            f"bar {number} of the chart says {jump.words!r}, but no {what} is marked: write {sign}"
+        )
 
     # ------------------------------------------------------------------------------------------------------
     # playing it
@@ -235,7 +237,13 @@ class _Player:
                 arrived = False
                 continue
             ends = ending is not None and index == ending.end
-            if ends and ending is not None and jump is not None and goal.isdigit() and int(goal) in ending.numbers:
+            if (
+                ends
+                and ending is not None
+                and jump is not None
+                and goal.isdigit()
+                and int(goal) in ending.numbers
+            ):
                 break
             if bar.closes or (ends and ending is not None and ending is not ending.group[-1]):
                 times = ending.times if ends and ending is not None else bar.closes
