@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .cli_adapt import add_adapt
 from .cli_benchmark import add_benchmark
-from .cli_charts import add_charts, practise
+from .cli_charts import add_charts, practise, tell
 from .cli_codec import add_codec
 from .cli_common import MAX_SEED, Parser, Refused, add_command, add_music, check_sampling, load_pipeline
 from .cli_evaluate import add_evaluate
@@ -122,6 +122,7 @@ def _add_generate(commands: Any) -> None:
 def run_generate(args: argparse.Namespace) -> int:
     practise(args)
     _check_generate(args)
+    tell(args.prompt, args.chords)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)
 

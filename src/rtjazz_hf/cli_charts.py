@@ -111,6 +111,17 @@ def practise(args: argparse.Namespace) -> None:
     args.transpose = args.all_keys = args.only_bars = args.swing = None
 
 
+def tell(prompt: str, chords: str | None) -> None:
+    """Say, a line each, what was asked for and is not played; the pipeline's own warnings are then not needed."""
+    import warnings
+
+    from .music.band_leader import NotPlayed, told
+
+    warnings.simplefilter("ignore", NotPlayed)
+    for line in told(prompt, chords):
+        print(f"rtjazz: not played: {line}", file=sys.stderr)
+
+
 def _reason(source: str, error: Exception) -> str:
     shown = source if len(source) < 80 else source[:60] + " ..."
     if isinstance(error, OSError):

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_charts import practise
+from .cli_charts import practise, tell
 from .cli_common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
         words_of(prompt), chords=args.chords, tempo=args.tempo, key=args.key, mood=args.mood,
         instruments=args.instruments,
     )  # fmt: skip
+    tell(words_of(prompt), args.chords)
     return prompt
 
 

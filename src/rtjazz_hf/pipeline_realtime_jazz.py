@@ -33,7 +33,7 @@ from .live.plan import first_plan
 from .live.session import LiveSession
 from .live.snapshot import load_session
 from .music import LEAD_SHEET_DIM, LeadSheet
-from .music.band_leader import write_lead_sheet
+from .music.band_leader import NotPlayed, told, write_lead_sheet
 from .precision import bfloat16_is_fast
 from .prompts import Prompt, check_duration, check_settings, mix_of, words_of
 from .publishing import push_adapter, push_folder
@@ -370,7 +370,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
 
         chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
-        all. Without it, and where the words name none, a learnt style that they call brings its own.
+        all. Without it, and where the words name none, a learnt style that they call brings its own. What words and
+        charts ask for and nobody plays is told by a `NotPlayed` warning each.
         """
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if lead_sheet is not None:
@@ -386,6 +387,8 @@ class RealTimeJazzPipeline(AdapterMixin, DiffusionPipeline):
         sheets = []
         for row, item in enumerate(prompts):
             words, band = self.called_band(words_of(item))
+            for line in told(words, chords[row] if isinstance(chords, (list, tuple)) else chords):
+                warnings.warn(f"not played: {line}", NotPlayed, stacklevel=3)
             sheets.append(
                 write_lead_sheet(
                     words,

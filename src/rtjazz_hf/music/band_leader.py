@@ -16,7 +16,7 @@ from .forms import colour_chords, to_spans, write_form
 from .key_finding import estimate_key
 from .lead_sheet import LeadSheet
 from .metre import Metre
-from .tags import Tags, parse_tags
+from .tags import Tags, not_done, parse_tags
 from .vocabulary import (
     GENRES,
     MAJOR_KEYS,
@@ -34,7 +34,7 @@ from .vocabulary import (
     tonic,
 )
 
-__all__ = ["Tags", "parse_tags", "random_lead_sheet", "write_lead_sheet"]
+__all__ = ["NotPlayed", "Tags", "parse_tags", "random_lead_sheet", "told", "write_lead_sheet"]
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,19 @@ def write_lead_sheet(
         chorus, chart is None, band, duration, plan_rng, tempo, metres, key, genre, mood, title,
         swing=chart.swing if chart is not None else None,
     )  # fmt: skip
+
+
+class NotPlayed(UserWarning):
+    """Something that was asked for, in words or in a chart, is not played."""
+
+
+def told(prompt: str = "", chords: str | None = None) -> tuple[str, ...]:
+    """What a prompt and a chart ask for and nobody plays, a line each.
+
+    Raises:
+        ValueError: the chart cannot be read.
+    """
+    return (*not_done(prompt), *(parse_chart(chords).remarks if chords is not None else ()))
 
 
 def _with_chart(tags: Tags, style: str, metre: Metre) -> Tags:

@@ -12,7 +12,8 @@ from .vocabulary import canonical_key, check_swing, check_tempo
 _FIELDS = {
     "title": "title", "tune": "title", "song": "title", "name": "title", "titel": "title",
     "composer": "composer", "by": "composer", "music": "composer", "artist": "composer", "author": "composer",
-    "words and music": "composer", "composed by": "composer", "writer": "composer",
+    "words and music": "composer", "composed by": "composer", "composedby": "composer",
+    "dbkeysig": "key", "dbkey": "key", "writer": "composer",
     "key": "key", "db key": "key", "tonality": "key", "original key": "key", "tonart": "key",
     "tempo": "tempo", "bpm": "tempo", "speed": "tempo", "♩": "tempo", "metronome": "tempo",
     "metre": "metre", "meter": "metre", "time": "metre", "time signature": "metre", "timesig": "metre",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .vocabulary import INSTRUMENTS, canonical_instrument, canonical_key, check_tempo
+from .vocabulary import HORNS, INSTRUMENTS, canonical_instrument, canonical_key, check_tempo
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,39 @@ _PLAYERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (r"lester young|coleman hawkins|ben webster", "swing", ("tenor_sax",)),
     (r"(?:count )?basie|(?:duke )?ellington|louis armstrong", "swing", ("trumpet", "tenor_sax")),
 )
-_NOT = r"(?:no|without|minus|leave out|drop the|except)\s+(?:the\s+|any\s+)?"
+_NOT = (
+    r"\b(?:no|without|minus|sans|not|skip|omit|exclude|excluding|leave out|leaving out|take out|drop|except(?: for)?"
+    r"|(?:do not|don'?t|never)(?: (?:use|play|want|add|include))?(?: any| a)?|mut(?:e|ing)(?= (?:the|all|any|every)\b))"
+)
+_ARTICLE = r"(?:the |any |a |an |all |every )?"
+_HORNS = r"horns?|horn section|brass|winds?"
+# What people ask for and this band has not, and what to say of it.
+_MISSING: tuple[tuple[str, str], ...] = (
+    ("nobody sings", r"vocals?|vocalists?|sing(?:er|ers|ing)|sung|lyrics|scat(?:ting)?|choir|crooner|voice"),
+    (
+        "the band has no such instrument",
+        r"violins?|violas?|cellos?|strings?|string section|orchestra|harps?|banjo|accordions?|bandoneon|harmonica"
+        r"|tuba|sousaphone|oboe|bassoon|(?:french )?horn player|congas?|bongos?|timbales|percussion|marimba|xylophone"
+        r"|glockenspiel|soprano(?:[ -]sax(?:ophone)?)?|bari(?:tone)?(?:[ -]sax(?:ophone)?)?|bass clarinet|steel drums?"
+        r"|sitar|ukulele|mandolin|turntables?|electric bass|fretless(?: bass)?|sub[ -]?bass|808s?",
+    ),
+    (
+        "the band plays jazz alone",
+        r"rock(?!ing)|metal|punk|hip[ -]?hop|trap|techno|house music|drum (?:and|&|n) bass|dubstep|reggae|country"
+        r"|edm|k-?pop|pop song|disco|salsa|tango|flamenco|classical",
+    ),
+    (
+        "the tempo stays as it is; change it while it plays, or in the chart",
+        r"accelerando|ritardando|rubato|accelerat(?:e|ing)|speed(?:s|ing)? up|slow(?:s|ing)? down|double[ -]time"
+        r"|half[ -]time",
+    ),
+    ("the key stays that of the chart; write the change into a chart", r"modulat(?:e|es|ing|ion)|key changes?"),
+    (
+        "the sound is that of the recording; treat it afterwards",
+        r"reverb|echo|lo-?fi|vinyl|crackle|tape hiss|distortion|distorted|wah(?:-wah)?|applause|audience|8d audio",
+    ),
+    ("the length is an argument: duration", r"\d+ ?(?:minutes?|seconds?|min|sec)\b(?: long)?|fade[ -]?(?:out|in)"),
+)
 
 
 def _first(words: tuple[tuple[str, str], ...] | tuple[tuple[int, str], ...], text: str) -> str | int | None:
@@ -145,7 +177,8 @@ def _first(words: tuple[tuple[str, str], ...] | tuple[tuple[int, str], ...], tex
 def parse_tags(prompt: str) -> Tags:
     """Read genre, tempo, key, mood, form and instruments from a prompt's words, whatever their case.
 
-    Genre words count before players' names; "no drums" and "without piano" leave an instrument out.
+    Genre words count before players' names; "no drums", "without piano and bass", "pianoless" and "mute the drums"
+    leave an instrument out. `not_done` says what the words ask for that is in none of this.
 
     Raises:
         ValueError: where the prompt names a tempo ("400 bpm") outside 40 to 320.
@@ -195,19 +228,58 @@ def _metre(text: str) -> str | None:
     return _COUNTS[match.group(1)] if match else None
 
 
+def not_done(prompt: str) -> tuple[str, ...]:
+    """What a prompt asks for and nobody plays, a line each; what it leaves out is not asked for."""
+    text = re.sub(r"\s+", " ", prompt.lower()).strip()
+    found = []
+    for reason, pattern in _MISSING:
+        for match in re.finditer(rf"(?<![\w-])(?:{pattern})(?![\w-])", text):
+            before = text[: match.start()]
+            if not re.search(rf"(?:{_NOT}|\bwithout|\bno) (?:[\w-]+ (?:and|or|nor) )?{_ARTICLE}$", before):
+                found.append(f"{match.group()!r}: {reason}")
+    return tuple(dict.fromkeys(found))
+
+
 def _tempo(text: str) -> float | None:
-    match = re.search(r"\b(\d+(?:\.\d+)?)\s*(?:bpm|beats per minute|b\.p\.m\.?)", text)
-    unit = r"\s*(?:k?hz|s\b|sec|bars?)"
-    match = match or re.search(
-        rf"\b(?:tempo|at|♩\s?=)\s*(?:of\s*|=\s*)?(\d{{2,3}}(?:\.\d+)?)\b(?!{unit})", text
+    number = r"(\d+(?:\.\d+)?)"
+    match = (
+        re.search(rf"(?<![\d.]){number}\s*(?:bpm|beats per minute|beats a minute|b\.p\.m\.?)", text)
+        or re.search(rf"\b(?:bpm|b\.p\.m\.|tempo)\s*(?:of|is|[:=])?\s*{number}(?![\d%])", text)
+        or re.search(rf"(?:♩|𝅘𝅥|\bquarter(?: note)?|\bcrotchet)\s*=\s*{number}", text)
     )
+    if match:
+        return check_tempo(float(match.group(1)))
+    unit = r"\s*(?:k?hz|s\b|sec|bars?|%|percent|per ?cent|a\.?m|p\.?m|/|:|°|degrees|k\b|kbit|db|years)"
+    about = r"(?:about\s+|around\s+|ca\.?\s+)?"
+    match = re.search(rf"\bat\s+{about}(\d{{2,3}}(?:\.\d+)?)\b(?!\.?\d)(?!{unit})", text)
     return check_tempo(float(match.group(1))) if match else None
 
 
+# Instruments that are called by the key they are built in: "Bb clarinet" says nothing of the tune's.
+_TRANSPOSING = (
+    r"(?i:(?:bass |alto |tenor |soprano )?(?:clarinets?|trumpets?|cornets?|sax(?:ophone)?s?|tenor|alto|soprano|horns?"
+    r"|instruments?|parts?|flutes?|tubas?)\b)"
+)
+
+
 def _key(prompt: str) -> str | None:
+    modal = re.search(
+        r"(?i)\b([a-g](?:#|b|♯|♭|[\s-]sharp|[\s-]flat)?)[\s-]+"
+        r"(dorian|phrygian|aeolian|locrian|lydian|mixolydian|ionian)\b",
+        prompt,
+    )
+    if modal and modal.group(1) != "a":
+        minor = modal.group(2).lower() in ("dorian", "phrygian", "aeolian", "locrian")
+        return canonical_key(f"{modal.group(1)} {'minor' if minor else 'major'}")
+    prompt = re.sub(rf"\b[A-Ga-g](?:#|b|♯|♭|[\s-]?flat|[\s-]?sharp)?[\s-]+(?={_TRANSPOSING})", " ", prompt)
     accidental = r"(?:#|b|♯|♭|[\s-]?sharp|[\s-]?flat)"
     mode = r"(?:\s*-?\s*(?:minor|major|min|maj))"
     patterns = (
+        rf"(?i)\bkey(?:\s+of|:|\s+is|\s*=)?\s+([a-g]{accidental}?(?:m\b|{mode}\b)?)(?![\w'])",
+        rf"(?i)\bin\s+([a-g][\s-]?(?:flat|sharp){mode}?)\b",
+        r"(?i)\bin\s+([b-g])\s*(?:$|[,.;])",
+        r"(?i)\b([a-g][b#♭♯]m?)\s+(?:blues|bossa|ballad|waltz|swing|vamp|bebop)\b",
+        rf"(?i)\bin\s+([b-g]{accidental}?m)\b",
         rf"\b(?:in|key of)\s+(?:the key of\s+)?([A-G]{accidental}?(?:m\b|{mode}\b)?)(?![\w'])",
         rf"\b([A-G]{accidental}?{mode})\b",
         rf"\b([A-G]{accidental}?m)\b",
@@ -228,14 +300,50 @@ def _key(prompt: str) -> str | None:
 
 
 def _instruments(text: str, genre: str | int | None) -> tuple[str, ...]:
-    found: list[str] = []
+    text, left_out = _left_out(text)
+    found: list[str] = [f"-{name}" for name in left_out]
     for name, pattern in _INSTRUMENT_WORDS:
         instrument = ("alto_sax" if genre in ("bebop", "cool") else "tenor_sax") if name == "sax" else name
-        for sign, expression in (("-", rf"\b{_NOT}(?:{pattern})\b"), ("", rf"(?<!\w)(?:{pattern})\b")):
-            text, count = re.subn(expression, " , ", text)
-            if count and instrument not in found:
-                found.append(sign + canonical_instrument(instrument))
+        text, count = re.subn(rf"(?<!\w)(?:{pattern})\b", " , ", text)
+        if count and instrument not in found:
+            found.append(canonical_instrument(instrument))
     if "-drums" in found and "brushes" not in found:
         found.append("-brushes")  # "no drums" means no kit
     order = {name: position for position, name in enumerate(INSTRUMENTS)}
     return tuple(sorted(dict.fromkeys(found), key=lambda name: order[name.lstrip("-")]))
+
+
+def _left_out(text: str) -> tuple[str, list[str]]:
+    """The text without what it leaves out, and the instruments of that: "without drums and bass", "pianoless".
+
+    "and" goes on with the list; a comma does where an "or" follows: "no drums, piano trio" has a piano.
+    """
+    text = re.sub(
+        r"\b(piano|drum|bass|guitar|organ|horn|sax|trumpet|vibes?|cymbal)s?-?less\b",
+        lambda found: f" no {found.group(1)} ,", text,
+    )  # fmt: skip
+    any_one = "|".join(f"(?:{pattern})" for _, pattern in (*_INSTRUMENT_WORDS, ("horns", _HORNS)))
+    item = rf"(?:no )?{_ARTICLE}(?:{any_one})(?!\w)"
+    left_out: list[str] = []
+
+    def take(found: re.Match[str]) -> str:
+        whole = found.group()
+        if "," in whole and not re.search(r"\b(?:or|nor)\b", whole):
+            first = re.match(rf"{_NOT} {item}(?: (?:and|or|nor|&) {item})*", whole)
+            assert first is not None, "the list begins with one"
+            kept, whole = whole[first.end() :], first.group()
+        else:
+            kept = ""
+        for name, pattern in _INSTRUMENT_WORDS:
+            whole, count = re.subn(rf"(?<!\w)(?:{pattern})(?!\w)", " , ", whole)
+            if count:
+                left_out.extend(("alto_sax", "tenor_sax") if name == "sax" else (canonical_instrument(name),))
+        if re.search(rf"\b(?:{_HORNS})\b", whole):
+            left_out.extend(HORNS)
+        return f" , {kept}"
+
+    lists = re.compile(rf"{_NOT} {item}(?:(?:, and |, or |, | and | or | nor | & ){item})*")
+    count = 1
+    while count:  # what a list leaves over may begin another
+        text, count = lists.subn(take, text)
+    return text, left_out

@@ -25,7 +25,7 @@ from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
 from .live_socket import LiveConnection
 from .memory import keep_what_is_there
 from .metrics import Metrics
-from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, ReadChart, first_error
+from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, ReadChart, first_error, not_played
 from .sessions import Clip, SessionEngine, Unavailable
 from .settings import MAX_BODY_BYTES, MAX_CHART_BYTES, ServerSettings
 
@@ -228,6 +228,7 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
                 "X-RTJazz-Seed": str(clip.seed),
                 "X-RTJazz-Tempo": f"{sheet.tempo:g}",
                 "X-RTJazz-Key": sheet.key,
+                "X-RTJazz-Not-Played": "; ".join(not_played(request)).encode("ascii", "replace").decode()[:2000],
                 "Content-Disposition": f'attachment; filename="rtjazz-{clip.seed}.{request.format}"',
             },
         )

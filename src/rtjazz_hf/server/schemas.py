@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..charts import sent_text
-from ..prompts import MAX_DURATION
+from ..music.band_leader import told
+from ..prompts import MAX_DURATION, words_of
 from .settings import MAX_STATE_BYTES
 
 MAX_SEED = 2**53 - 1  # what JavaScript can count to
@@ -113,6 +114,11 @@ class Stop(_Message):
 
 STARTS: TypeAdapter[Start] = TypeAdapter(Start)
 CONTROLS: TypeAdapter[Update | Stop] = TypeAdapter(Annotated[Update | Stop, Field(discriminator="type")])
+
+
+def not_played(music: Music) -> list[str]:
+    """What the words and the chart ask for and nobody plays."""
+    return list(told(words_of(music.prompt) if music.prompt else "", music.chords))
 
 
 class ReadChart(BaseModel):
