@@ -83,3 +83,17 @@ def test_practice_options(tune):
             practise(parsed("--chart", str(tune), *options))
     with pytest.raises(ValueError, match="needs a chart"):
         practise(parsed("--transpose", "+2"))
+
+
+def test_count_in():
+    import numpy as np
+
+    from rtjazz_hf.live.playback import count_in
+    from rtjazz_hf.music import LeadSheet
+
+    music = np.full((2, 100), 0.25, dtype=np.float32)
+    made = count_in(music, LeadSheet.from_chart("6/8 C", tempo=120), 2)
+    assert made.shape == (2, 2 * 72_000 + 100) and np.array_equal(made[:, -100:], music)
+    clicks = np.flatnonzero(np.abs(made[0, :-100]) > 0.05)
+    starts = clicks[np.flatnonzero(np.diff(clicks, prepend=-9999) > 9000)]
+    assert np.allclose(starts, np.arange(4) * 36_000, atol=40)  # two to a bar

@@ -109,6 +109,7 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--duration", type=float, help=f"seconds (default: {_DEFAULT_DURATION:g})")
     parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
     parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
+    parser.add_argument("--count-in", type=int, default=0, metavar="BARS", help="clicks before bar 1, 0 to 8")
     add_music(parser)
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
@@ -149,6 +150,10 @@ def run_generate(args: argparse.Namespace) -> int:
             output = pipe(args.prompt, duration=seconds, lead_sheet=sheet, **options)
     seconds = time.perf_counter() - started
     audio, lead_sheet = output.audios[0], output.lead_sheets[0]
+    if args.count_in:
+        from .live.playback import count_in
+
+        audio = count_in(audio, lead_sheet, args.count_in)
 
     from .audio import plot_spectrogram, write_audio
 
@@ -170,6 +175,7 @@ def run_generate(args: argparse.Namespace) -> int:
         "seed": seed,
         "duration": duration,
         "bars": args.bars,
+        "count_in": args.count_in,
         "loop": args.loop,
         "sampling_rate": pipe.sampling_rate,
         "seconds": round(seconds, 3),
@@ -224,6 +230,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise Refused(f"--bars {args.bars} and --duration {args.duration:g}: give one of them")
     if args.loop and args.bars is None:
         raise Refused("--loop needs --bars: how many bars the loop has")
+    if not 0 <= args.count_in <= 8:
+        raise Refused(f"--count-in {args.count_in}: choose 0 to 8 bars")
+    if args.count_in and (args.loop or args.codes is not None or args.plot is not None):
+        raise Refused("--count-in: clicks have no place in --loop, --codes and --plot")
     if args.loop and args.codes is not None:
         raise Refused("--loop and --codes: the crossing at a loop's end is made in sound and has no codes")
     check_sampling(args)

@@ -234,5 +234,13 @@ def clicks(beat: float, tempo: float, samples: int, metre: Metre) -> np.ndarray:
     return np.broadcast_to(wave.astype(np.float32), (AUDIO_CHANNELS, samples)).copy()
 
 
+def count_in(audio: np.ndarray, sheet: LeadSheet, bars: int) -> np.ndarray:
+    """`audio` `(2, samples)`, which begins with beat 0 of `sheet`, after so many bars of clicks at its tempo."""
+    metre = sheet.metre_of(0)
+    beats = bars * metre.beats
+    samples = round(beats * 60.0 / sheet.tempo * SAMPLE_RATE)
+    return np.concatenate([clicks(-beats, sheet.tempo, samples, metre), np.asarray(audio)], axis=-1)
+
+
 def _silence(seconds: float) -> np.ndarray:
     return np.zeros((AUDIO_CHANNELS, max(1, round(seconds * SAMPLE_RATE))), dtype=np.float32)

@@ -54,7 +54,8 @@ _DIALECT: tuple[tuple[str, str], ...] = (
     (r"(?:[Mm]ajor|Maj|MAJ|Ma|MA|ma(?=[679]|1[13]|$))", "maj"),
     (r"M", "maj"),
     (r"^mmaj$", "mmaj7"),
-    (r"^m[#+]7", "mmaj7"),  # a raised seventh
+    (r"^m[#+]7$", "mmaj7"),  # a raised seventh
+    (r"^m[+]5$", "m#5"),
     (r"^m(?:\+|aug)", "m#5"),
     (r"^m#57", "m7#5"),
     (r"^dom(?:inant)?", ""),
