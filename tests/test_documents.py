@@ -74,7 +74,7 @@ class TestCommands:
         }
         section = README[README.index("## Command line") : README.index("Instruments: ")]
         rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-        listed = set(re.findall(r"--[a-z]+", " ".join(rows)))
+        listed = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", " ".join(rows)))
         assert listed == known - {"--help", "--output"}  # -o and --help are in the text
 
     @pytest.mark.parametrize(("document", "count"), [("README.md", 9), ("training/README.md", 24)])
@@ -258,7 +258,7 @@ class TestVersions:
         wanted = requirements()
         named = {
             name_of(line)
-            for extra in ("", "corpus", "scale", "eval", "train", "live", "link", "serve", "opus", "quant")
+            for extra in ("", "corpus", "scale", "eval", "train", "live", "charts", "link", "serve", "opus", "quant")
             for line in wanted[extra]
         }
         provides = packages_distributions()

@@ -74,7 +74,7 @@ DIALECTS = {
     "Cm7": "CMI7 CMIN7 CMi7 CMin7 C−7 C:min7 Cmin.7",
     "C9": "C7/9 C7(9) C7add9 Cdom9 C:9",
     "C13": "C13/9 C13(9) C9/13 C9(13)",
-    "C7sus4": "C7/4 C7(4) Csus7 C7SUS C7sus.",
+    "C7sus4": "C:sus4(b7) C7/4 C7(4) Csus7 C7SUS C7sus.",
     "Csus4": "C4 C(4) CSUS C:sus4",
     "Cmadd11": "Cm4 Cm(4) Cm(add11)",
     "C7#5": "C7(5+) C7(#5) C7(+5) C7+ C+7 C7aug",

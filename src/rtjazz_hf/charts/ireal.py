@@ -374,7 +374,8 @@ def _cells(bar: WrittenBar) -> str:
     for span in bar.spans:
         starts.append(at)
         at += span.beats
-    for grid in (felt, [bar.metre.beats * place / (2 * len(felt)) for place in range(2 * len(felt))]):
+    finer = [[bar.metre.beats * place / count for place in range(count)] for count in (2 * len(felt), bar.metre.count)]
+    for grid in (felt, *finer):
         cells = [" "] * len(grid)
         for start, span in zip(starts, bar.spans):
             place = next((index for index, each in enumerate(grid) if abs(each - start) < 1e-6), None)

@@ -199,7 +199,7 @@ def _figures(inside: str, quality: str, minor: bool) -> str:
         before, degree, after = figure.groups()
         sign = {"+": "#", "-": "b"}.get(before or after, before)
         if degree == "7":
-            parts.append("maj7" if sign == "#" else f"{sign}{degree}")
+            parts.append("maj7" if sign == "#" else degree)
         elif sign:
             parts.append(sign + degree)
         elif degree == "4":
