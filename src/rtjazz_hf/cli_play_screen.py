@@ -132,9 +132,11 @@ class Controls:
         if self._chords is None:
             self.session.update(key=sheet.key)
         else:  # the band leader does not transpose a chart that somebody gave
-            from .music import LeadSheet
+            from .charts import sent_text
+            from .charts.practice import transposed
+            from .music import parse_chart
 
-            chart = LeadSheet.from_chart(self._chords).rotated(semitones).to_text()
+            chart = transposed(parse_chart(sent_text(self._chords)), semitones).to_text()
             self.session.update(chords=chart, key=sheet.key)
             self._chords = chart
         self.message = f"key {sheet.key}"
