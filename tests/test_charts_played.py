@@ -41,3 +41,17 @@ def test_what_is_not_played_is_told(tiny_pipeline):
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotPlayed)
         tiny_pipeline.prepare_lead_sheet("medium swing piano trio", chords="C | F")
+
+
+def test_a_ramp_changes_the_tempo_at_the_chorus(tiny_pipeline):
+    from types import SimpleNamespace
+
+    from rtjazz_hf.cli_play import _ramp
+
+    with tiny_pipeline.live("swing trio", chords="1/4 C7 | F7", tempo=300, block_frames=36) as session:
+        after = _ramp(SimpleNamespace(ramp="300:320/1+10", chords="1/4 C7 | F7"), session)
+        tempi = []
+        for _ in range(5):
+            after(next(session))
+            tempi.append(session.lead_sheet.tempo)
+        assert tempi[0] >= 300 and tempi[-1] == 320 and tempi == sorted(tempi)

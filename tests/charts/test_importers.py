@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rtjazz_hf.charts import chart_text, looks_like_file, read_chart, read_tunes, sent_text, to_link
 from rtjazz_hf.charts.musicxml import MAX_XML_BYTES
-from rtjazz_hf.charts.practice import cut, in_all_keys, semitones_of, transposed
+from rtjazz_hf.charts.practice import Ramp, cut, in_all_keys, semitones_of, transposed
 from rtjazz_hf.music import Chord, parse_chart
 
 pytest.importorskip("defusedxml", reason="reads MusicXML (the charts extra)")
@@ -285,6 +285,14 @@ class TestPractice:
         assert parse_chart(rounds.to_text()).bars == rounds.bars
         with pytest.raises(ValueError, match="give semitones"):
             semitones_of("up", chart)
+
+    def test_a_ramp_goes_from_tempo_to_tempo(self):
+        up, down = Ramp.parse("120:133/4"), Ramp.parse("200:190+4")
+        assert [up.tempo(chorus) for chorus in (0, 3, 4, 8, 12, 99)] == [120, 120, 125, 130, 133, 133]
+        assert [down.tempo(chorus) for chorus in (0, 1, 2, 3)] == [200, 196, 192, 190]
+        for text in ("120", "120:900", "120:180/0", "a:b", "120:180+0"):
+            with pytest.raises(ValueError, match=r"ramp|tempo"):
+                Ramp.parse(text)
 
     def test_some_of_the_bars(self):
         chart = parse_chart("C | 3/4 F | G | A")

@@ -9,9 +9,43 @@ from ..music.chart import ParsedChart
 from ..music.key_finding import estimate_key
 from ..music.spans import ChordSpan
 from ..music.unfolding import MAX_BARS
-from ..music.vocabulary import SHARP_KEYS, note_to_pitch_class, tonic, transpose_key
+from ..music.vocabulary import SHARP_KEYS, check_tempo, note_to_pitch_class, tonic, transpose_key
 
+RAMP_STEP = 5.0  # beats per minute
 ORDERS = {"fourths": 5, "semitones": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+    """A tempo that goes from one to another, a step every so many choruses.
+
+    Attributes:
+        first, last: beats per minute. every: choruses at one tempo. step: beats per minute, up or down.
+    """
+
+    first: float
+    last: float
+    every: int = 1
+    step: float = RAMP_STEP
+
+    @classmethod
+    def parse(cls, text: str) -> Ramp:
+        """Read `"120:180/4"`, or `"120:180/4+2"` with steps of 2.
+
+        Raises:
+            ValueError: it is not written so, or a tempo is out of range.
+        """
+        number = r"(\d+(?:\.\d+)?)"
+        match = re.fullmatch(rf"{number}:{number}(?:/(\d{{1,3}}))?(?:\+{number})?", text.strip())
+        if match is None or match.group(3) == "0" or (match.group(4) is not None and float(match.group(4)) == 0):
+            raise ValueError(f"ramp {text!r}: write it as 120:180/4 (by {RAMP_STEP:g} every 4 choruses) or 120:180/4+2")
+        first, last, every, step = match.groups()
+        return cls(check_tempo(first), check_tempo(last), int(every or 1), float(step or RAMP_STEP))
+
+    def tempo(self, choruses: int) -> float:
+        """The tempo of a chorus, counted from 0."""
+        moved = max(0, choruses // self.every) * self.step
+        return min(self.first + moved, self.last) if self.last >= self.first else max(self.first - moved, self.last)
 
 
 def semitones_of(wish: str, chart: ParsedChart) -> int:
