@@ -352,3 +352,16 @@ def test_mutated_files_are_read_or_refused(kind):
             continue
         assert 1 <= len(chart.bars) <= 512
         assert parse_chart(chart.to_text(header=False)).spans == chart.spans
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A" * 39_000, "/" * 39_000, "x " * 19_000, "(A7 " * 9_000, "C" + "(" * 500, "AMA" * 12_000,
+     "[A7] " * 7_000, "C | " * 9_000,
+     "irealb://T=C==S=C==1r34LbKcu7" + "C " * 300_000 + "=="],
+    ids=lambda text: text[:9],
+)  # fmt: skip
+def test_hostile_texts_are_refused_in_few_words(text):
+    with pytest.raises(ValueError) as error:
+        read_chart(text)
+    assert len(str(error.value)) < 700

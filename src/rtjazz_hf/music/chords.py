@@ -124,6 +124,7 @@ class Chord:
 
 
 def _unknown(text: str, hint: str = "") -> ValueError:
+    text = text if len(text) <= 60 else f"{text[:57]}..."
     return ValueError(
         f"unknown chord {text!r}: expected a root A-G (with # or b) and a quality such as maj7, m7, 7, m7b5, "
         f"dim7, 6/9, 13, sus, 7alt, 7b9, m(maj7), an optional /bass, or N.C.{hint}"
