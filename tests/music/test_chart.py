@@ -311,6 +311,7 @@ class TestErrors:
             ("C D E F G A B C D", "at most 8"),
             ("C:2 D", "name their beats"),
             ("C:2 D:3", "fill 4 beats"),
+            ("C:2", "fill 4 beats"),
             ("C:x", "'C:x'"),
             ("C ]", r"unexpected '\]'"),
             ("|: C :| x600", "at most|more than|expected 1 to 512"),

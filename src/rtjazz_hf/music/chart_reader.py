@@ -309,9 +309,13 @@ class ChartReader:
             raise unbalanced(max(len(self.bars), 1), "'|:' is never closed")
         if not self.bars:
             raise ValueError("empty chart: it has no chords. Write e.g. 'Dm7 | G7 | Cmaj7 | %'")
+        first = self.bars[0]
+        if len(self.bars) == 1 and sum(span.beats for span in first.spans) < self.metre.beats - 1e-6:
+            raise ValueError(
+                f"bar 1 of the chart: chords that name their beats must all do so and fill {self.metre.beats:g} beats"
+            )
         if self._start.get("segno") or self._start.get("coda") or self._start.get("endings"):
             raise ValueError("the chart ends with a sign that begins something: no bar follows it")
-        first = self.bars[0]
         if (
             self.header.metre is None
             and [span.chord.symbol for span in first.spans][:1] == ["C"]
