@@ -20,25 +20,23 @@ from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .band import Band, Score
+from .charts import chart_text
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .hub.publishing import PushMixin
-from .live.engine import BlockStream
 from .live.group import SessionGroup
 from .live.models import LiveModels
 from .live.opening import open_session
 from .live.session import LiveSession
 from .live.snapshot import load_session
-from .live.steps import PlayingSteps
+from .live.steps import PlayingSteps, each_chart, seeds_of
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
 from .prompts import Prompt, check_settings
 from .runtime.aligned_weights import align_weights
-from .runtime.precision import bfloat16_is_fast
+from .runtime.precision import as_dtype, bfloat16_is_fast
 from .runtime.quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
-
-_DECODE_FRAMES = 750  # decoded at a time: 10 s
 
 
 @dataclass
@@ -183,7 +181,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         """
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
         if not isinstance(dtype, dict):
-            dtype = {"default": _as_dtype(dtype), "codec": torch.float32}
+            dtype = {"default": as_dtype(dtype), "codec": torch.float32}
         kwargs["dtype"] = dtype
         kwargs.setdefault("use_safetensors", True)
         source, is_local = hub.resolve_pretrained(pretrained_model_name_or_path)
@@ -247,37 +245,13 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
             card.write_text(hub.model_card(self.models, name), encoding="utf-8")
 
-    # -- steps ---------------------------------------------------------------------------------------------
-    def prepare_generators(
-        self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
-    ) -> list[torch.Generator]:
-        """One generator a row; one for all is drawn from in turn; without any, the seeds are random."""
-        if generator is None:
-            generators = [torch.Generator() for _ in range(batch_size)]
-            for each in generators:
-                each.seed()
-            return generators
-        if isinstance(generator, torch.Generator):
-            return [generator] * batch_size
-        generators = list(generator)
-        if len(generators) != batch_size or not all(isinstance(g, torch.Generator) for g in generators):
-            raise ValueError(
-                f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
-            )
-        return generators
-
-    def decode_latents(self, stream: BlockStream, latents: torch.Tensor, num_samples: int) -> torch.Tensor:
-        """Latents `(batch, latent_dim, frames)` to sound `(batch, 2, num_samples)`, in pieces."""
-        pieces = [stream.decode(piece) for piece in latents.split(_DECODE_FRAMES, dim=-1)]
-        return torch.cat(pieces, dim=-1)[..., :num_samples]
-
     # -- whole clips ---------------------------------------------------------------------------------------
     @torch.no_grad()
     def __call__(
         self,
         prompt: Prompt | list[Prompt],
         duration: float = 10.0,
-        chords: str | Sequence[str] | None = None,
+        chords: str | Path | Sequence[str | Path] | None = None,
         tempo: float | Sequence[float] | None = None,
         key: str | Sequence[str] | None = None,
         mood: str | Sequence[str] | None = None,
@@ -303,7 +277,8 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             prompt: words, a clip `(2, samples)` at 48 kHz, a weighted mix, or a list of any of these (a
             batch).
             duration: seconds, more than 0 and at most 600.
-            chords: a chart such as "Dm7 | G7 | Cmaj7 | %". tempo: 40 to 320 beats per minute.
+            chords: a chart such as "Dm7 | G7 | Cmaj7 | %", an iReal Pro link, or a file: a `Path`, or its name
+                ("tune.musicxml"). tempo: 40 to 320 beats per minute.
             key, mood, instruments: as the music room names them; "-piano" among the instruments leaves the
             piano out.
                 What is not given follows from the prompt. One for all prompts, or (save instruments) one
@@ -351,18 +326,18 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         # 2. Say what is played
         lead_sheets = self.prepare_lead_sheet(
             prompt,
-            chords=chords,
+            chords=each_chart(chords, chart_text),
             tempo=tempo,
             key=key,
             mood=mood,
             instruments=instruments,
             duration=duration,
             lead_sheet=lead_sheet,
-            seeds=_seeds_of(generators),
+            seeds=seeds_of(generators),
         )
         tellers = self.prepare_parts(
             lead_sheets,
-            _seeds_of(generators),
+            seeds_of(generators),
             melody=self.prepare_melody(melody),
             score=score,
             parts=parts,
@@ -426,7 +401,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
     def live(
         self,
         prompt: Prompt,
-        chords: str | None = None,
+        chords: str | Path | None = None,
         tempo: float | None = None,
         key: str | None = None,
         mood: str | None = None,
@@ -475,7 +450,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         started = time.perf_counter()
         settings = {"block_frames": block_frames, "guidance_scale": guidance_scale,
                     "num_inference_steps": num_inference_steps}  # fmt: skip
-        asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
+        asked = {"prompt": prompt, "chords": each_chart(chords, chart_text), "tempo": tempo, "key": key, "mood": mood,
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
                  "adapter_scale": adapter_scale, "melody": melody, "parts": parts, **settings}  # fmt: skip
         return open_session(
@@ -518,16 +493,3 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         return self.models.block_frames_for(
             target_latency, num_inference_steps, guidance_scale, window_frames
         )
-
-
-def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
-    """A seed a row for the band leader; rows that share a generator get neighbouring ones."""
-    shared = len(generators) > 1 and all(generator is generators[0] for generator in generators)
-    return [(g.initial_seed() + (row if shared else 0)) % 2**63 for row, g in enumerate(generators)]
-
-
-def _as_dtype(dtype: Any) -> torch.dtype:
-    value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
-        raise ValueError(f"dtype {dtype!r}: choose from float32, bfloat16, float16")
-    return value

@@ -247,7 +247,8 @@ class ClockFollower:
         error = want - have
         if self._location == self.clock.location:
             # a chart that somebody changed starts at its own bar 1: from there on, bar lines are what is shared
-            error -= sheet.beats_per_bar * round(error / sheet.beats_per_bar)
+            shared = sheet.beats_per_bar if len(set(sheet.metres)) <= 1 else sheet.num_beats
+            error -= shared * round(error / shared)
         self._location = self.clock.location
         self.error, self.problem = error * 60.0 / tempo, None
         if abs(self.error) > _JUMP:

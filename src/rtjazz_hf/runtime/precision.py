@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from accelerate.utils import str_to_bool
@@ -27,4 +28,12 @@ def training_precision(mixed_precision: str) -> str:
     return "no" if mixed_precision == "bf16" and not (on_cuda or bfloat16_is_fast()) else mixed_precision
 
 
-__all__ = ["bfloat16_is_fast", "training_precision"]
+def as_dtype(dtype: Any) -> torch.dtype:
+    """A type of floating-point numbers, given as one or by its name; ValueError for what is none."""
+    value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise ValueError(f"dtype {dtype!r}: choose from float32, bfloat16, float16")
+    return value
+
+
+__all__ = ["as_dtype", "bfloat16_is_fast", "training_precision"]

@@ -24,7 +24,7 @@ from ..live import LiveBlock, LiveStats
 from .access import PROTOCOL
 from .encoding import OpusEncoder, pcm
 from .metrics import Metrics
-from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error
+from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error, not_played
 from .seats import Seat, Unavailable
 from .sessions import SessionEngine
 from .settings import MAX_BODY_BYTES, MAX_CONTROLS_PER_SECOND, ServerSettings
@@ -126,6 +126,7 @@ class LiveConnection:
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
             tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
             remarks=seat.remarks,
+            warnings=not_played(start),
         )  # fmt: skip
         return start, seat
 
