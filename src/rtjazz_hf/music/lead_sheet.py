@@ -247,6 +247,19 @@ class LeadSheet:
         bar = min(int(np.searchsorted(self.bar_lines, within, side="right")) - 1, self.num_bars - 1)
         return turn * self.num_bars + bar, within - float(self.bar_lines[bar])
 
+    def bars_at(self, beats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `bar_at`, of many beats."""
+        first = self.metre_of(0).beats
+        bars = np.floor(beats / first).astype(np.int64)
+        within = beats - bars * first
+        if self.metres:
+            turn = np.floor(beats / self.num_beats)
+            folded = beats - turn * self.num_beats
+            index = np.clip(np.searchsorted(self.bar_lines, folded, side="right") - 1, 0, self.num_bars - 1)
+            bars = np.where(beats < 0.0, bars, turn.astype(np.int64) * self.num_bars + index)
+            within = np.where(beats < 0.0, within, folded - self.bar_lines[index])
+        return bars, np.maximum(within, 0.0)
+
     def bar_start(self, bar: int) -> float:
         """The beat at which a bar begins; the inverse of `bar_at`."""
         if not self.metres:
