@@ -22,10 +22,10 @@ import torch
 from torch import nn
 
 from rtjazz_hf import FlowMatchScheduler, RealTimeJazzPipeline, hub
-from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.evaluation.measures.instrument_probe import PROBE_NAME
 from rtjazz_hf.hub import load_style_encoder
+from rtjazz_hf.runtime.files import atomic_folder
 
 MODELS = ("codec", "transformer", "style_encoder")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

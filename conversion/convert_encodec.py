@@ -64,11 +64,12 @@ from encodec_codebooks import (
 from encodec_layers import Adaptation, Plan, compose, edited, without_future, write_normed
 from encodec_source import calibration_segments, fix_statistics, load_encodec, needs_calibration
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig
-from rtjazz_hf.audio import atomic_folder, check_output_path
+from rtjazz_hf.audio import check_output_path
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.codec.seanet import SEANetLSTM
 from rtjazz_hf.codec.streaming import CausalConv1d, CausalConvTranspose1d
 from rtjazz_hf.evaluation.writing import write_text
+from rtjazz_hf.runtime.files import atomic_folder
 
 TOLERANCE = 1e-5  # relative to the largest value
 FRAME_RATE = 75

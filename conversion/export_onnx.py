@@ -34,7 +34,6 @@ import torch
 from torch import nn
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
-from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.codec.lapped import NOISE_WINDOW, LappedDecoder
 from rtjazz_hf.codec.streaming import StreamingState
@@ -45,6 +44,7 @@ from rtjazz_hf.flow.layers import fold_rotary, style_states
 from rtjazz_hf.flow.steps import denoise_step, hear_step
 from rtjazz_hf.live.engine import soft_limit
 from rtjazz_hf.music.score_features import without_chords_and_notes
+from rtjazz_hf.runtime.files import atomic_folder
 
 RUNTIME = Path(__file__).resolve().parents[1] / "pipelines" / "examples" / "onnx_stream.py"
 OPSET, LARGEST_DIFFERENCE = 20, 1e-3

@@ -30,10 +30,10 @@ from assemble_pipeline import (
     save_pipeline,
 )
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
-from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.hub import publishing
 from rtjazz_hf.hub.adapter_folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
+from rtjazz_hf.runtime.files import atomic_folder
 
 LARGEST_DIFFERENCE = 1e-3
 

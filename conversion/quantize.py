@@ -20,9 +20,9 @@ import torch
 
 from assemble_pipeline import check_output, play
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
-from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.hub import publishing
+from rtjazz_hf.runtime.files import atomic_folder
 from rtjazz_hf.runtime.quantization import PRECISIONS, quantize, quantized_size
 
 # Root mean square of the velocity's error, relative; a few times what the bundled model has.

@@ -11,6 +11,7 @@ from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.band import Score, ScoreNote, write_lead_sheet
 from rtjazz_hf.live.loops import play_loop
+from rtjazz_hf.live.snapshot import _checksum
 from rtjazz_hf.music import LEAD_SHEET_DIM, LeadSheet
 from rtjazz_hf.music.score_features import NOTE_ROLES, SCORE_DIM, SCORE_SLICES
 
@@ -187,6 +188,7 @@ class TestLive:
         tensors = load(data)
         state = {**json.loads(tensors["band"].numpy().tobytes()), **change}
         tensors["band"] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+        header["sha256"] = _checksum(tensors, header["session"])
         with pytest.raises(ValueError, match="does not load"):
             pipe.resume_live(save(tensors, metadata=header))
 
@@ -194,6 +196,6 @@ class TestLive:
         session = tiny_pipeline.live("swing", seed=1, **OPTIONS)
         take(session, 2)
         data = session.to_bytes()
-        assert data.count(b'"version":"2"') == 1
-        resumed = tiny_pipeline.resume_live(data.replace(b'"version":"2"', b'"version":"1"'))
+        assert data.count(b'"version":"3"') == 1
+        resumed = tiny_pipeline.resume_live(data.replace(b'"version":"3"', b'"version":"1"'))
         assert np.array_equal(next(resumed).audio, next(session).audio)

@@ -20,11 +20,12 @@ import torch
 
 from rtjazz_hf import RealTimeJazzPipeline
 from rtjazz_hf.adapters import read_adapter
-from rtjazz_hf.audio import read_audio, whole_or_not_at_all, write_audio
+from rtjazz_hf.audio import read_audio, write_audio
 from rtjazz_hf.band import random_lead_sheet
 from rtjazz_hf.corpus.personal import find_recordings
 from rtjazz_hf.evaluation.measures.embeddings import TowerEmbedder
 from rtjazz_hf.evaluation.measures.style_gain import obedience, style_gain, verdicts
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 from rtjazz_hf.trainers.run import input_errors
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rtjazz_hf.audio import SAMPLE_RATE, WRITE_CHUNK, resample, whole_or_not_at_all
+from rtjazz_hf.audio import SAMPLE_RATE, WRITE_CHUNK, resample
 from rtjazz_hf.band import write_lead_sheet
 from rtjazz_hf.band.composer import compose
 from rtjazz_hf.band.performance import Note, Take
 from rtjazz_hf.corpus.renderer import HELD_OUT_FONTS, Renderer
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 from rtjazz_hf.trainers.run import input_errors
 
 FILES = (("wav", 44_100, 2), ("flac", 48_000, 2), ("ogg", 48_000, 2), ("mp3", 44_100, 2), ("aiff", 22_050, 1))

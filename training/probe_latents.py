@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtjazz_hf.audio import HOP_LENGTH, atomic_folder, plot_spectrogram_grid, read_audio, write_audio
+from rtjazz_hf.audio import HOP_LENGTH, plot_spectrogram_grid, read_audio, write_audio
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig
 from rtjazz_hf.codec.cues import SemitoneCues
 from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
@@ -45,6 +45,7 @@ from rtjazz_hf.evaluation.measures.obedience import changes_chord
 from rtjazz_hf.evaluation.takes import HeldOutTake, choose_takes, load_held_out, looping
 from rtjazz_hf.evaluation.writing import to_plain, write_text
 from rtjazz_hf.hub import load_codec, load_style_encoder, part_folder
+from rtjazz_hf.runtime.files import atomic_folder
 from rtjazz_hf.trainers.flow import (
     FlowBatches,
     FlowTrainConfig,

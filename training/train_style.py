@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtjazz_hf.audio import atomic_folder
 from rtjazz_hf.corpus.dataset import TakeRecord, load_takes
+from rtjazz_hf.runtime.files import atomic_folder
 from rtjazz_hf.style import (
     RealTimeJazzStyleEncoder,
     RealTimeJazzStyleEncoderConfig,

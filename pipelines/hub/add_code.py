@@ -21,7 +21,7 @@ from pathlib import Path
 
 import rtjazz_hf
 from rtjazz_hf import hub
-from rtjazz_hf.audio import whole_or_not_at_all
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 SHIM = Path(__file__).with_name("pipeline.py")
 PACKAGE = Path(rtjazz_hf.__file__).parent

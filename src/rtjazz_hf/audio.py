@@ -6,11 +6,10 @@ every other rate or channel count is turned into that here, at the door.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 import soxr
+
+from .runtime.files import whole_or_not_at_all, why_not
+from .runtime.sound_files import open_sound
 
 SAMPLE_RATE = 48_000  # Hz
 HOP_LENGTH = 640  # samples in a frame of the codec, the lead sheet and the flow: 13.33 ms
@@ -148,7 +150,7 @@ def _open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     """A sound file that may be read; whatever libsndfile finds wrong with it becomes a ValueError."""
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"'{path}' is a folder; give one audio file (wav, flac, ogg, mp3).")
+        raise IsADirectoryError(f"'{path}' is a folder; give one audio file (wav, flac, ogg, mp3, m4a).")
     if not path.exists():
         raise FileNotFoundError(f"there is no audio file '{path}'.")
     if not path.is_file():
@@ -156,7 +158,7 @@ def _open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
             f"'{path}' is no regular file but a pipe or a device; write the sound to a file first."
         )
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_sound(path) as file:
             if file.channels > AUDIO_CHANNELS:
                 raise ValueError(
                     f"'{path}' has {file.channels} channels; mix it down to mono or stereo first."
@@ -230,8 +232,8 @@ def write_audio(
 
     16-bit by default; `subtype="FLOAT"` or `"PCM_24"` keeps more in a wav (`"PCM_24"` in a flac too). Samples
     beyond [-1, 1] are clipped unless the file is a float wav. The file appears whole or not at all: it is
-    written beside its place under another name and renamed. Raises as `check_output_path`, and ValueError for
-    a wrong shape, no samples, or NaN or infinite samples.
+    written beside its place under another name, looked at, and renamed. Raises as `check_output_path`, OSError
+    that says why where it cannot be written, and ValueError for a wrong shape, no samples, or NaN or infinite samples.
     """
     return write_audio_blocks(path, [audio], overwrite, sampling_rate, subtype)
 
@@ -262,18 +264,39 @@ def write_audio_blocks(
     if first is None:
         raise ValueError("audio holds no samples.")
     with whole_or_not_at_all(path) as partial:
-        try:
-            with soundfile.SoundFile(
-                partial, "w", sampling_rate, first.shape[0], subtype, format=file_format
-            ) as file:
-                for block in itertools.chain([first], blocks):
-                    if subtype not in ("FLOAT", "DOUBLE"):
-                        block = block.clip(-1.0, 1.0)
-                    for start in range(0, block.shape[1], WRITE_CHUNK):
-                        file.write(np.ascontiguousarray(block[:, start : start + WRITE_CHUNK].T))
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"the output '{path}' cannot be written ({error}).") from error
+        samples = 0
+        with soundfile.SoundFile(
+            partial, "w", sampling_rate, first.shape[0], subtype, format=file_format
+        ) as file:
+            for block in itertools.chain([first], blocks):
+                if subtype not in ("FLOAT", "DOUBLE"):
+                    block = block.clip(-1.0, 1.0)
+                for start in range(0, block.shape[1], WRITE_CHUNK):
+                    file.write(np.ascontiguousarray(block[:, start : start + WRITE_CHUNK].T))
+                samples += block.shape[1]
+        check_written(partial, samples)
     return path
+
+
+def check_written(path: Path, samples: int) -> None:
+    """Look whether a sound file that was closed holds all `samples` of a channel.
+
+    What libsndfile's encoders still had in hand they write when the file is closed, and say nothing if they cannot.
+
+    Raises:
+        OSError: it does not.
+    """
+    try:
+        with _open_audio(path) as file:
+            tail = min(samples, WRITE_CHUNK)
+            whole = file.frames == samples
+            if whole:
+                file.seek(samples - tail)
+                whole = len(file.read(tail)) == tail
+    except ValueError:
+        whole = False
+    if not whole:
+        raise OSError(why_not(path) or errno.EIO, "the end of it was not written", str(path))
 
 
 def measure_loudness(audio: np.ndarray, sampling_rate: int = SAMPLE_RATE) -> float:
@@ -431,34 +454,6 @@ def as_channels(audio: Any) -> np.ndarray:
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples.")
     return audio
-
-
-@contextmanager
-def whole_or_not_at_all(path: Path) -> Iterator[Path]:
-    """A name beside `path`, on the same disk, to write under: it takes the place of `path` when all went well,
-    and is removed when anything, an interrupt too, went wrong."""
-    partial = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of `path` if the block ends well, else vanishes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _import_extra(name: str) -> Any:

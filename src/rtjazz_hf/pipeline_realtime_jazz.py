@@ -34,6 +34,7 @@ from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
 from .prompts import Prompt, check_settings
 from .runtime.aligned_weights import align_weights
+from .runtime.files import atomic_folder
 from .runtime.precision import as_dtype, bfloat16_is_fast
 from .runtime.quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
@@ -227,6 +228,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
 
         Raises:
             ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
+            OSError: it cannot be written; the folder is as it was.
         """
         self._check_saveable()
         for name, component in self.components.items():
@@ -238,9 +240,12 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         if kwargs.pop("push_to_hub", False):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
             kwargs = {}
-        super().save_pretrained(str(save_directory), **kwargs)
-        card = Path(save_directory) / "README.md"
-        if not card.exists():
+        with atomic_folder(save_directory, replace=False) as partial:
+            super().save_pretrained(str(partial), **kwargs)
+            self._add_card(Path(save_directory), partial / "README.md")
+
+    def _add_card(self, save_directory: Path, card: Path) -> None:
+        if not (save_directory / "README.md").exists():
             source = str(self.config.get("_name_or_path") or save_directory)
             name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
             card.write_text(hub.model_card(self.models, name), encoding="utf-8")

@@ -95,6 +95,13 @@ def test_rests_holds_and_breaks_are_obeyed():
         assert not ringing
 
 
+def test_a_long_rest_leaves_the_drums_alone():
+    sheet = sheet_of("Dm7 | G7 | N.C. | N.C. | Cmaj7 | %")
+    score = played(sheet, 2 * sheet.num_beats)
+    resting = [note for note in score.notes if 8.2 < note.start % sheet.num_beats < 15.4]
+    assert {note.player for note in resting} == {"drums"}
+
+
 def test_what_is_split_is_whole_through_changes_of_metre():
     sheet = sheet_of(CHANGES)
     assert played(sheet, 60.0, 60.0) == played(sheet, 60.0, 2.3)

@@ -122,6 +122,12 @@ class TestFile:
         want = np.concatenate([next(session).audio for _ in range(2)], axis=1)
         np.testing.assert_allclose(read_audio("a.wav"), want, atol=1e-3)
 
+    def test_at_a_loudness(self, play):
+        pytest.importorskip("pyloudnorm", reason="loudness (the eval extra)")
+        for name, lufs in (("quiet", -40), ("loud", -8)):
+            assert play("--output", f"{name}.wav", "--duration", "1.0", "--seed", "3", f"--loudness={lufs}")[0] == 0
+        assert np.abs(read_audio("loud.wav")).mean() > np.abs(read_audio("quiet.wav")).mean()
+
     def test_count_in(self, play):
         code, _, _ = play("--output", "a.wav", "--duration", "0.2", "--count-in", "1", "--tempo", "320")
         assert code == 0
@@ -349,6 +355,38 @@ class TestClocks:
         assert band_starts == pytest.approx(48 * tick + 1.0, abs=0.001)  # four beats after the set's start
         assert blocks[1][0].tempo == pytest.approx(240, rel=0.01)
 
+    def test_what_is_heard_stands_while_the_clock_does(self, tiny_pipeline):
+        mido = pytest.importorskip("mido")
+        now, sent = [0.0], [0]
+        clock, tick, seen = MidiClock(clock=lambda: now[0]), 60 / (24 * 120), []
+        orders = {24: "start", 24 * 9: "stop", 24 * 17: "continue"}  # by tick
+
+        def pass_time(seconds):
+            until = now[0] + seconds
+            while sent[0] * tick < until:
+                now[0] = sent[0] * tick
+                if sent[0] in orders:
+                    clock.receive(mido.Message(orders[sent[0]]))
+                clock.receive(mido.Message("clock"))
+                sent[0] += 1
+            now[0] = until
+            seen.append((until, player.heard()))
+            if until > 10.0:
+                player.stop()
+
+        output = PacedOutput(buffer=0.1, clock=lambda: now[0], sleep=pass_time)
+        player = Player(
+            tiny_pipeline.live("swing", chords=CHART, tempo=120, **FAST),
+            output,
+            follower=ClockFollower(clock),
+        )
+        player.run()
+        standing = {heard.seconds for at, heard in seen if 5.5 < at < 8.5}
+        assert len(standing) == 1
+        assert all(heard is None for at, heard in seen if at < 0.5)
+        moving = [heard.seconds for at, heard in seen if at > 9.0]
+        assert moving == sorted(set(moving)) and moving[0] > standing.pop()
+
     @pytest.mark.parametrize("option", ["--follow", "--lead"])
     def test_unknown_port_lists_those_there_are(self, play, option):
         midi = SimpleNamespace(
@@ -403,12 +441,27 @@ class TestRefusals:
             (["--output", "a.wav", "--clock-offset", "nan"], "--clock-offset nan"),
             (["--output", "a.wav", "--block-frames", "7"], "6, 12, 24, 36, 48"),
             (["--output", "a.wav", "--steps", "0"], "--steps 0"),
+            (["--output", "a.wav", "--start-stop"], "--start-stop is for --follow link"),
         ],
     )
     def test_is_named(self, play, monkeypatch, arguments, words):
         monkeypatch.setattr(cli_play, "load_pipeline", lambda args: pytest.fail("a model was read"))
         code, out, err = play(*arguments)
         assert (code, out) == (2, "") and words in err and err.count("\n") == 1 and os.listdir() == []
+
+    @pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
+    def test_closed_streams(self, tiny_folder, tmp_path, closed):
+        command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --device cpu"
+        command += f" --steps 1 --guidance 1 --duration 0.2 --json --output a.wav {closed}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["duration"] == pytest.approx(0.2)
+        assert soundfile.info(tmp_path / "a.wav").frames == 9_600
+
+    def test_a_closed_stdout_takes_no_music(self, tiny_folder, tmp_path):
+        command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --output - >&-"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and "standard output is closed" in done.stderr
 
     def test_no_prompt(self, play):
         assert play(prompt=" ")[0] == 2

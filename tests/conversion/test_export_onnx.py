@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scripts import ROOT, load_script
-from tiny_models import build_tiny_pipeline
+from tiny_models import MOVING, build_tiny_pipeline
 
 pytest.importorskip("onnxruntime", reason="needs rtjazz-hf[onnx]")
 pytest.importorskip("onnxscript", reason="needs rtjazz-hf[onnx]")
@@ -41,8 +41,8 @@ class TestParity:
             report["seconds"] > 2.5 and report["difference"] <= 1e-3 and report["latents_difference"] <= 1e-3
         )
 
-    def test_patches_and_no_guidance(self, script, tmp_path):
-        build_tiny_pipeline(patch_size=3, num_style_heads=1).save_pretrained(tmp_path / "patched")
+    def test_patches_no_guidance_and_tones_that_move(self, script, tmp_path):
+        build_tiny_pipeline(codec=MOVING, patch_size=3, num_style_heads=1).save_pretrained(tmp_path / "patched")
         options = [
             "--seconds",
             "1",

@@ -11,7 +11,7 @@ import pytest
 
 from rtjazz_hf import LeadSheet
 from rtjazz_hf.live.clock import ClockFollower, ClockLeader, MidiClock, fit_ticks
-from rtjazz_hf.live.clock_check import check_clock, simulated_ticks
+from rtjazz_hf.live.clock_check import check_clock, check_orders, simulated_ticks
 from rtjazz_hf.live.link import LinkClock
 from rtjazz_hf.live.midi_ports import MidiInput, choose_port, open_midi_output
 
@@ -106,6 +106,41 @@ class TestMidiClock:
         assert clock.beat_at(at) == pytest.approx(0, abs=1e-6)
         clock.receive(Message("note_on", note=60), now.now)  # not of the clock
 
+    @pytest.mark.parametrize("silent", [0.2, 3.0, 30.0])
+    @pytest.mark.parametrize("order", ["start", "continue"])
+    def test_a_pause_without_ticks_is_no_time(self, order, silent):
+        clock, now = clock_with(24 * 4)
+        clock.receive(Message("stop"), now.now)
+        now.now += silent
+        clock.receive(Message(order), now.now)
+        assert not clock.running  # nobody knows yet when it begins
+        now.now += 0.3
+        place = 0 if order == "start" else 4
+        for number in range(3):
+            clock.receive(Message("clock"), now.now + number / 48)
+            assert clock.running
+            assert clock.beat_at(now.now + 0.5) == pytest.approx(place + 1)
+        assert clock.tempo == pytest.approx(120)
+
+    def test_ticks_that_were_held_up_are_none_that_were_lost(self):
+        late, now = clock_with(200)
+        at = now.now
+        for number in range(1, 20):  # nothing for 8 ticks, then all at once
+            late.receive(Message("clock"), at + max(number, 8) / 48)
+        assert late.beat_at(at + 19 / 48) == pytest.approx((199 + 19) / 24, abs=0.1)
+        lost, now = clock_with(200)
+        at = now.now + 8 / 48
+        for number in range(12):
+            lost.receive(Message("clock"), at + number / 48)
+        assert lost.beat_at(at + 11 / 48) == pytest.approx((200 + 11) / 24, abs=0.01)
+        assert lost.tempo == pytest.approx(120)
+
+    def test_continue_while_it_plays_changes_nothing(self):
+        clock, now = clock_with(49)
+        location = clock.location
+        clock.receive(Message("continue"), now.now)
+        assert clock.location == location and clock.beat_at(now.now) == pytest.approx(2)
+
     def test_a_clock_that_falls_silent_runs_on_and_says_so(self):
         clock, now = clock_with(48)
         assert clock.problem is None
@@ -123,6 +158,14 @@ class TestFollowing:
         assert report.beats > 600
         assert report.median < 0.010 and report.p95 < 0.010 and abs(report.drift) < 0.001
         assert report.worst_after_change < 0.060 and report.settled < 3.0
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_forty_orders_in_any_order(self, tiny_pipeline, seed):
+        with tiny_pipeline.live("swing", chords=CHART, tempo=120, block_frames=36, **FAST) as session:
+            report = check_orders(session, orders=40, seed=seed)
+        assert len(report.orders) == 7 and report.beats > 300
+        assert report.late == [] and report.wrong == 0 and report.largest < 0.010
+        assert report.missed == 0 and report.wandering == 0
 
     def test_bar_one_is_bar_one(self, tiny_pipeline):
         clock, now = clock_with(24 * 6 + 1)  # the set stands at beat 6
@@ -152,6 +195,15 @@ class TestFollowing:
         assert follower.error == pytest.approx(0.02)
         follower.align(session, now.now + 0.2)
         assert session.lead_sheet.beat_at(0.0) == pytest.approx(4.4) and session.lead_sheet.tempo == 120
+
+    def test_a_listener_who_lost_bars_is_brought_to_the_bar_of_the_set(self, tiny_pipeline):
+        clock, now = clock_with(24 * 10 + 1)
+        session = tiny_pipeline.live("swing", chords=CHART, tempo=120)
+        follower = ClockFollower(clock)
+        follower.align(session, now.now)
+        feed(clock, now, 24 * 8, 120)  # nothing was played for two bars: the machine hung
+        follower.align(session, now.now)
+        assert session.lead_sheet.beat_at(0.0) == pytest.approx(18)
 
     def test_a_chart_that_is_changed_starts_at_its_own_top(self, tiny_pipeline):
         clock, now = clock_with(24 * 10 + 1)
@@ -336,12 +388,52 @@ class TestLink:
         finally:
             clock.close()
 
+    def test_joins_a_set_that_plays_and_obeys_its_transport(self):
+        class Link:
+            beat, tempo, playing, num_peers = 13.5, 120.0, False, 1
+            start_stop_sync_enabled = False
+
+            def __setattr__(self, name, value):
+                assert name != "playing" or not self.start_stop_sync_enabled  # the peers would hear it
+                super().__setattr__(name, value)
+
+        link = Link()
+        clock = LinkClock(start_stop=True, link=link, clock=lambda: 0.0)
+        assert clock.running and link.start_stop_sync_enabled and clock.beat_at(0.0) == 1.5
+        object.__setattr__(link, "playing", False)  # a peer's stop, and its start
+        assert not clock.running
+        object.__setattr__(link, "playing", True)
+        assert clock.running and clock.location == 2
+
+    def test_real_peers(self):
+        aalink = pytest.importorskip("aalink")
+        peer = LinkClock(tempo=100, start_stop=True, joins_playing=False)
+        try:
+            peer._link.playing = True
+            joined = LinkClock(start_stop=True)
+            try:
+                assert joined.running
+                deadline = time.monotonic() + 5.0
+                while joined.num_peers == 0 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                if joined.num_peers == 0:
+                    pytest.skip("Link's peers do not find one another on this machine")
+                assert joined.running and aalink is not None
+                peer._link.playing = False
+                while joined.running and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                assert not joined.running
+            finally:
+                joined.close()
+        finally:
+            peer.close()
+
     def test_waits_for_the_transport(self):
         class Link:
             beat, tempo, playing, num_peers = 13.5, 120.0, False, 1
 
         link = Link()
-        clock = LinkClock(start_stop=True, link=link, clock=lambda: 0.0)
+        clock = LinkClock(start_stop=True, joins_playing=False, link=link, clock=lambda: 0.0)
         assert not clock.running and link.start_stop_sync_enabled
         link.playing = True
         assert clock.running and clock.location == 1

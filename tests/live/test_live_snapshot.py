@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tiny_models import MOVING, build_tiny_pipeline, plucked_clip
 
 from rtjazz_hf import LeadSheet
+from rtjazz_hf.live.snapshot import _checksum
 
 OPTIONS = {"block_frames": 12, "window_frames": 48, "tempo": 120, "seed": 1}
 
@@ -134,6 +135,7 @@ def rewritten(saved, path, change):
     with safe_open(saved, "pt") as file:
         header, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(header, tensors)
+    header["sha256"] = _checksum(tensors, header["session"])
     save_file(tensors, path, metadata=header)
     return path
 
@@ -159,9 +161,35 @@ class TestRefused:
             tiny_pipeline.resume_live(next((tiny_folder / "codec").glob("*.safetensors")))
 
     def test_a_newer_version(self, tiny_pipeline, saved, tmp_path):
-        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="3"))
-        with pytest.raises(ValueError, match=r"format version 3, this package reads up to 2: update"):
+        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="4"))
+        with pytest.raises(ValueError, match=r"format version 4, this package reads up to 3: update"):
             tiny_pipeline.resume_live(path)
+
+    def test_bytes_that_changed(self, tiny_pipeline, saved, tmp_path):
+        data, path = saved.read_bytes(), tmp_path / "a.safetensors"
+        begin = 8 + int.from_bytes(data[:8], "little")
+        for place in np.linspace(begin, len(data) - 1, 20).astype(int):
+            changed = bytearray(data)
+            changed[place] ^= 0x01
+            path.write_bytes(changed)
+            with pytest.raises(ValueError, match=r"is damaged: .* \(checksum\)"):
+                tiny_pipeline.resume_live(path)
+        changed = data.replace(b"swing", b"swinG", 1)  # in what is told of it
+        with pytest.raises(ValueError, match="damaged"):
+            tiny_pipeline.resume_live(changed)
+
+    def test_older_versions_need_no_checksum(self, tiny_pipeline, saved, tmp_path):
+        """Those of version 1 had none, those of version 2 some."""
+        with safe_open(saved, "pt") as file:
+            header, tensors = dict(file.metadata()), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        path, summed = tmp_path / "a.safetensors", header.pop("sha256")
+        for change in ({"version": "1"}, {"version": "2"}, {"version": "2", "sha256": summed}):
+            save_file(tensors, path, metadata={**header, **change})
+            assert next(tiny_pipeline.resume_live(path)).start == pytest.approx(0.32)
+        for change in ({"version": "3"}, {"version": "2", "sha256": summed[::-1]}):
+            save_file(tensors, path, metadata={**header, **change})
+            with pytest.raises(ValueError, match="damaged"):
+                tiny_pipeline.resume_live(path)
 
     @pytest.mark.parametrize("what", ["tensor", "setting", "shape", "slots"])
     def test_one_with_something_missing(self, tiny_pipeline, saved, tmp_path, what):

@@ -158,3 +158,32 @@ def _timed(sheet):
     start = time.perf_counter()
     sheet.features(0, 2250)
     return time.perf_counter() - start
+
+
+class TestLongRests:
+    """Where there is no chord for two bars or more the drums play on, and the others are silent."""
+
+    def band(self, chart, **options):
+        sheet = LeadSheet.from_chart(chart, tempo=120, instruments=["piano", "bass", "drums"], **options)
+        features = sheet.features(0, round(75 * 0.5 * sheet.num_beats))
+        names = np.array(INSTRUMENTS)
+        rows = features[:, FEATURE_SLICES["instruments"]] > 0
+        return [sorted(names[row]) for row in rows[::150]]  # one of each bar
+
+    def test_the_drums_alone(self):
+        all_of_them, drums = ["bass", "drums", "piano"], ["drums"]
+        assert self.band("N.C. | % | % | %") == [drums] * 4
+        # a rest of one bar is the whole band's
+        assert self.band("Dm7 | N.C. | G7 | Cmaj7") == [all_of_them, [], all_of_them, all_of_them]
+        assert self.band("Dm7 | N.C. | N.C. | Cmaj7") == [all_of_them, drums, drums, all_of_them]
+        assert self.band("N.C. | Dm7 | G7 | N.C.") == [
+            drums,
+            all_of_them,
+            all_of_them,
+            drums,
+        ]  # over the loop's end
+
+    def test_without_drums_the_chart_is_obeyed(self):
+        sheet = LeadSheet.from_chart("N.C. | % | % | %", tempo=120, instruments=["piano", "bass"])
+        rows = sheet.features(0, 300)[:, FEATURE_SLICES["instruments"]]
+        assert not rows.any()

@@ -63,7 +63,7 @@ class Running:
 
 
 @contextmanager
-def running(pipe, send_buffer=None, wrap=None, **settings):
+def running(pipe, send_buffer=None, wrap=None, limits=None, **settings):
     def load():
         if isinstance(pipe, Exception):
             raise pipe
@@ -76,7 +76,7 @@ def running(pipe, send_buffer=None, wrap=None, **settings):
     state = app.state.server
     if wrap is not None:
         app = wrap(app)
-    server = make_server(app)
+    server = make_server(app, limits=limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     running = Running(f"http://127.0.0.1:{sock.getsockname()[1]}", server, thread, state)

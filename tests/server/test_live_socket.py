@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,12 +22,29 @@ from rtjazz_hf.server.access import KEY_PROTOCOL
 WISH = {"prompt": "swing", "chords": "Dm7 | G7", "tempo": 120, "seed": 5}
 
 
-def ending(socket):
-    """Code and reason of the close frame that comes."""
+def ending(socket, told=None):
+    """Code and reason of the close frame that comes; the JSON messages before it are added to `told`."""
     with pytest.raises(ConnectionClosed) as closed:
         while True:
-            socket.recv(timeout=WAIT)
+            message = socket.recv(timeout=WAIT)
+            if told is not None and isinstance(message, str):
+                told.append(json.loads(message))
     return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+@contextmanager
+def read_only(folder):
+    """A folder from which nothing can be removed, by root neither."""
+    if os.geteuid() == 0:
+        chattr = shutil.which("chattr")
+        if chattr is None or subprocess.run([chattr, "+i", folder], capture_output=True).returncode:
+            pytest.skip("runs as root, from whom no folder here can be kept")
+        yield
+        subprocess.run([chattr, "-i", folder], check=True)
+    else:
+        folder.chmod(0o500)
+        yield
+        folder.chmod(0o700)
 
 
 NARROW = {"send_buffer": 8192, "queue": 0.5, "slow_limit": 0.3}  # a server at which one is soon too slow
@@ -82,6 +102,28 @@ class TestPlaying:
             for _ in range(8):  # those that were on their way come first
                 described, _ = hear_block(listener)
             assert described["tempo"] == 200 and described["chord"] in ("Am7", "D7")
+
+    def test_those_that_wait_for_a_costly_one_are_one(self, server, monkeypatch):
+        monkeypatch.setattr("rtjazz_hf.server.live_socket.UPDATE_SHARE", 0.002)
+        with server.live() as listener:
+            say(listener, "start", **WISH)
+            hear_block(listener)
+            (seat,) = server.engine.seats
+            say(listener, "update", tempo=100)
+            hear(listener, "updated")
+            asked = [{"tempo": 101}, {"key": "nonsense"}, {"chords": "Am7 | D7"}, {"tempo": 103}]
+            for fields in asked:
+                say(listener, "update", **fields)
+            answers = []
+            while len(answers) < len(asked):
+                message = listener.recv(timeout=WAIT)
+                described = json.loads(message) if isinstance(message, str) else {}
+                if described.get("type") in ("updated", "error"):
+                    answers.append(described)
+            assert [each["type"] for each in answers].count("error") == 1
+            assert "nonsense" in next(each["detail"] for each in answers if each["type"] == "error")
+            sheet = seat.session.lead_sheet
+            assert sheet.tempo == 103 and sheet.spans[0].chord.symbol == "Am7"
 
     def test_several_share_a_batch(self, server):
         with server.live() as one, server.live() as two:
@@ -166,12 +208,26 @@ class TestRefusals:
             hear_block(one)
             assert server.metric('refused_total{reason="busy"}') == 1
 
+    def test_the_first_is_never_refused(self, tiny_pipeline):
+        with running(tiny_pipeline, load=0.7) as server, server.live() as listener:
+            server.engine.times.alone = 100.0  # seconds a block: hopeless
+            say(listener, "start", **WISH)
+            started = hear(listener, "started")
+            assert (
+                "takes 100.00 s to make; there may be gaps" in started["problem"] and started["buffer"] >= 3.0
+            )
+            hear_block(listener)
+
     def test_keys_and_pages(self, tiny_pipeline):
         with running(tiny_pipeline, api_keys=(KEY,)) as server:
             for options in ({}, {"subprotocols": ["rtjazz", f"{KEY_PROTOCOL}{KEY}x"]}):
                 with pytest.raises(InvalidStatus) as refused:
                     server.live(**options)
                 assert refused.value.response.status_code == 401
+            for origin in ("http://[::1", "http://[", "null", "//", "x" * 500):
+                with pytest.raises(InvalidStatus) as refused:
+                    server.live(additional_headers={"Authorization": f"Bearer {KEY}"}, origin=origin)
+                assert refused.value.response.status_code == 403
             with server.live(subprotocols=["rtjazz", KEY_PROTOCOL + KEY]) as listener:
                 assert listener.subprotocol == "rtjazz"
             key = {"Authorization": f"Bearer {KEY}"}
@@ -335,6 +391,48 @@ class TestDraining:
                 say(second, "start", resume=token)
                 assert "resume" in hear(second, "error")["detail"]
         assert list(tmp_path.iterdir()) == [other]  # an old one is not kept for ever
+
+    def test_a_full_disk_costs_nobody_the_end(self, tiny_pipeline, tmp_path):
+        resource = pytest.importorskip("resource")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with running(tiny_pipeline, state=tmp_path) as server:
+            listeners = [
+                server.live(max_queue=None) for _ in range(3)
+            ]  # they read while the server is stopped
+            for listener in listeners:
+                say(listener, "start", state_every=600, **WISH)
+                hear_block(listener)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+            try:
+                server.stop()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            for listener in listeners:
+                told = []
+                assert ending(listener, told)[0] == 1012
+                assert any(m.get("type") == "drained" and m["resume"] is None for m in told)
+                assert any(m.get("type") == "state" for m in told)  # handed over all the same
+        assert list(tmp_path.iterdir()) == []
+
+    def test_resuming_what_is_no_file(self, tiny_pipeline, tmp_path):
+        (tmp_path / "rtjazz-session-folder.safetensors").mkdir()
+        with running(tiny_pipeline, state=tmp_path) as server, server.live() as listener:
+            say(listener, "start", resume="folder")
+            assert "resume: the session does not load" in hear(listener, "error")["detail"]
+            assert ending(listener)[0] == 1008
+
+    def test_resuming_from_a_folder_that_cannot_be_written(self, tiny_pipeline, tmp_path):
+        session = tiny_pipeline.live("swing", seed=1, block_frames=12)
+        session.save(tmp_path / "rtjazz-session-token.safetensors")
+        with running(tiny_pipeline, state=tmp_path) as server:
+            with read_only(tmp_path), server.live() as listener:
+                say(listener, "start", resume="token")
+                assert "resume: this server cannot take the session" in hear(listener, "error")["detail"]
+                assert ending(listener)[0] == 1008
+            assert not server.engine.seats
+            with server.live() as listener:
+                say(listener, "start", resume="token")
+                hear_block(listener)
 
     def test_a_clip_is_finished(self, tiny_pipeline):
         import httpx2

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rtjazz_hf.audio import atomic_folder
+from rtjazz_hf.runtime.files import atomic_folder
 from rtjazz_hf.trainers.run import (
     EMA,
     EpochOrder,
@@ -84,6 +84,28 @@ class TestResume:
         assert run.step == 9
         assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
         assert len(losses(tmp_path / "whole")) == 9
+        for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
+            assert torch.equal(mine, other)
+
+    def test_a_disk_that_fills_costs_nothing_but_the_time(self, tmp_path):
+        resource = pytest.importorskip("resource")
+        _, whole = train(tiny_config(tmp_path / "whole"))
+        train(tiny_config(tmp_path / "parts"), stop_after=4)  # past a checkpoint
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        files = (tmp_path / "parts" / "checkpoints" / "step-00000003").iterdir()
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (max(file.stat().st_size for file in files) - 100, before[1])
+        )
+        try:
+            with pytest.raises(
+                OSError, match=r"step-00000006' cannot be written: file too large; nothing of it is left"
+            ):
+                train(tiny_config(tmp_path / "parts"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert [path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()] == ["step-00000003"]
+        run, parts = train(tiny_config(tmp_path / "parts"))
+        assert run.step == 9 and losses(tmp_path / "whole") == losses(tmp_path / "parts")
         for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
             assert torch.equal(mine, other)
 

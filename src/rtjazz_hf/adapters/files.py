@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ..audio import whole_or_not_at_all
 from ..hub.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PICKLES, STYLE_EMBEDDING, refused_pickle
 from ..music.vocabulary import canonical_instruments
+from ..runtime.files import whole_or_not_at_all
 
 if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer

@@ -6,6 +6,7 @@ import bisect
 import math
 from collections.abc import Iterator
 
+from ..music.features import long_rests
 from ..music.lead_sheet import LeadSheet
 from ..music.metre import Metre
 from ..music.vocabulary import KITS
@@ -87,11 +88,12 @@ class Stops:
     def __init__(self, sheet: LeadSheet):
         self.sections = sheet.sections
         self.edges, self.kinds = [0.0], []
-        for span in sheet.spans:
-            if self.kinds and span.kind == self.kinds[-1] and span.kind != "hold":
+        for span, long in zip(sheet.spans, long_rests(sheet), strict=True):
+            kind = "drums" if long else span.kind
+            if self.kinds and kind == self.kinds[-1] and kind != "hold":
                 self.edges[-1] += span.beats
             else:
-                self.kinds.append(span.kind)
+                self.kinds.append(kind)
                 self.edges.append(self.edges[-1] + span.beats)
         self.any = any(kind != "play" for kind in self.kinds)
 
@@ -99,7 +101,7 @@ class Stops:
         return max(0, min(bisect.bisect_right(self.edges, beat + _NEAR) - 1, len(self.kinds) - 1))
 
     def stretches(self, start: float, end: float) -> Iterator[tuple[float, float, str]]:
-        """What lies between two beats, in pieces of one kind of `spans.KINDS`."""
+        """What lies between two beats, in pieces of one kind: of `spans.KINDS`, or "drums", a rest of all but these."""
         if not self.any:
             yield start, end, "play"
             return
@@ -116,7 +118,7 @@ class Stops:
             return beats
         index = self._index(beat)
         leads = any(each.lead == player for each in self.sections if each.start_beat <= beat < each.end_beat)
-        if not self._plays(index, leads):
+        if not self._plays(index, player, leads):
             return None
         if self.kinds[index] == "hold" and not leads:
             if beat > self.edges[index] + _STRUCK:
@@ -125,10 +127,10 @@ class Stops:
         for later in range(index + 1, len(self.kinds)):
             if self.edges[later] >= beat + beats:
                 break
-            if not self._plays(later, leads):
+            if not self._plays(later, player, leads):
                 return self.edges[later] - beat
         return beats
 
-    def _plays(self, index: int, leads: bool) -> bool:
+    def _plays(self, index: int, player: str, leads: bool) -> bool:
         kind = self.kinds[index]
-        return kind in ("play", "hold") or (kind == "break" and leads)
+        return kind in ("play", "hold") or (kind == "break" and leads) or (kind == "drums" and player in KITS)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..audio import check_output_path
 from ..music.score_features import NOTE_ROLES
 from ..music.vocabulary import INSTRUMENTS, KITS, canonical_key
+from ..runtime.files import whole_or_not_at_all
 from .parts import PROGRAM_OF, Part, Reading, Tone
 from .score import Score, plain_metre
 
@@ -269,17 +270,13 @@ def write_midi(
         overwrite: replace a file that exists.
 
     Raises:
-        ValueError, OSError: as `audio.check_output_path`. ImportError: mido is missing.
+        ValueError, OSError: as `audio.check_output_path` and `whole_or_not_at_all`. ImportError: mido is missing.
     """
     path = Path(path)
     check_output_path(path, MIDI_SUFFIXES, overwrite)
     data = midi_bytes(score, sheet)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_or_not_at_all(path) as partial:
+        partial.write_bytes(data)
     return path
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from rtjazz_hf.audio import FRAME_RATE, whole_or_not_at_all
+from rtjazz_hf.audio import FRAME_RATE
 from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from .settings import Case
 from .streams import count_parameters, fill_window, live_session, load_pipeline

@@ -24,6 +24,7 @@ from .serve import add_serve
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    _open_standard_streams()
     parser = build_parser()
     try:
         args = parser.parse_args(argv)
@@ -41,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, args.debug, code=2)
     except Exception as error:
         return _fail(error, args.debug, code=1)
+
+
+def _open_standard_streams() -> None:
+    """Those that were closed (`<&-`) lead nowhere: else the next file that is opened takes a closed one's number,
+    and what a library prints goes into the music."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (stays open)
 
 
 def _fail(error: Exception, debug: bool, code: int) -> int:

@@ -56,6 +56,12 @@ def add_generate(commands: Any) -> None:
     )
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
+    parser.add_argument(
+        "--loudness",
+        type=float,
+        metavar="LUFS",
+        help="-40 to -8, peaks under -1 dBTP (default: as it is played)",
+    )
     parser.add_argument("--codes", type=Path, metavar="FILE.rtj", help="write the codec's codes too")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="write a spectrogram under its chart too"
@@ -93,6 +99,10 @@ def run_generate(args: argparse.Namespace) -> int:
 
     from ..audio import plot_spectrogram, write_audio
 
+    if args.loudness is not None:
+        from ..live.loudness import set_loudness
+
+        audio = set_loudness(audio, args.loudness, pipe.sampling_rate)
     write_audio(args.output, audio, overwrite=args.overwrite)
     if args.codes:
         from ..codec import write_codes
@@ -118,6 +128,7 @@ def run_generate(args: argparse.Namespace) -> int:
         "count_in": args.count_in,
         "loop": args.loop,
         "sampling_rate": pipe.sampling_rate,
+        "loudness": args.loudness,
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / duration, 4),
         "tempo": lead_sheet.tempo,
@@ -178,12 +189,17 @@ def _write_stems(
 
 def _check_generate(args: argparse.Namespace) -> None:
     """Everything that can be refused is refused here, before torch is imported and a model is read."""
-    from ..audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, check_output_path
+    from ..audio import AUDIO_SUFFIXES, PICTURE_SUFFIXES, _import_extra, check_output_path
 
     try:
         if not args.prompt.strip():
             raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
         _check_numbers(args)
+        if args.loudness is not None:
+            from ..live.loudness import check_loudness
+
+            check_loudness(args.loudness)
+            _import_extra("pyloudnorm")
         outputs = [
             (args.output, AUDIO_SUFFIXES),
             (args.codes, (".rtj",)),
@@ -197,10 +213,8 @@ def _check_generate(args: argparse.Namespace) -> None:
         read_melody(args)
         _trial_lead_sheet(args)
         if args.plot:
-            import matplotlib  # noqa: F401  (better missed now than after the music is made)
-    except ImportError as error:
-        raise Refused(f"--plot needs {error.name}; run: pip install 'rtjazz-hf[eval]'") from error
-    except (ValueError, OSError) as error:
+            _import_extra("matplotlib")  # better missed now than after the music is made
+    except (ValueError, OSError, ImportError) as error:
         raise Refused(str(error)) from error
 
 

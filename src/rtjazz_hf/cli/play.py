@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import secrets
 import sys
 from contextlib import ExitStack
@@ -71,6 +72,8 @@ def add_play(commands: Any) -> None:
     sound.add_argument("--sound-card", metavar="NAME", help="name or number (default: the system's)")
     sound.add_argument("--buffer", type=float, default=0.4, metavar="SECONDS",
                        help="of sound in hand while a block is made (default: %(default)s)")  # fmt: skip
+    sound.add_argument("--loudness", type=float, metavar="LUFS",
+                       help="-40 to -8, peaks under -1 dBTP (default: as it is played)")  # fmt: skip
     sound.add_argument(
         "--list-devices", action="store_true", help="show sound cards and MIDI ports, and leave"
     )
@@ -78,6 +81,9 @@ def add_play(commands: Any) -> None:
     clock = parser.add_argument_group("clock")
     clock.add_argument(
         "--follow", metavar="PORT", help="MIDI input with a clock to play in time with, or link"
+    )
+    clock.add_argument(
+        "--start-stop", action="store_true", help="with --follow link: obey the peers' start and stop too"
     )
     clock.add_argument("--lead", metavar="PORT", help="MIDI output to send a clock to")
     clock.add_argument("--clock-offset", type=float, default=0.0, metavar="MS",
@@ -100,6 +106,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             recorder, output = _open_outputs(args, sound_api, stack)
             clock, follower, leader = _open_clocks(args, midi, stack)
             chord_keys = _open_keyboard(args, midi, stack)
+            rider = None if args.loudness is None else _rider(args.loudness)
         except (ValueError, OSError, ImportError) as error:
             raise Refused(str(error)) from error
         seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
@@ -131,7 +138,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         log = NoteLog() if args.midi else None
 
         player = Player(
-            session, output, recorder=recorder, follower=follower, leader=leader, chord_keys=chord_keys,
+            session, output, recorder=recorder, follower=follower, leader=leader, chord_keys=chord_keys, rider=rider,
             count_in=args.count_in, duration=args.duration, say=_say,
             on_block=_each_block(_ramp(args, session), log and log.add),
         )  # fmt: skip
@@ -188,6 +195,12 @@ def _each_block(*given: Any) -> Any:
             listener(block)
 
     return tell_all if listeners else None
+
+
+def _rider(lufs: float) -> Any:
+    from ..live.rider import LoudnessRider
+
+    return LoudnessRider(lufs)
 
 
 def _play(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None) -> int:
@@ -248,6 +261,8 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
         raise ValueError(f"--duration {args.duration:g}: choose more than 0 seconds, or leave it out")
     if not 0 <= args.count_in <= 8:
         raise ValueError(f"--count-in {args.count_in}: choose 0 to 8 bars")
+    if args.start_stop and (args.follow or "").lower() != "link":
+        raise ValueError("--start-stop is for --follow link; a MIDI clock's start and stop are obeyed anyway")
     if not (math.isfinite(args.buffer) and 0.02 <= args.buffer <= 10):
         raise ValueError(f"--buffer {args.buffer:g}: choose 0.02 to 10 seconds")
     if not (math.isfinite(args.clock_offset) and abs(args.clock_offset) <= 10_000):
@@ -284,6 +299,10 @@ def _open_outputs(args: argparse.Namespace, sound_api: Any, stack: ExitStack) ->
     from ..live.recording import Recorder
 
     path = args.record if args.output in (None, PIPE) else Path(args.output)
+    if args.output == PIPE and getattr(sys.stdout, "name", None) == os.devnull:
+        raise ValueError(
+            "--output -: standard output is closed; lead it into a pipe or a file, or give a file's name"
+        )
     recorder = None if path is None else stack.enter_context(Recorder(path, overwrite=args.overwrite))
     if args.output == PIPE:
         return recorder, PipeOutput(sys.stdout.buffer, args.pcm)
@@ -316,7 +335,7 @@ def _open_clocks(args: argparse.Namespace, midi: Any, stack: ExitStack) -> tuple
     offset = args.clock_offset / 1000.0
     if args.follow is not None:
         if args.follow.lower() == "link":
-            clock = LinkClock(args.tempo or 120.0)
+            clock = LinkClock(args.tempo or 120.0, start_stop=args.start_stop)
             stack.callback(clock.close)
         else:
             clock = MidiClock()

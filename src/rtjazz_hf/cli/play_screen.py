@@ -265,6 +265,9 @@ def keys(press: Callable[[str], None], stream: Any = None):
     Nothing happens where `stream` (stdin) is no terminal, or the system has no termios.
     """
     stream = stream or sys.stdin
+    if stream is None:  # closed
+        yield
+        return
     try:
         import select
         import termios

@@ -40,6 +40,10 @@ def add_serve(commands: Any) -> None:
     )
     parser.add_argument("--cors-origin", action="append", default=[], metavar="URL",
                         help="a page from elsewhere that may use it, such as https://example.org")  # fmt: skip
+    parser.add_argument("--public-url", action="append", default=[], metavar="URL",
+                        help="the server's address as its listeners see it, behind a proxy")  # fmt: skip
+    parser.add_argument("--proxy", action="append", default=[], metavar="ADDRESS",
+                        help="of a proxy, or a network of them, whose X-Forwarded headers are believed")  # fmt: skip
     parser.add_argument("--load", type=float, default=0.7, metavar="FRACTION",
                         help="of real time that all sessions together may take (default: %(default)s)")  # fmt: skip
     parser.add_argument(
@@ -138,7 +142,11 @@ def _run_on_ray(
 def _limits(args: argparse.Namespace) -> dict[str, Any]:
     """What a server of either engine is told of who may come and how much it may do."""
     names = ("load", "block_frames", "max_sessions", "idle_limit", "length_limit", "drain_limit")
-    return {"cors_origins": tuple(args.cors_origin), **{name: getattr(args, name) for name in names}}
+    from ..server.access import check_public_url
+
+    public = tuple(map(check_public_url, args.public_url))
+    named = {"cors_origins": tuple(args.cors_origin), "public_urls": public, "proxies": tuple(args.proxy)}
+    return {**named, **{name: getattr(args, name) for name in names}}
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -23,7 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rtjazz_hf.audio import check_output_path, whole_or_not_at_all
+from rtjazz_hf.audio import check_output_path
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from .quantizer import MAX_CODEBOOKS
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from ..audio import HOP_LENGTH, SAMPLE_RATE, whole_or_not_at_all
+from ..audio import HOP_LENGTH, SAMPLE_RATE
+from ..runtime.files import whole_or_not_at_all
 from .transforms import FLOOR, constant
 
 LOWEST_NOTE, NUM_NOTES = 24, 92  # C1 (33 Hz) to G8

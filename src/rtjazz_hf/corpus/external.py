@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from ..music.tags import Tags, parse_tags
-from .personal import SUFFIXES, find_recordings
+from ..runtime.sound_files import RECORDING_SUFFIXES
+from .personal import find_recordings
 
 SOURCES = ("fma", "musiccaps", "folder")
 SPLITS = ("train", "validation", "test")
@@ -311,12 +312,12 @@ def _find_clips(folder: Path) -> dict[str, tuple[Path, bool]]:
         raise FileNotFoundError(f"there is no folder '{folder}' of MusicCaps' sound.")
     clips: dict[str, tuple[Path, bool]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and (match := _CLIP.fullmatch(path.stem)):
+        if path.suffix.lower() in RECORDING_SUFFIXES and (match := _CLIP.fullmatch(path.stem)):
             clips.setdefault(match["ytid"], (path, match["start"] is not None))
     if not clips:
         raise FileNotFoundError(
             f"'{folder}' holds no clip of MusicCaps: the table has no sound. Expected are files named by their ytid or "
-            f"[ytid]-[start-end], as {', '.join(suffix[1:] for suffix in SUFFIXES)}."
+            f"[ytid]-[start-end], as {', '.join(suffix[1:] for suffix in RECORDING_SUFFIXES)}."
         )
     return clips
 

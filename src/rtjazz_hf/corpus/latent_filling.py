@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ..audio import SAMPLE_RATE, read_audio, whole_or_not_at_all
+from ..audio import SAMPLE_RATE, read_audio
 from ..music.score_features import NOTE_ROLES
+from ..runtime.files import whole_or_not_at_all
 from .latent_store import (
     STYLE_CLIP_SECONDS,
     checksum,

@@ -35,10 +35,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ..audio import HOP_LENGTH, SAMPLE_RATE, whole_or_not_at_all
+from ..audio import HOP_LENGTH, SAMPLE_RATE
 from ..band.score import features_of
 from ..music import LeadSheet
 from ..music.score_features import NOTE_ROLES
+from ..runtime.files import whole_or_not_at_all
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE, plot_spectrogram, read_audio, whole_or_not_at_all, write_audio
+from ..audio import SAMPLE_RATE, plot_spectrogram, read_audio, write_audio
 from ..music.chart import ChordSpan, check_beats_per_bar
 from ..music.chords import Chord
 from ..music.key_finding import estimate_key
@@ -33,6 +33,8 @@ from ..music.vocabulary import (
     choose_lead,
     default_swing,
 )
+from ..runtime.files import whole_or_not_at_all
+from ..runtime.sound_files import RECORDING_SUFFIXES
 from .chord_matching import chord_fit, match_chords, unit_columns
 from .dataset import TakeRecord, load_takes
 from .retiming import other_tempi, retime
@@ -41,7 +43,6 @@ from .tempo import estimate_pulse
 MINIMUM_SECONDS = 60.0  # usable sound in all, below which an adapter learns a recording and not a player
 LABELS = "labels.json"
 LATENTS = "latents"  # folder beside the prepared takes, for a store of them; goes when they are made anew
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 _RATE = 22_050  # Hz, of the analysis
 _HOP = 512
 ONSET_RATE = _RATE / _HOP  # frames of onset strength a second
@@ -144,7 +145,7 @@ class PersonalReport:
                     f"pieces, {take.tempo:.0f} BPM, {take.key}"
                 )
         used = sum(not take.skipped for take in self.takes)
-        lines.append(f"{used} of {len(self.takes)} recordings used, {self.minutes:.1f} minutes in all")
+        lines.append(f"{used} of {len(self.takes)} files used, {self.minutes:.1f} minutes in all")
         return "\n".join(lines)
 
 
@@ -157,13 +158,27 @@ def find_recordings(folder: str | os.PathLike) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder '{folder}'; give one of recordings.")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in RECORDING_SUFFIXES)
     if not files:
+        others = [path.name for path in other_files(folder)]
         raise FileNotFoundError(
-            f"'{folder}' holds no recording; put files of {', '.join(s[1:] for s in SUFFIXES)} there, at least "
-            f"{MINIMUM_SECONDS:.0f} s in all."
+            f"'{folder}' holds no recording"
+            + (f" (there are: {', '.join(others[:5])}{', ...' if len(others) > 5 else ''})" if others else "")
+            + f"; put files of {', '.join(s[1:] for s in RECORDING_SUFFIXES)} there, at least {MINIMUM_SECONDS:.0f} s "
+            "in all."
         )
     return files
+
+
+def other_files(folder: str | os.PathLike) -> list[Path]:
+    """What lies below a folder of recordings and is none by its suffix, sorted; hidden files are nobody's."""
+    return sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+        and path.suffix.lower() not in RECORDING_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def why_unusable(audio: np.ndarray) -> str | None:
@@ -393,6 +408,13 @@ def prepare_takes(
                 found.append((take, pieces))
         except (OSError, ValueError) as error:
             take.skipped = str(error)
+    report.takes += [
+        TakeReport(
+            str(path.relative_to(folder)), skipped=f"no recording, by its name ({path.suffix or 'no suffix'})"
+        )
+        for path in other_files(folder)
+        if path.name != LABELS
+    ]
     if (usable := 60 * report.minutes) < minimum_seconds:
         raise ValueError(
             f"'{folder}' holds {usable:.0f} s of usable playing; at least {minimum_seconds:.0f} s are needed, and ten "

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE, whole_or_not_at_all, write_audio
+from ..audio import SAMPLE_RATE, write_audio
 from ..band.band_leader import random_lead_sheet
 from ..band.composer import MAX_LEAD_IN_S, compose
 from ..band.score import Score
 from ..music.lead_sheet import LeadSheet
+from ..runtime.files import whole_or_not_at_all
 from .captions import captions, tags
 from .renderer import HELD_OUT_FONTS, SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
 

@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..audio import SAMPLE_RATE, whole_or_not_at_all
+from ..audio import SAMPLE_RATE
 from ..music.key_finding import estimate_key
 from ..music.vocabulary import GENRES, canonical_instruments
+from ..runtime.files import whole_or_not_at_all
 from .engines import run_parts
 from .external import Selection
 from .latent_store import SHARDS, claim, read_shard, shard_tensors, write_shard

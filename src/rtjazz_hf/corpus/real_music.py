@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..audio import AUDIO_CHANNELS, atomic_folder, read_audio, whole_or_not_at_all, write_audio
+from ..audio import AUDIO_CHANNELS, read_audio, write_audio
+from ..runtime.files import atomic_folder, whole_or_not_at_all
 from .augment import limit_peak
 
 TABLE = "real.jsonl"

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from rtjazz_hf.audio import SAMPLE_RATE, audio_info, read_audio
+from rtjazz_hf.corpus.personal import other_files
 from rtjazz_hf.corpus.real_music import TABLE, load_real_music
+from rtjazz_hf.runtime.sound_files import RECORDING_SUFFIXES
 
 from .measures.metrics import SILENCE_DBFS, rms_dbfs
 from .measures.rate_distortion import HOPS
@@ -21,7 +23,6 @@ from .takes import HeldOutTake, choose_takes, from_record
 
 USAGE_SECONDS = 60.0  # of the same recording: what usage and perplexity of the codes are counted over
 LEAST_SAMPLES = HOPS[0]  # of a clip: one transform of the reverse water-filling bound
-RECORDING_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def clips_of_recordings(folder: str | os.PathLike, num: int, seconds: float) -> 
     for group, path in files:
         groups.setdefault(group, []).append(path)
     clips: list[Clip] = []
-    skipped: list[str] = []
+    others = [] if (folder / TABLE).is_file() else other_files(folder)
+    skipped = [f"'{path}' is no recording, by its name." for path in others]
     waiting = [(group, iter(paths)) for group, paths in groups.items()]
     while waiting and len(clips) < num:  # packages take turns; a file that is passed over costs no turn
         group, paths = waiting.pop(0)

@@ -16,8 +16,8 @@ from rtjazz_hf.audio import (
     draw_levels,
     picture_levels,
     plot_spectrogram_grid,
-    whole_or_not_at_all,
 )
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from .measures.metrics import OCTAVE_CENTRES, _pair
 

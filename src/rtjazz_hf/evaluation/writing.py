@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rtjazz_hf.audio import whole_or_not_at_all
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 
 def verdict(what: str, asked: str, measured: str, ok: bool | None) -> dict[str, Any]:

@@ -30,9 +30,12 @@ TICKS_PER_POSITION = 6  # MIDI 1.0: Song Position Pointer counts semiquavers
 _WINDOWS = (192, 96, 48, 24, 12)  # ticks that a fit looks at: 8 beats down to half a beat
 _LEAST_TICKS = 6
 _PAUSE = 0.5  # seconds without a tick after which the clock has stopped or gone
+_MISSING = 2.5  # periods without a tick after which ticks are missing, and are not only late
 _FINEST = 2e-4  # seconds; jitter below it is not looked for
 _JUMP = 0.12  # seconds off beyond which the beat is moved at once, not led back
 _MAX_STRETCH = 0.08  # of the tempo, while the beat is led back
+_NEW_TEMPO = 0.06  # of the tempo: a change by more is none to lead through, the beat is moved with it
+_ON_THE_BEAT = 0.01  # seconds
 
 
 class Clock(Protocol):
@@ -66,6 +69,10 @@ class MidiClock:
     2 ms leaves well under 1 ms. The line looks back eight beats while they lie on one, and less, down to half a
     beat, where the last ticks leave it: a change of tempo is followed within a quarter of a beat.
 
+    The place is a count of ticks, nothing else: a clock that sends none while it is stopped has not moved, however
+    long that was, and a start counts from the first tick after it. Ticks after such a gap begin a new line, which
+    has the tempo of the old one until there are enough of them.
+
     `receive` may be called from another thread than the rest.
 
     Args:
@@ -92,11 +99,9 @@ class MidiClock:
             if message.type == "clock":
                 self._tick(seconds)
             elif message.type == "start":
-                self._locate(0)
-                self._playing = True
-            elif message.type == "continue":
-                self._locate(self._position)
-                self._playing = True
+                self._go_on(0, seconds)
+            elif message.type == "continue" and not self._playing:  # else it is where it goes on already
+                self._go_on(self._position, seconds)
             elif message.type == "stop":
                 self._position = self._next - self._origin if self._playing else self._position
                 self._playing = False
@@ -106,20 +111,48 @@ class MidiClock:
                     self._locate(self._position)
 
     def _tick(self, seconds: float) -> None:
-        if self._ticks and not 0 <= seconds - self._ticks[-1][1] < _PAUSE:
+        if self._is_gap(seconds):
+            self._fitted()  # its tempo
             self._ticks.clear()
+        elif self._line is not None and len(self._ticks) > 1:
+            before, last = self._ticks[-2][1], self._ticks[-1][1]
+            period = self._line[0]
+            if last - before > _MISSING * period and seconds - last > 0.5 * period:
+                while (
+                    len(self._ticks) > 1
+                ):  # ticks that were only held up would come at once, one upon another
+                    self._ticks.popleft()
         self._ticks.append((self._next, seconds))
         self._next += 1
         self._new_ticks = True
+
+    def _is_gap(self, seconds: float) -> bool:
+        """Whether ticks are missing between the last one and `seconds`, so that no line goes through both."""
+        if not self._ticks:
+            return False
+        silent = seconds - self._ticks[-1][1]
+        line = None if self._playing else self._fitted()  # while it plays, a late tick is only late
+        return not 0 <= silent < (_PAUSE if line is None else min(_PAUSE, _MISSING * line[0]))
+
+    def _go_on(self, position: int, seconds: float) -> None:
+        if self._is_gap(seconds):  # when the next tick comes, nobody can tell before it is there
+            self._fitted()
+            self._ticks.clear()
+        self._locate(position)
+        self._playing = True
 
     def _locate(self, position: int) -> None:
         self._origin = self._next - position
         self._location += 1
 
     def _fitted(self) -> tuple[float, float, float] | None:
-        if self._new_ticks and len(self._ticks) >= _LEAST_TICKS:
+        if self._new_ticks and (self._line is not None or len(self._ticks) >= _LEAST_TICKS):
             numbers, times = np.array(self._ticks, dtype=np.float64).T
-            self._line, self._new_ticks = fit_ticks(numbers, times), False
+            if len(self._ticks) >= _LEAST_TICKS:
+                self._line = fit_ticks(numbers, times)
+            else:
+                self._line = (self._line[0], float(numbers.mean()), float(times.mean()))
+            self._new_ticks = False
         return self._line
 
     @property
@@ -130,9 +163,11 @@ class MidiClock:
 
     @property
     def running(self) -> bool:
-        """Started and not stopped, the tempo known. A clock that only falls silent runs on at its last tempo."""
+        """Started and not stopped, the tempo known, and the first tick of it come where there was none before.
+
+        A clock that only falls silent runs on at its last tempo."""
         with self._lock:
-            return self._playing and self._fitted() is not None
+            return self._playing and bool(self._ticks) and self._fitted() is not None
 
     @property
     def problem(self) -> str | None:
@@ -165,16 +200,19 @@ class MidiClock:
 def fit_ticks(numbers: np.ndarray, times: np.ndarray) -> tuple[float, float, float]:
     """A line through ticks: seconds a tick, and the (fractional) number of a tick and its time in seconds.
 
-    The longest window of `_WINDOWS` whose last ticks lie on its own line, by three standard errors.
+    The longest window of `_WINDOWS` whose last ticks lie on its own line, by three standard errors of the jitter.
     """
     line = (math.nan, 0.0, 0.0)
+    # of what is left of the times differenced twice, which a change of tempo touches in one place only
+    jitter = 1.4826 * float(np.median(np.abs(np.diff(times, 2)))) / math.sqrt(6.0)
+    jitter = max(jitter, _FINEST)
     for window in _WINDOWS:
         if window > len(numbers) and window != _WINDOWS[-1] and len(numbers) <= _next_window(window):
             continue
         x, y = numbers[-window:], times[-window:]
-        line, residuals, sigma = _robust_line(x, y)
+        line, residuals = _robust_line(x, y)
         last = residuals[-max(_LEAST_TICKS, len(x) // 8) :]
-        if abs(last.mean()) < 3.0 * sigma / math.sqrt(len(last)):
+        if abs(last.mean()) < 3.0 * jitter / math.sqrt(len(last)):
             break
     return line
 
@@ -183,7 +221,7 @@ def _next_window(window: int) -> int:
     return _WINDOWS[_WINDOWS.index(window) + 1]
 
 
-def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, float], np.ndarray, float]:
+def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, float], np.ndarray]:
     keep = np.ones(len(x), dtype=bool)
     for _ in range(2):  # the second time without what the first found far off
         x0, y0 = x[keep].mean(), y[keep].mean()
@@ -193,7 +231,7 @@ def _robust_line(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float, floa
         keep = np.abs(residuals) < 4.0 * sigma
         if keep.sum() < _LEAST_TICKS // 2:
             break
-    return (slope, float(x0), float(y0)), residuals, sigma
+    return (slope, float(x0), float(y0)), residuals
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -203,7 +241,7 @@ class ClockFollower:
     """Keeps a session's beat on a clock's, block by block.
 
     A small error is led back by the tempo, at most 8% off the clock's, so that the beat does not jump; a large
-    one, a start or another song position moves the beat at the next block.
+    one, a start, another song position or a tempo that turns by more than 6% moves the beat at the next block.
 
     Args:
         offset: seconds by which the band shall sound later than the clock (negative: sooner).
@@ -219,6 +257,9 @@ class ClockFollower:
         self.error = math.nan  # seconds that the next block was off, before it was put right
         self.problem: str | None = None  # why the clock is not followed just now
         self._location: int | None = None
+        self._sheet: LeadSheet | None = None  # as this object left it
+        self._tempo = math.nan  # of the clock, while the band was last on its beat
+        self._lead = 0.0  # beats by which a chart that somebody changed stands before the set: whole bars
 
     def beat_at(self, seconds: float) -> float:
         """The band's beat that is to sound at `seconds`; negative in the count-in."""
@@ -244,19 +285,25 @@ class ClockFollower:
             return False
         sheet, position = session.lead_sheet, session.position
         have, want = sheet.beat_at(position), self.beat_at(heard_at)
-        error = want - have
-        if self._location == self.clock.location:
+        if self._location != self.clock.location:
+            self._lead = 0.0
+        elif sheet is not self._sheet:
             # a chart that somebody changed starts at its own bar 1: from there on, bar lines are what is shared
             shared = sheet.beats_per_bar if len(set(sheet.metres)) <= 1 else sheet.num_beats
-            error -= shared * round(error / shared)
+            self._lead -= shared * round((want + self._lead - have) / shared)
+        error = want + self._lead - have
         self._location = self.clock.location
         self.error, self.problem = error * 60.0 / tempo, None
-        if abs(self.error) > _JUMP:
-            session.align(tempo, have + error, position)
+        if not abs(self.error) > _ON_THE_BEAT:
+            self._tempo = tempo
+        turned = abs(tempo / self._tempo - 1.0) > _NEW_TEMPO
+        if abs(self.error) > (_ON_THE_BEAT if turned else _JUMP):
+            self._sheet = session.align(tempo, have + error, position)
         else:
             beats = session.block_frames / FRAME_RATE * tempo / 60.0
             stretch = min(max(error / beats, -_MAX_STRETCH), _MAX_STRETCH)
-            session.align(min(max(tempo * (1.0 + stretch), MIN_TEMPO), MAX_TEMPO), have, position)
+            led = min(max(tempo * (1.0 + stretch), MIN_TEMPO), MAX_TEMPO)
+            self._sheet = session.align(led, have, position)
         return True
 
 

@@ -14,9 +14,12 @@ class LinkClock:
     Link's peers share beat and bar phase; the number of the bar is each one's own. Here bar 1 is the bar of the
     set that sounds when this object is made, or, with `start_stop`, when a peer presses start.
 
+    Link tells nobody who joins whether the others play; it passes on only that somebody presses start or stop.
+
     Args:
         tempo: of a session that nobody else is in. quantum: beats in a bar.
-        start_stop: run only while the peers' transport does.
+        start_stop: run only while the peers' transport does: from now on, until one of them presses stop.
+        joins_playing: False: with `start_stop`, wait until one of them presses start.
         link: an `aalink.Link`, instead of a new one.
 
     Raises:
@@ -28,6 +31,7 @@ class LinkClock:
         tempo: float = 120.0,
         quantum: int = 4,
         start_stop: bool = False,
+        joins_playing: bool = True,
         link: Any = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
@@ -36,6 +40,9 @@ class LinkClock:
         self._start_stop = start_stop
         self._link.quantum = float(quantum)
         self._link.enabled = True
+        if start_stop and joins_playing:
+            # Before they are shared our own transport's orders reach nobody, and it obeys the peers' next one.
+            self._link.playing = True
         self._link.start_stop_sync_enabled = start_stop
         self._quantum = quantum
         self._was_running = False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .chord_keys import ChordKeys
     from .clock import ClockFollower, ClockLeader
     from .recording import Recorder
+    from .rider import LoudnessRider
     from .session import LiveBlock, LiveSession
 
 _WAITING = 0.05  # seconds of silence at a time while a clock stands still
@@ -52,6 +53,7 @@ class Player:
         follower: a clock to follow: the band waits for its start, and falls silent while it stands still; that
             silence is not recorded.
         leader: told of every block, and sends MIDI clock. chord_keys: a keyboard whose chords are played.
+        rider: brings the band to a loudness; what is recorded is what is heard.
         on_block: called after each block was handed on. say: told what the listener should know, as text.
 
     Attributes:
@@ -67,23 +69,24 @@ class Player:
         follower: ClockFollower | None = None,
         leader: ClockLeader | None = None,
         chord_keys: ChordKeys | None = None,
+        rider: LoudnessRider | None = None,
         count_in: int = 0,
         duration: float | None = None,
         on_block: Callable[[LiveBlock], None] | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.session, self.output, self.recorder = session, output, recorder
-        self.follower, self.leader, self.chord_keys = follower, leader, chord_keys
+        self.follower, self.leader, self.chord_keys, self.rider = follower, leader, chord_keys, rider
         self.count_in, self.duration = count_in, duration
         self.samples = 0
         self.under_runs_before = 0  # of an output that was lost
         self._on_block, self.say = on_block, say
         self._handed = 0  # samples given to the output, silence included
         self._stopped = threading.Event()
-        self._followed = False
-        self._timeline: deque[tuple[int, LeadSheet, float]] = deque(
-            maxlen=64
-        )  # output sample, sheet, seconds
+        self._followed = False  # the clock, at any time
+        self._location: int | None = None  # of the clock, when the band last played to it
+        # output sample, sheet, seconds, and whether the music goes on from there
+        self._timeline: deque[tuple[int, LeadSheet, float, bool]] = deque(maxlen=64)
         self._problem: str | None = None
 
     @property
@@ -110,14 +113,16 @@ class Player:
                     self._play_block()
             drain = not self._stopped.is_set()
         finally:
-            if self.recorder is not None:
-                self.recorder.close()
-            self.output.close(drain=drain)
-            if self.leader is not None:  # its last messages belong to what was heard just now
-                self.leader.close()
+            try:
+                if self.recorder is not None:
+                    self.recorder.close()
+            finally:
+                self.output.close(drain=drain)
+                if self.leader is not None:  # its last messages belong to what was heard just now
+                    self.leader.close()
 
     def heard(self) -> Heard | None:
-        """Where the listener is; None before the first sound."""
+        """Where the listener is; None before the first sound. It stands while a clock that is followed does."""
         played = self.output.played
         at = None
         for entry in list(self._timeline):
@@ -126,8 +131,9 @@ class Player:
             at = entry
         if at is None:
             return None
-        sample, sheet, seconds = at
-        seconds += max(0, played - sample) / SAMPLE_RATE
+        sample, sheet, seconds, moving = at
+        if moving:
+            seconds += max(0, played - sample) / SAMPLE_RATE
         where = sheet.position(seconds)
         return Heard(where.bar, where.beat, where.chord.symbol, sheet.tempo, seconds)
 
@@ -144,6 +150,8 @@ class Player:
         audio = block.audio
         if self.duration is not None:
             audio = audio[:, : max(1, round(self.duration * SAMPLE_RATE) - round(block.start * SAMPLE_RATE))]
+        if self.rider is not None:
+            audio = self.rider.process(audio)
         self._hand_on(audio, block.lead_sheet, block.start)
         if self._on_block is not None:
             self._on_block(block)
@@ -159,8 +167,12 @@ class Player:
         if self.recorder is not None and record:
             self.recorder.write(audio)
         if record:
-            self._timeline.append((self._handed, sheet, seconds))
+            self._timeline.append((self._handed, sheet, seconds, True))
             self.samples += audio.shape[1]
+        elif self._timeline and self._timeline[-1][3]:  # silence: the music stands where it has come to
+            sample, sheet, seconds, _ = self._timeline[-1]
+            seconds += (self._handed - sample) / SAMPLE_RATE
+            self._timeline.append((self._handed, sheet, seconds, False))
         self._handed += audio.shape[1]
         try:
             self.output.write(audio)
@@ -202,7 +214,8 @@ class Player:
             self._hand_on(_silence(_WAITING), None, 0.0, record=False)
             return False
         beat, tempo = follower.beat_at(heard_at), clock.tempo
-        if not self._followed and beat < -1e-3 and tempo is not None and MIN_TEMPO <= tempo <= MAX_TEMPO:
+        entering = self._location != clock.location  # at its start, and at each one after a stop
+        if entering and beat < -1e-3 and tempo is not None and MIN_TEMPO <= tempo <= MAX_TEMPO:
             self.session.align(tempo, 0.0, self.session.position)  # where this piece leads up to
             sheet = self.session.lead_sheet
             left = max(1, round(-beat * 60.0 / tempo * SAMPLE_RATE))
@@ -213,6 +226,7 @@ class Player:
                 self.session.position - left / SAMPLE_RATE,
             )
             return False
+        self._location = clock.location
         if follower.align(self.session, heard_at):
             if not self._followed:
                 self.say(f"following the clock at {clock.tempo:.1f} BPM")

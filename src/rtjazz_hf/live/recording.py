@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import struct
 from pathlib import Path
@@ -18,7 +20,9 @@ from ..audio import (
     WRITE_CHUNK,
     as_channels,
     check_output_path,
+    check_written,
 )
+from ..runtime.files import NotWritten, why_not
 
 _WAV_LIMIT = 2**32 - 2**16  # bytes of samples that a wav's header can tell of
 _STREAMINFO_TOTAL = 8 + 13  # of a FLAC file: the byte whose low half begins the 36 bits of its length
@@ -43,6 +47,8 @@ class Recorder:
         self.samples = 0  # written, of a channel
         self._overwrite = overwrite
         self._file: Any = None
+        self._broken: OSError | None = None  # why it has ended
+        self._partial: Path | None = None  # its place until it has a first sound
         self._header: int | None = None  # a file descriptor of our own, for the header
 
     @property
@@ -57,6 +63,8 @@ class Recorder:
             OSError: the disk is full, or a wav has reached the 4 GiB that its header can tell of (6 hours).
         """
         audio = as_channels(audio).clip(-1.0, 1.0)
+        if self._broken is not None:  # to begin anew would put a new recording in the place of this one
+            raise self._broken
         if self._file is None:
             self._open()
         bytes_a_sample = 2 * AUDIO_CHANNELS
@@ -68,17 +76,78 @@ class Recorder:
         try:
             for start in range(0, audio.shape[1], WRITE_CHUNK):
                 self._file.write(np.ascontiguousarray(audio[:, start : start + WRITE_CHUNK].T))
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"the recording '{self.path}' cannot be written ({error}).") from error
-        self.samples += audio.shape[1]
-        self._tell_length()
+            self.samples += audio.shape[1]
+            self._tell_length()
+            if self._partial is not None:
+                os.replace(self._partial, self.path)
+                self._partial = None
+        except (soundfile.LibsndfileError, OSError) as error:
+            number = why_not(self._where) or errno.EIO
+            self._end(self.samples + audio.shape[1])
+            self._broken = self._full(number)
+            raise self._broken from error
 
     def close(self) -> None:
-        """Finish the file. Closing twice is closing once."""
+        """Finish the file. Closing twice is closing once.
+
+        Raises:
+            OSError: what the encoder still had in hand, at most 0.5 s, was not written.
+        """
+        error = self._end(self.samples)
+        if error is not None:
+            raise self._full(error.errno) from error
+
+    def _end(self, given: int) -> OSError | None:
+        """Close the file, to whose encoder `given` samples were given, and let it end where what is in it ends; what
+        is missing."""
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        if file is None:
+            return None
+        suffix = self.path.suffix.lower()
+        try:
+            with contextlib.suppress(soundfile.LibsndfileError):
+                file.close()
+            check_written(self._where, given)  # libsndfile tells nobody
+        except OSError as error:
+            if suffix == ".ogg":
+                os.ftruncate(self._header, _end_of_pages(self._where.read_bytes()))
+            elif suffix == ".flac":
+                self._tell_length(given)  # so that it is read up to what is there
+                self._tell_length(self._there())
+            self.samples = self._there()
+            return error
+        finally:
             os.close(self._header)
+            if self._partial is not None:  # of what was to be replaced nothing is lost
+                if self.samples:
+                    os.replace(self._partial, self.path)
+                self._partial.unlink(missing_ok=True)
+                self._partial = None
+        return None
+
+    @property
+    def _where(self) -> Path:
+        return self._partial or self.path
+
+    def _there(self) -> int:
+        """Samples of a channel that the file holds."""
+        there = 0
+        with (
+            contextlib.suppress(soundfile.LibsndfileError, RuntimeError),
+            soundfile.SoundFile(self._where) as file,
+        ):
+            while length := len(file.read(4096, dtype="int16")):
+                there += length
+        return there
+
+    def _full(self, number: int) -> OSError:
+        text = os.strerror(number)
+        left = (
+            f"the first {self.duration:.1f} s of it are there" if self.samples else "nothing of it is there"
+        )
+        return NotWritten(
+            number, f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; {left}."
+        )
 
     def __enter__(self) -> Recorder:
         return self
@@ -95,14 +164,15 @@ class Recorder:
                 partial, "w", SAMPLE_RATE, AUDIO_CHANNELS, subtype, format=file_format
             )
             self._header = os.open(partial, os.O_RDWR)
-            os.replace(partial, self.path)
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"the recording '{self.path}' cannot be written ({error}).") from error
-        finally:
+        except (soundfile.LibsndfileError, OSError) as error:
+            number = why_not(partial) or errno.EIO
             partial.unlink(missing_ok=True)
+            self._broken = self._full(number)
+            raise self._broken from error
+        self._partial = partial
 
-    def _tell_length(self) -> None:
-        """Put into the header what libsndfile puts there when the file is closed."""
+    def _tell_length(self, samples: int | None = None) -> None:
+        """Put into the header what libsndfile puts there when the file is closed; `samples`, or what was written."""
         suffix = self.path.suffix.lower()
         if (
             suffix == ".wav"
@@ -112,10 +182,22 @@ class Recorder:
             os.pwrite(self._header, struct.pack("<I", size), 40)
         elif suffix == ".flac":
             # FLAC format (RFC 9639, 8.2): 36 bits of STREAMINFO. Samples that wait in the encoder are not told of.
-            at_disk = max(0, self.samples - self.samples % _flac_block(self._header))
+            at_disk = self.samples - self.samples % _flac_block(self._header) if samples is None else samples
             first = os.pread(self._header, 1, _STREAMINFO_TOTAL)[0] & 0xF0
             total = struct.pack(">Q", at_disk)[3:]  # 5 bytes; the upper half of the first is others'
             os.pwrite(self._header, bytes([first | total[0]]) + total[1:], _STREAMINFO_TOTAL)
+
+
+def _end_of_pages(data: bytes) -> int:
+    """Where the last whole page of an Ogg file ends (RFC 3533, 6)."""
+    at = 0
+    while data[at : at + 4] == b"OggS" and len(data) >= at + 27:
+        table = data[at + 27 : at + 27 + data[at + 26]]
+        end = at + 27 + data[at + 26] + sum(table)
+        if end > len(data):
+            break
+        at = end
+    return at
 
 
 def _flac_block(descriptor: int) -> int:

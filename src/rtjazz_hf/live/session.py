@@ -245,12 +245,15 @@ class LiveSession:
         for text in plan.said:
             tell(text, None)
 
-    def align(self, tempo: float, beat: float, at: float) -> None:
+    def align(self, tempo: float, beat: float, at: float) -> LeadSheet:
         """Follow a clock: from the next block on that has not begun, play at `tempo` beats per minute, with
         `beat` of the lead sheet (0 is the first downbeat) at `at` seconds of the session.
 
         Unlike `update(tempo=...)` it may move the beat, the band leader writes nothing anew, and it does not
         count as a control in the statistics.
+
+        Returns:
+            the lead sheet, as it stands then.
 
         Raises:
             ValueError: the tempo is out of range, `beat` or `at` is not finite; the music plays on as it was.
@@ -259,6 +262,7 @@ class LiveSession:
             plan = aligned_plan(self._plan, tempo, beat, at)
             with self._lock:
                 self._plan = plan
+        return plan.lead_sheet
 
     def playback_started(self) -> None:
         """Tell that the listener, who had waited to have some sound in hand, begins to play it now."""

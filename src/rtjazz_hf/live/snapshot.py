@@ -17,19 +17,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save, save_file
 
-from ..audio import check_output_path, whole_or_not_at_all
+from ..audio import check_output_path
 from ..band import Band, Score
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
 from ..prompts import BLOCK_SIZES, check_settings, mix_of
+from ..runtime.files import whole_or_not_at_all
 from .plan import UPDATE_FIELDS, Plan, check_asked, fitted
 from .session import LiveSession, standing_still
 
 if TYPE_CHECKING:
     from .models import LiveModels
 
-FORMAT, VERSION = "rtjazz-live-session", 2  # 1 knew of no notes
+FORMAT, VERSION = "rtjazz-live-session", 3  # 1 knew neither notes nor checksum; of those of 2, some one, some the other
 SUFFIX = ".safetensors"
 _SAMPLED = 64  # values of a weight that its fingerprint looks at
 _MOST_HEADER = 256 * 1024  # bytes: a chart of 512 bars takes some 20,000
@@ -102,7 +103,19 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     settings["model"] = model_fingerprint(session.models)
     settings["adapters"] = adapters
-    return tensors, {"format": FORMAT, "version": str(VERSION), "session": json.dumps(settings)}
+    told = json.dumps(settings)
+    return tensors, {
+        "format": FORMAT, "version": str(VERSION), "session": told, "sha256": _checksum(tensors, told),
+    }  # fmt: skip
+
+
+def _checksum(tensors: dict[str, torch.Tensor], settings: str) -> str:
+    """Of everything in the file: a disk or a line that changes a byte of a tensor changes no size."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_session(models: LiveModels, source: str | os.PathLike | bytes, **options: Any) -> LiveSession:
@@ -155,6 +168,9 @@ def _read(source: str | os.PathLike | bytes, name: str) -> tuple[dict[str, torch
             )
         if length > _MOST_HEADER:
             raise ValueError(f"{name} is described in {length} bytes: at most {_MOST_HEADER} are read")
+        summed = int(version) > 2 or "sha256" in header
+        if summed and header["sha256"] != _checksum(tensors, header["session"]):
+            raise ValueError(f"{name} is damaged: its bytes are not those that were written (checksum)")
         settings = json.loads(header["session"])
         if not isinstance(settings, dict):
             raise KeyError("session")

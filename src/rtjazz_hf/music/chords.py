@@ -76,7 +76,7 @@ class Chord:
         """Semitones above the root, within the octave, ascending: (0, 3, 7, 10) for a minor seventh."""
         if self.root is None:
             return ()
-        return tuple(sorted((pitch_class - self.root) % 12 for pitch_class in self.pitch_classes))
+        return _above(self.root, self.pitch_classes)
 
     @property
     def quality(self) -> str:
@@ -129,6 +129,11 @@ def _unknown(text: str, hint: str = "") -> ValueError:
         f"unknown chord {text!r}: expected a root A-G (with # or b) and a quality such as maj7, m7, 7, m7b5, "
         f"dim7, 6/9, 13, sus, 7alt, 7b9, m(maj7), an optional /bass, or N.C.{hint}"
     )
+
+
+@lru_cache(maxsize=4096)  # a chart of 2,000 chords asks this of each of them for each key
+def _above(root: int, pitch_classes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted((pitch_class - root) % 12 for pitch_class in pitch_classes))
 
 
 @lru_cache(maxsize=4096)

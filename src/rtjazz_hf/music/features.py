@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .vocabulary import INSTRUMENTS, ROLES
+from .chords import Chord
+from .vocabulary import INSTRUMENTS, KITS, ROLES, is_minor
 
 if TYPE_CHECKING:
     from .lead_sheet import LeadSheet
 
 FRAME_RATE = 75  # frames a second: 48,000 Hz / 640 samples
 CHANGE_HORIZON_S = 4.0  # a chord change further away than this reads as 1.0
+LONG_REST = 2  # bars without a chord, from which on the others leave the drums alone
 
 _LAYOUT: tuple[tuple[str, int], ...] = (
     ("chord", 12),  # pitch classes of the chord
@@ -89,6 +91,10 @@ class LeadSheetTables:
     next_rows: np.ndarray  # (spans + 1, 24) the same chord as "next chord"
     section_starts: np.ndarray  # (sections,) beats
     section_rows: np.ndarray  # (sections + 1, 38) instruments, lead, role
+    span_rests: np.ndarray  # (spans,) whether there is no chord there for `LONG_REST` bars or more
+    rest_rows: np.ndarray  # (sections + 1, 38) as section_rows, the drums alone where there are any
+    has_drums: np.ndarray  # (sections + 1,)
+    home_row: np.ndarray  # (36,) the chord of the key
     span_bands: np.ndarray | None = None  # (spans + 1,) 0 the section's band, 1 its lead alone, 2 nobody
     pulses: np.ndarray | None = None  # (pulses, 5) of metres that are not plain 3/4 or 4/4: see `_pulse_table`
 
@@ -97,11 +103,7 @@ class LeadSheetTables:
         spans, sections = sheet.spans, sheet.sections
         chord_rows = np.zeros((len(spans) + 1, 36), dtype=np.float32)
         for row, span in enumerate(spans):
-            chord = span.chord
-            chord_rows[row, list(chord.pitch_classes)] = 1.0
-            if chord.root is not None and chord.bass is not None:
-                chord_rows[row, 12 + chord.bass] = 1.0
-                chord_rows[row, 24 + chord.root] = 1.0
+            chord_rows[row] = _chord_row(span.chord)
         section_rows = np.zeros((len(sections) + 1, 2 * len(INSTRUMENTS) + len(ROLES)), dtype=np.float32)
         for row, section in enumerate(sections):
             section_rows[row, [INSTRUMENTS.index(name) for name in section.instruments]] = 1.0
@@ -120,6 +122,10 @@ class LeadSheetTables:
             section_rows=section_rows,
             span_bands=_span_bands(sheet),
             pulses=_pulse_table(sheet),
+            span_rests=long_rests(sheet),
+            rest_rows=_drums_alone(section_rows),
+            has_drums=section_rows[:, [INSTRUMENTS.index(name) for name in KITS]].any(axis=1),
+            home_row=_chord_row(Chord.parse(sheet.key + "7" if is_minor(sheet.key) else sheet.key + "maj7")),
         )
 
     def fold(self, beats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,6 +182,42 @@ def _pulse_table(sheet: LeadSheet) -> np.ndarray | None:
     return np.array(rows, dtype=np.float64)
 
 
+def _chord_row(chord: Chord) -> np.ndarray:
+    row = np.zeros(36, dtype=np.float32)
+    row[list(chord.pitch_classes)] = 1.0
+    if chord.root is not None and chord.bass is not None:
+        row[12 + chord.bass] = 1.0
+        row[24 + chord.root] = 1.0
+    return row
+
+
+def long_rests(sheet: LeadSheet) -> np.ndarray:
+    """Which spans lie in a stretch without a chord of `LONG_REST` bars or more, over the end of a loop too."""
+    rests = np.array([span.chord.is_no_chord for span in sheet.spans])
+    if rests.all():
+        return rests
+    long, count = np.zeros(len(rests), dtype=bool), len(rests)
+    first = int(np.argmin(rests)) if sheet.loops else 0  # begin at a chord: no stretch is cut in two
+    stretch: list[int] = []
+    for index in [(first + step) % count for step in range(count)] + [None]:
+        if index is not None and rests[index]:
+            stretch.append(index)
+            continue
+        if sum(sheet.spans[each].beats for each in stretch) >= LONG_REST * sheet.beats_per_bar:
+            long[stretch] = True
+        stretch = []
+    return long
+
+
+def _drums_alone(section_rows: np.ndarray) -> np.ndarray:
+    rows, kits = section_rows.copy(), [INSTRUMENTS.index(name) for name in KITS]
+    columns = [*kits, *(len(INSTRUMENTS) + kit for kit in kits)]
+    others = [column for column in range(2 * len(INSTRUMENTS)) if column not in columns]
+    with_drums = np.flatnonzero(section_rows[:, kits].any(axis=1))
+    rows[np.ix_(with_drums, others)] = 0.0
+    return rows
+
+
 def _changes(sheet: LeadSheet, starts: np.ndarray) -> np.ndarray:
     """For each span, the beat at which a different chord next sounds."""
     chords = [span.chord for span in sheet.spans]
@@ -227,9 +269,13 @@ def lead_sheet_features(
     to_change = np.where(plays, tables.span_changes[span] - folded, np.where(beats < 0.0, -beats, np.inf))
 
     out = np.zeros((num_frames, LEAD_SHEET_DIM), dtype=np.float32)
-    out[:, _CHORD_COLUMNS] = tables.chord_rows[span]
-    out[:, _NEXT_COLUMNS] = tables.next_rows[later]
-    out[:, FEATURE_SLICES["no_chord"].start] = ~tables.chord_rows[span, 24:36].any(axis=1)
+    # Where there is no chord for long, who plays chords is told to be silent and the drums are not. They are given the
+    # chord of the key, which nobody is there to play: without any chord for bars no take is, and all dies away.
+    rests = plays & tables.span_rests[span] & tables.has_drums[section]
+    rests_later = (later >= 0) & tables.span_rests[later] & tables.has_drums[section]
+    out[:, _CHORD_COLUMNS] = np.where(rests[:, None], tables.home_row, tables.chord_rows[span])
+    out[:, _NEXT_COLUMNS] = np.where(rests_later[:, None], tables.home_row[:24], tables.next_rows[later])
+    out[:, FEATURE_SLICES["no_chord"].start] = ~out[:, FEATURE_SLICES["root"]].any(axis=1)
     column = FEATURE_SLICES["beat_phase"].start
     for octave in (1.0, 2.0):
         out[:, column] = np.sin(octave * _FULL_TURN * phase)
@@ -246,9 +292,9 @@ def lead_sheet_features(
     out[:, FEATURE_SLICES["change"].start] = np.minimum(
         to_change * (60.0 / sheet.tempo / CHANGE_HORIZON_S), 1.0
     )
-    out[:, _BAND_COLUMNS] = tables.section_rows[section]
+    out[:, _BAND_COLUMNS] = np.where(rests[:, None], tables.rest_rows[section], tables.section_rows[section])
     if tables.span_bands is not None:
-        _silence(out, tables.span_bands[span])
+        _silence(out, np.where(rests, 0, tables.span_bands[span]))
     return out
 
 

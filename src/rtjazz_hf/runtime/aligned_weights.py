@@ -1,4 +1,5 @@
-"""Weights in aligned memory, so that a loaded model computes to the bit what the saved one did.
+"""Models as files: weights in aligned memory, so that a loaded model computes to the bit what the saved one did, and
+folders that are written whole.
 
 A safetensors file is mapped, not read, and its weights start at any multiple of 8 bytes; on a CPU the matrix
 product then rounds differently, by about 1e-7.
@@ -10,6 +11,8 @@ model that is saved with its code, and looks for it in their own folder alone.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from rtjazz_hf.runtime.files import atomic_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,13 +28,20 @@ def align_weights(model: nn.Module) -> None:
 
 
 class AlignedWeightsMixin:
-    """For a `PreTrainedModel`, before it in the list of bases: `from_pretrained` aligns what it loaded."""
+    """For a `PreTrainedModel`, before it in the list of bases: `from_pretrained` aligns what it loaded, and
+    `save_pretrained` writes all of its files or none, readable by whom the umask lets."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         loaded = super().from_pretrained(*args, **kwargs)
         align_weights(loaded[0] if isinstance(loaded, tuple) else loaded)  # with output_loading_info
         return loaded
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("push_to_hub"):  # which names the repository after the folder
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with atomic_folder(save_directory, replace=False) as partial:
+            return super().save_pretrained(partial, *args, **kwargs)
 
 
 __all__ = ["AlignedWeightsMixin", "align_weights"]

@@ -10,7 +10,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from .metrics import Metrics
 
@@ -23,7 +25,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PROTOCOL = "rtjazz"  # of the WebSocket
 KEY_PROTOCOL = "rtjazz.key."  # a page cannot set headers of a WebSocket: the key follows this
 MIN_KEY_LENGTH = 16
-_BODY_SECONDS = 10.0  # between two pieces of a body
+_BODY_SECONDS = 10.0  # for a whole body
 _PUBLIC = ("/", "/player/", "/healthz", "/readyz", "/openapi.json")
 
 # The player's page needs itself and its WebSocket, and nothing from elsewhere.
@@ -83,10 +85,60 @@ def is_known(key: str, keys: Sequence[str]) -> bool:
 def is_own_origin(headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
     """Whether a WebSocket comes from a page of this server, an allowed one, or from no page at all.
 
-    Browsers let every page open WebSockets to everywhere, this machine included.
+    Browsers let every page open WebSockets to everywhere, this machine included. Capitals and a port that is the
+    scheme's own make no difference.
     """
     origin = headers.get("origin", "")
-    return not origin or origin in allowed or urlsplit(origin).netloc == headers.get("host", "")
+    if not origin or origin in allowed:
+        return True
+    parts = _split(origin)
+    if parts is None or not parts.netloc:
+        return False
+    host = _split(f"{parts.scheme}://{headers.get('host', '')}")
+    own = [host, *(_split(each) for each in allowed)]
+    return (parts.scheme, *_place(parts)) in [
+        (each.scheme, *_place(each)) for each in own if each is not None
+    ]
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # no address, such as http://[::1
+        return None
+    return parts
+
+
+def _place(parts: SplitResult) -> tuple[str | None, int | None]:
+    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def check_public_url(url: str) -> str:
+    """The address of the server as its listeners see it: scheme, host and perhaps a port.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+        raise ValueError(f"public URL {url!r}: give scheme and host, such as https://jazz.example.org")
+    return url.rstrip("/")
+
+
+class ForwardedHost:
+    """Around the application: the name that a listener asked for, where a proxy that is known passes it on."""
+
+    def __init__(self, app: Callable, trusted: Sequence[str]):
+        self.app, self.trusted = app, _TrustedHosts(list(trusted))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and (scope.get("client") or ("",))[0] in self.trusted:
+            headers = dict(reversed(scope["headers"]))
+            if host := headers.get(b"x-forwarded-host", b"").split(b",")[0].strip():
+                others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+                scope = {**scope, "headers": [(b"host", host), *others]}
+        await self.app(scope, receive, send)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -106,18 +158,24 @@ class Gate:
         keys: Sequence[str],
         origins: Sequence[str],
         max_body: int,
+        max_requests: int,
         metrics: Metrics,
         max_chart: int = 0,
     ):
         self.app, self.keys, self.origins = app, list(keys), list(origins)
-        self.max_body, self.metrics = max_body, metrics
+        self.max_body, self.max_requests, self.metrics = max_body, max_requests, metrics
         self.max_chart = max(max_chart, max_body)
+        self.running = 0  # requests and WebSockets, other than for health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
+        if scope.get("method") == "HEAD":  # the answer is GET's, of which uvicorn sends the head
+            scope = {**scope, "method": "GET"}
+        counted = not _is_public(scope["path"])
+        self.running += counted
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -136,6 +194,8 @@ class Gate:
             refusal = self._refusal(scope)
             if refusal is not None:
                 await _refuse(scope, answer, *refusal)
+            elif counted and self.running > self.max_requests:
+                await _refuse(scope, answer, 503, "too many requests at once; try again in a moment")
             elif scope["type"] == "http":
                 await self.app(scope, await self._read_body(receive, self._most(scope)), answer)
             else:
@@ -143,6 +203,7 @@ class Gate:
         except _Refused as refused:
             await _refuse(scope, answer, *refused.args)
         finally:
+            self.running -= counted
             route = getattr(scope.get("route"), "path", "none")
             self.metrics.requests.labels(route, str(status)).inc()
             fields = {
@@ -155,8 +216,11 @@ class Gate:
             log.info("request", extra={"fields": fields})
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        headers, path = headers_of(scope), scope["path"]
-        public = path in _PUBLIC or path.startswith("/player/")
+        headers, public = headers_of(scope), _is_public(scope["path"])
+        if "transfer-encoding" in headers and (
+            "content-length" in headers or scope.get("http_version", "1.1") == "1.0"
+        ):  # RFC 9112, 6.1 and 6.3: somebody on the way may take its end for another place
+            return 400, "the message has two lengths: send Content-Length or Transfer-Encoding"
         preflight = scope.get("method") == "OPTIONS"
         if self.keys and not (public or preflight) and not is_known(key_of(headers), self.keys):
             return 401, "an API key is needed: send it as 'Authorization: Bearer KEY'"
@@ -174,10 +238,10 @@ class Gate:
 
     async def _read_body(self, receive: Receive, most: int) -> Receive:
         """A `receive` that has the whole body at hand."""
-        body, more = b"", True
+        body, more, until = b"", True, time.monotonic() + _BODY_SECONDS
         while more:
             try:
-                message = await asyncio.wait_for(receive(), _BODY_SECONDS)
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
             except TimeoutError:
                 raise _Refused(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from None
             if message["type"] == "http.disconnect":
@@ -198,6 +262,10 @@ class Gate:
         return replay
 
 
+def _is_public(path: str) -> bool:
+    return path in _PUBLIC or path.startswith("/player/")
+
+
 class _Refused(Exception):
     pass
 
@@ -208,7 +276,8 @@ def _too_large(limit: int) -> str:
 
 async def _refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
     kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
-    headers = [(b"content-type", b"application/json")]
+    # the body was not read: what comes of it would be taken for the next request
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     body = json.dumps({"detail": detail}).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -64,6 +65,26 @@ class BlockTimes:
     def _recent(self) -> list[tuple[int, float]]:
         since = self._clock() - _REMEMBERED
         return [(sessions, seconds) for when, sessions, seconds in self._steps if when >= since]
+
+
+def why_strained(alone: float, block_seconds: float, load: float) -> str | None:
+    """What is wrong, and why, where a block of a single session takes about so long as it plays, or longer; else None.
+
+    Args:
+        alone: seconds that it takes. load: share of a block's length that all sessions together may take.
+    """
+    if alone < block_seconds * min(load, 0.95):
+        return None
+    text = (
+        f"this machine hardly keeps up: a block of {block_seconds:.2f} s takes {alone:.2f} s to make; there may be gaps"
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load_average - 1.0 > 0.5 * cores:  # this program is one of them
+        return (
+            f"{text}: other programs take its processors ({load_average:.1f} at work on {cores}); end some of them"
+        )
+    return f"{text}: a smaller model, or another machine, would play without"
 
 
 def _high(times: list[float]) -> float:

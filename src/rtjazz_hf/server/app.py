@@ -16,11 +16,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
 from ..charts import choose_tune, read_tunes
 from ..music import GENRES, INSTRUMENTS, MOODS
-from .access import CHARTS_PATH, Gate
+from .access import CHARTS_PATH, ForwardedHost, Gate
 from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
 from .live_socket import LiveConnection
 from .memory import keep_what_is_there
@@ -158,9 +159,13 @@ def create_app(settings: ServerSettings, load: Callable[[], RealTimeJazzPipeline
             allow_headers=["authorization", "content-type", "x-api-key"], expose_headers=["x-rtjazz-seed"],
         )  # fmt: skip
     app.add_middleware(
-        Gate, keys=settings.api_keys, origins=settings.cors_origins, max_body=MAX_BODY_BYTES,
-        metrics=server.metrics, max_chart=MAX_CHART_BYTES,
+        Gate, keys=settings.api_keys, origins=(*settings.cors_origins, *settings.public_urls),
+        max_body=MAX_BODY_BYTES, max_requests=2 * settings.max_connections, metrics=server.metrics,
+        max_chart=MAX_CHART_BYTES,
     )  # fmt: skip
+    if settings.proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
+        app.add_middleware(ForwardedHost, trusted=settings.proxies)
     return app
 
 
@@ -223,11 +228,16 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
             clip = await loop.run_in_executor(server.worker, engine.make_clip, request, loop)
         except ValueError as error:
             return JSONResponse({"detail": str(error)}, 422)
-        first = await clip.queue.get()  # so that what fails at once can still say so
-        if first is None:
-            raise Unavailable(clip.failure or "the clip could not be made", "failed")
+        try:
+            first = await clip.queue.get()  # so that what fails at once can still say so
+            if first is None:
+                raise Unavailable(clip.failure or "the clip could not be made", "failed")
+        except BaseException:
+            engine.end_clip(clip)
+            raise
         sheet = clip.session.lead_sheet
-        return StreamingResponse(
+        return _ClipResponse(
+            engine, clip,
             _encoded(engine, clip, first, request.format),
             media_type=CLIP_FORMATS[request.format][0],
             headers={
@@ -237,7 +247,7 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
                 "X-RTJazz-Not-Played": "; ".join(not_played(request)).encode("ascii", "replace").decode()[:2000],
                 "Content-Disposition": f'attachment; filename="rtjazz-{clip.seed}.{request.format}"',
             },
-        )
+        )  # fmt: skip
 
     @app.websocket("/v1/live")
     async def live(websocket: WebSocket) -> None:
@@ -300,6 +310,20 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
         return FileResponse(_PLAYER / "index.html")
 
     app.mount("/player", StaticFiles(directory=_PLAYER), name="player")
+
+
+class _ClipResponse(StreamingResponse):
+    """Ends its clip however it ends: of a listener who is gone at once, the first piece is never asked for."""
+
+    def __init__(self, engine: SessionEngine, clip: Clip, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._end = lambda: engine.end_clip(clip)
+
+    async def __call__(self, *args: Any) -> None:
+        try:
+            await super().__call__(*args)
+        finally:
+            self._end()
 
 
 async def _encoded(engine: SessionEngine, clip: Clip, first: Any, file_format: str) -> AsyncIterator[bytes]:

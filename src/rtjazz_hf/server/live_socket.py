@@ -23,11 +23,12 @@ from ..audio import AUDIO_CHANNELS, SAMPLE_RATE
 from ..live import LiveBlock, LiveStats
 from .access import PROTOCOL
 from .encoding import OpusEncoder, pcm
+from .kept import state_of
 from .metrics import Metrics
 from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error, not_played
 from .seats import Seat, Unavailable
 from .sessions import SessionEngine
-from .settings import MAX_BODY_BYTES, MAX_CONTROLS_PER_SECOND, ServerSettings
+from .settings import MAX_BODY_BYTES, MAX_CONTROLS_PER_SECOND, UPDATE_SHARE, ServerSettings
 
 log = logging.getLogger("rtjazz.server")
 
@@ -47,6 +48,7 @@ CLOSINGS = {
 _PIECE = MAX_BODY_BYTES  # of a state, in bytes; both ways
 _MAX_ARRIVING = 8  # states at a time
 _LAST_BLOCKS = 2.0  # seconds for those in the queue when the server stops
+_MOST_WAITING = 20  # updates; others wait in the network
 _MAX_RUBBISH = 20  # messages that are no controls, after which a session ends
 
 
@@ -67,8 +69,11 @@ class LiveConnection:
     ):
         self.websocket, self.engine, self.settings = websocket, engine, settings
         self.metrics, self.worker = metrics, worker
+        self.seat: Seat | None = None  # from the moment on at which it is taken
         self.opus: OpusEncoder | None = None
         self.rubbish = 0
+        self.updates: list[Update] = []  # that are still to be obeyed
+        self.updated, self.obeyed = asyncio.Event(), asyncio.Event()  # there are some; they were taken
         self.sending = asyncio.Lock()  # what belongs together comes together
         self.last_control = time.monotonic()
 
@@ -77,7 +82,7 @@ class LiveConnection:
         offered = self.websocket.scope.get("subprotocols", ())
         await self.websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
         self.metrics.sockets.inc()
-        seat, reason = None, "left"
+        reason = "left"
         try:
             start, seat = await self._open()
             reason = await self._play(seat, start)
@@ -91,9 +96,9 @@ class LiveConnection:
             pass
         finally:
             self.metrics.sockets.dec()
-            if seat is not None:
-                reason = seat.ending or reason
-                self.engine.close(seat, reason)
+            if self.seat is not None:
+                reason = self.seat.ending or reason
+                self.engine.close(self.seat, reason)
             log.info("live connection ended", extra={"fields": {"reason": reason}})
         if reason in CLOSINGS:
             await self._close(reason)
@@ -107,7 +112,7 @@ class LiveConnection:
                 if start.encoding == "opus":
                     self.opus = await loop.run_in_executor(self.worker, OpusEncoder)
                 state = None if start.state is None else await self._receive_state(start.state)
-            seat = await loop.run_in_executor(self.worker, self.engine.open, start, loop, state)
+            seat = await self._take_seat(start, loop, state)
         except TimeoutError:
             raise _End("late") from None
         except ValidationError as error:
@@ -125,10 +130,23 @@ class LiveConnection:
             pre_skip=self.opus.pre_skip if self.opus else 0,
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
             tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
-            remarks=seat.remarks,
-            warnings=not_played(start),
+            remarks=seat.remarks, warnings=not_played(start), buffer=self.engine.buffer, problem=self.engine.strain,
         )  # fmt: skip
         return start, seat
+
+    async def _take_seat(self, start: Start, loop: asyncio.AbstractEventLoop, state: bytes | None) -> Seat:
+        """Whatever becomes of this connection meanwhile, the seat is its own, or is given back."""
+        taking = loop.run_in_executor(self.worker, self.engine.open, start, loop, state)
+        try:
+            self.seat = await asyncio.shield(taking)
+        except asyncio.CancelledError:  # the thread goes on, and nobody waits for what it takes
+            taking.add_done_callback(self._give_back)
+            raise
+        return self.seat
+
+    def _give_back(self, taking: asyncio.Future) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self.engine.close(taking.result(), "left")
 
     async def _receive_state(self, size: int) -> bytes:
         """So many bytes, which come in binary messages.
@@ -159,7 +177,8 @@ class LiveConnection:
     async def _play(self, seat: Seat, start: Start) -> str:
         tasks = [
             asyncio.create_task(self._send_blocks(seat, start)),
-            asyncio.create_task(self._take_controls(seat)),
+            asyncio.create_task(self._take_controls()),
+            asyncio.create_task(self._obey(seat)),
             asyncio.create_task(self._watch(seat)),
         ]
         if start.state_every is not None:
@@ -193,7 +212,7 @@ class LiveConnection:
         while True:
             began = time.monotonic()
             try:
-                state = await loop.run_in_executor(self.worker, self.engine.state_of, seat)
+                state = await loop.run_in_executor(self.worker, state_of, seat.session)
                 await self._send_state(state, every / 2)
             except ValueError as error:
                 await self._say("error", detail=str(error))
@@ -206,28 +225,73 @@ class LiveConnection:
             await self._say("state", state[offset : offset + _PIECE], offset=offset, bytes=len(state))
             await asyncio.sleep(seconds / pieces)
 
-    async def _take_controls(self, seat: Seat) -> str:
+    async def _take_controls(self) -> str:
+        """Read controls; updates wait for `_obey`."""
         while True:
             text = await self._receive()
             received = time.monotonic()
             try:
                 control: Update | Stop = CONTROLS.validate_json(text)
+            except ValidationError as error:
+                await self._refuse(first_error(error))
+                self.rubbish += 1
+            else:
                 if isinstance(control, Stop):
                     return "stopped"
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self.worker, self.engine.update, seat, control)
-            except ValueError as error:  # pydantic's are some, too
-                invalid = isinstance(error, ValidationError)
-                await self._refuse(first_error(error) if invalid else str(error))
-                self.rubbish += invalid
-            else:
                 self.last_control = received
-                self.metrics.controls.labels("taken").inc()
-                sheet = seat.session.lead_sheet
-                await self._say("updated", tempo=sheet.tempo, key=sheet.key, remarks=seat.remarks)
+                self.updates.append(control)
+                self.updated.set()
+                while len(self.updates) >= _MOST_WAITING:
+                    self.obeyed.clear()
+                    await self.obeyed.wait()
             if self.rubbish >= _MAX_RUBBISH:
                 return "rubbish"
             await asyncio.sleep(max(0.0, received + 1.0 / MAX_CONTROLS_PER_SECOND - time.monotonic()))
+
+    async def _obey(self, seat: Seat) -> str:
+        """Do what is asked, at a pace that leaves the processor to the music: a costly update is followed by a pause.
+
+        Those that come in a pause are one: of what they ask, the newest.
+        """
+        while True:
+            await self.updated.wait()
+            self.updated.clear()
+            waiting, self.updates = self.updates, []
+            self.obeyed.set()
+            fields = {
+                name: value for each in waiting for name, value in each.model_dump(exclude_unset=True).items()
+            }
+            before = seat.cost
+            try:
+                await self._update(seat, Update.model_validate(fields))
+            except ValueError as error:
+                if len(waiting) == 1:
+                    await self._refuse(str(error))
+                else:  # which of them it was, each is told on its own
+                    await self._obey_each(seat, waiting)
+            else:
+                await self._tell_updated(seat, len(waiting))
+            sessions = max(1, len(self.engine.seats))
+            await asyncio.sleep((seat.cost - before) * sessions / UPDATE_SHARE)
+
+    async def _obey_each(self, seat: Seat, waiting: list[Update]) -> None:
+        for control in waiting:
+            try:
+                await self._update(seat, control)
+            except ValueError as error:
+                await self._refuse(str(error))
+            else:
+                await self._tell_updated(seat, 1)
+
+    async def _update(self, seat: Seat, control: Update) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self.worker, self.engine.update, seat, control)
+
+    async def _tell_updated(self, seat: Seat, times: int) -> None:
+        self.metrics.controls.labels("taken").inc(times)
+        for _ in range(times):
+            sheet = seat.session.lead_sheet
+            await self._say("updated", tempo=sheet.tempo, key=sheet.key, remarks=seat.remarks)
 
     async def _watch(self, seat: Seat) -> str:
         began = time.monotonic()

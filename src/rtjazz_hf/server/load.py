@@ -165,11 +165,64 @@ async def _update_madly(socket: ClientConnection, rng: random.Random) -> None:
         await socket.send(json.dumps({"type": "update", "tempo": tempo}))
 
 
+async def _update_at_a_cost(socket: ClientConnection, rng: random.Random) -> None:
+    """Five a second that are valid, and all that may be asked for at once: 512 bars, eight long prompts."""
+    await _start(socket)
+    chords = ("Dm7", "G7alt", "Cmaj7", "F#m7b5", "Ab13", "Ebmaj7")
+    words = (
+        "medium swing",
+        "piano trio",
+        "bossa nova",
+        "slow ballad",
+        "tenor sax",
+        "fast bebop",
+        "with brushes",
+    )
+    for turn in range(30):
+        if turn % 2:
+            asked: dict[str, Any] = {
+                "chords": " | ".join(" ".join(rng.choices(chords, k=4)) for _ in range(512))
+            }
+        else:
+            asked = {"prompt": {" ".join(rng.choices(words, k=40)): 1.0 + part for part in range(8)}}
+        await socket.send(json.dumps({"type": "update", **asked}))
+        await asyncio.sleep(0.2)
+
+
+async def _gone_at_once(socket: ClientConnection, rng: random.Random) -> None:
+    await _start(socket)
+    socket.transport.abort()
+
+
+async def _ping_and_read_nothing(socket: ClientConnection, rng: random.Random) -> None:
+    await _start(socket)
+    socket.transport.pause_reading()
+    for turn in range(2000):
+        await socket.ping(f"{turn:0125d}")
+    await asyncio.sleep(5)
+    socket.transport.abort()
+
+
+async def _a_byte_a_second(socket: ClientConnection, rng: random.Random) -> None:
+    """Beside this connection, of a head that does not end."""
+    host, port = socket.remote_address[:2]
+    _, writer = await asyncio.open_connection(host, port)
+    with suppress(OSError):
+        for byte in b"GET /healthz HTTP/1.1":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(1.0)
+    writer.close()
+
+
 async def _start(socket: ClientConnection) -> None:
     await socket.send('{"type": "start", "prompt": "bossa nova"}')
 
 
-_RUDE = (_rubbish, _rubbish_later, _too_large, _silent, _vanish, _read_slowly, _update_madly)
+_RUDE = (
+    _rubbish, _rubbish_later, _too_large, _silent, _vanish, _read_slowly, _update_madly, _update_at_a_cost,
+    _gone_at_once, _ping_and_read_nothing, _a_byte_a_second,
+)  # fmt: skip
 
 
 async def be_rude(target: Target, number: int, gate: asyncio.Semaphore) -> str:

@@ -65,6 +65,8 @@ class RayOptions(BaseModel):
     state: Path | None = None
     api_key_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    public_urls: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     load: float = ServerSettings.load
     block_frames: int | None = ServerSettings.block_frames
     max_sessions: int = ServerSettings.max_sessions

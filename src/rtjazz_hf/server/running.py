@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 
+from .connections import CarefulHTTP, CarefulWebSocket, ConnectionLimits
 from .settings import MAX_BODY_BYTES
+
+log = logging.getLogger("rtjazz.server")
 
 if TYPE_CHECKING:
     from .app import ServerState
@@ -21,7 +25,10 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state: ServerState = self.config.app.state.server
-        await state.drain()
+        try:
+            await state.drain()
+        except Exception:  # whatever it is: connections are to be closed, and the process to end
+            log.exception("the end was not as it should be")
         await super().shutdown(sockets)
 
 
@@ -49,11 +56,18 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def make_server(app: FastAPI, max_connections: int = 256) -> DrainingServer:
+def make_server(
+    app: FastAPI, max_connections: int = 256, limits: ConnectionLimits | None = None
+) -> DrainingServer:
+    """uvicorn, with limits that it has no settings for; how many requests may run at a time, the `Gate` knows."""
+    limits = limits or ConnectionLimits(connections=2 * max_connections + 64)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, ws="websockets-sansio", ws_max_size=MAX_BODY_BYTES,
+        app, log_config=None, access_log=False, ws_max_size=MAX_BODY_BYTES,
+        http=type("CarefulHTTP", (CarefulHTTP,), {"limits": limits}),
+        ws=type("CarefulWebSocket", (CarefulWebSocket,), {"limits": limits}),
         ws_per_message_deflate=False,  # noise does not get smaller
-        limit_concurrency=2 * max_connections, timeout_graceful_shutdown=5, server_header=False,
+        proxy_headers=False,  # of whom they are believed, `create_app` says
+        timeout_graceful_shutdown=5, server_header=False,
     )  # fmt: skip
     return DrainingServer(config)
 

@@ -22,6 +22,10 @@ class Unavailable(Exception):
         self.reason, self.retry_after = reason, retry_after
 
 
+def is_draining() -> Unavailable:
+    return Unavailable("the server is stopping; try again in a moment", "draining")
+
+
 class BlockQueue:
     """Blocks on their way from the engine's thread to a reader in the event loop; never more than `limit`."""
 
@@ -82,6 +86,7 @@ class Seat:
     dropped: int = 0
     under_runs: int = 0  # as last counted
     failures: int = 0  # steps in a row
+    cost: float = 0.0  # seconds of a processor that its updates have taken
     ending: str | None = None  # why the engine ended it
     resume: str | None = None  # token of its saved state
     hand_over: bool = False  # its listener is given its state when the server stops

@@ -7,22 +7,23 @@ import contextlib
 import logging
 import math
 import secrets
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..live.latency import measure_block_seconds
-from .admission import BlockTimes
-from .kept import KeptSessions, check_resumed
+from .admission import BlockTimes, why_strained
+from .kept import KeptSessions, state_of
 from .memory import give_back_memory
 from .metrics import Metrics
 from .notes import clip_midi, read_melody
 from .schemas import ClipRequest, Music, Start, wishes
-from .seats import BlockQueue, Clip, Seat, Unavailable, mix_key
-from .settings import MAX_STATE_BYTES, ServerSettings
+from .seats import BlockQueue, Clip, Seat, Unavailable, is_draining, mix_key
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..live import LiveBlock, LiveSession
@@ -33,6 +34,8 @@ log = logging.getLogger("rtjazz.server")
 _SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
 _MAX_FAILURES = 3  # steps in a row, after which a session ends, or all
 _MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
+_STRAINED_BUFFER = 3.0  # seconds in hand of the only listener of a machine that hardly keeps up
+_SWITCH_SECONDS = 0.001
 _TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 _CLIP_QUEUE = 16  # blocks
 _UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
@@ -67,6 +70,8 @@ class SessionEngine:
         self._untidy = False  # something ended since
         self.draining = False
         self.arriving = 0  # states that are being received; of the event loop
+        # Between two operations of a block a thread that parses a chart may hold Python for so long, not for 5 ms.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread = threading.Thread(target=self._run, name="rtjazz-engine", daemon=True)
         self._thread.start()
 
@@ -91,7 +96,7 @@ class SessionEngine:
         kept = start.resume is not None or state is not None
         with self._reserved(name, _UNKNOWN if kept else mix_key(start.adapter, start.adapter_scale)):
             with self._preparing:
-                session, heard = (self._resumed(start, state), []) if kept else self._new(start)
+                session, heard = self._resumed(start, state) if kept else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
             asked = session.asked
             seat = Seat(
@@ -101,22 +106,32 @@ class SessionEngine:
             with self._lock:
                 if self.draining:
                     session.close()
-                    raise self._is_draining()
+                    raise is_draining()
                 self._seats[name] = seat
                 self.metrics.sessions.set(len(self._seats))
-            self.group.add(session)
+            try:
+                self.group.add(session)
+            except BaseException:
+                self.close(seat, "failed")
+                raise
         self.metrics.started.inc()
         self._wake.set()
         return seat
 
     def update(self, seat: Seat, changes: Music) -> None:
-        """Change what is played.
+        """Change what is played; what that cost is added to `seat.cost`, whether it is taken or not.
 
         Raises:
             ValueError: as of `LiveSession.update`, or another session's mix of adapters that would cost the
                 others their time.
         """
-        fields = wishes(changes)
+        began = time.thread_time()
+        try:
+            self._update(seat, wishes(changes))
+        finally:
+            seat.cost += time.thread_time() - began
+
+    def _update(self, seat: Seat, fields: dict[str, Any]) -> None:
         heard = read_melody(fields)
         adapter = fields.get("adapter", seat.adapter)
         scale = fields.get("adapter_scale", seat.adapter_scale)
@@ -142,7 +157,7 @@ class SessionEngine:
     def _reserved(self, name: str, mix: tuple) -> Iterator[None]:
         with self._lock:
             if self.draining:
-                raise self._is_draining()
+                raise is_draining()
             if name in self._seats or name in self._opening:
                 raise ValueError(
                     f"session {name!r} has a controller already: one connection plays and steers it; open a session "
@@ -162,17 +177,27 @@ class SessionEngine:
         playing = len(self._seats) + len(self._opening)
         if playing >= self.settings.max_sessions:
             return Unavailable(f"{playing} sessions play, which is the most that this server takes", "full")
-        seconds = self._seconds_with(playing + 1, mix)
-        # nobody is harmed by a first session that only just keeps up
-        allowed = self.block_seconds * (self.settings.load if playing else max(self.settings.load, 0.95))
+        if not playing:  # nobody is harmed by a first one that does not keep up: `strain` says what is wrong
+            return None
+        seconds, allowed = self._seconds_with(playing + 1, mix), self.block_seconds * self.settings.load
         if seconds < allowed:
             return None
-        what = "a session" if not playing else f"one session more beside {playing}"
         return Unavailable(
-            f"this machine has no room for {what}: a block of {self.block_seconds:.2f} s would take "
-            f"{seconds:.2f} s to make, of {allowed:.2f} s allowed; try again later",
+            f"this machine has no room for one session more beside {playing}: a block of {self.block_seconds:.2f} s "
+            f"would take {seconds:.2f} s to make, of {allowed:.2f} s allowed; try again later",
             "busy",
         )
+
+    @property
+    def strain(self) -> str | None:
+        """What is wrong, and why, where the machine hardly keeps up with one session; None where it does."""
+        return why_strained(self.times.alone, self.block_seconds, self.settings.load)
+
+    @property
+    def buffer(self) -> float:
+        """Seconds of sound that listeners have in hand at least; more of it where that harms nobody, and is needed."""
+        few = len(self._seats) <= 1
+        return max(self.settings.buffer, _STRAINED_BUFFER) if few and self.strain else self.settings.buffer
 
     def _seconds_with(self, sessions: int, mix: tuple) -> float:
         """Seconds of a step of so many sessions, one of which plays `mix`: another model is another batch."""
@@ -203,50 +228,27 @@ class SessionEngine:
         heard = read_melody(options)
         return self.pipe.live(**options, block_frames=self.block_frames, overlap=False), heard
 
-    # -- state of sessions that a stop has ended -----------------------------------------------------------
-    def _resumed(self, start: Start, state: bytes | None) -> LiveSession:
-        word = "resume" if state is None else "state"
-        if wishes(start) or (state is not None and start.resume is not None):
-            raise ValueError(f"{word}: a kept session goes on as it was; ask for changes when it plays")
-        source = self.kept.file(start.resume) if state is None else state
-        try:
-            session = self.pipe.resume_live(source, overlap=False)
-            check_resumed(session, self.pipe.generation_defaults)
-        except FileNotFoundError:
-            raise ValueError("resume: no session is kept under this token; start a new one") from None
-        except ValueError as error:
-            log.warning("a kept session does not load", extra={"fields": {"reason": str(error)[:500]}})
-            raise ValueError(
-                f"{word}: the session does not load on this server's model; start a new one"
-            ) from None
-        if session.asked["block_frames"] != self.block_frames:
-            session.update(block_frames=self.block_frames)
-        if state is None:
-            source.unlink(missing_ok=True)  # one listener goes on with it
-        return session
-
-    def state_of(self, seat: Seat) -> bytes:
-        """What another server, or this one, goes on from; for a worker thread.
-
-        Raises:
-            ValueError: larger than any server takes.
-        """
-        state = seat.session.to_bytes()
-        if len(state) > MAX_STATE_BYTES:
-            raise ValueError(f"a state of {len(state)} bytes: at most {MAX_STATE_BYTES} are taken")
-        return state
+    def _resumed(self, start: Start, state: bytes | None) -> tuple[LiveSession, list[str]]:
+        return self.kept.resume(self.pipe, start, state, self.block_frames), []
 
     def _save(self, seat: Seat) -> None:
-        """Keep what was made of a session that is closed: for the server, for its listener, or both."""
-        try:
+        """Keep what was made of a session that is closed: for the server, for its listener, or both.
+
+        Whatever goes wrong with the one is told, and costs neither the other nor the other sessions."""
+        with self._told("a session could not be handed over"):
             if seat.hand_over:
-                seat.state = self.state_of(seat)
+                seat.state = state_of(seat.session)
+        with self._told("a session could not be saved"):
             if self.settings.state is not None:
-                token = secrets.token_urlsafe(24)
-                seat.session.save(self.kept.file(token))
-                seat.resume = token
-        except (OSError, ValueError) as error:
-            log.error("a session could not be saved", extra={"fields": {"reason": str(error)}})
+                seat.resume = self.kept.keep(seat.session)
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.metrics.failures.inc()
+            log.error(what, extra={"fields": {"reason": str(error) or repr(error)}})
 
     # -- clips ---------------------------------------------------------------------------------------------
     def make_midi(self, request: ClipRequest) -> tuple[bytes, int]:
@@ -262,7 +264,7 @@ class SessionEngine:
                 asked for.
         """
         with self._lock:
-            refusal = self._is_draining() if self.draining else self._clip_refusal(self._cost(request))
+            refusal = is_draining() if self.draining else self._clip_refusal(self._cost(request))
             if refusal is not None:
                 self.metrics.refused.labels(refusal.reason).inc()
                 raise refusal
@@ -284,9 +286,8 @@ class SessionEngine:
         samples = max(1, round(request.duration * SAMPLE_RATE))
         clip = Clip(session, BlockQueue(_CLIP_QUEUE, loop), samples, seed, self._cost(request))
         with self._lock:
-            if (
-                refusal := self._clip_refusal(clip.cost)
-            ) is not None:  # others came while this one was prepared
+            refusal = self._clip_refusal(clip.cost)  # others came while this one was prepared
+            if refusal is not None:
                 self.metrics.refused.labels(refusal.reason).inc()
                 raise refusal
             self._clips.append(clip)
@@ -315,9 +316,8 @@ class SessionEngine:
         if len(self._clips) >= self.settings.max_clips:
             return Unavailable(f"{len(self._clips)} clips are being made; try again later", "clips")
         playing = len(self._seats)
-        at_best = (
-            self.settings.buffer + self.block_seconds - self.times.predict(playing)
-        )  # right after a step
+        # right after a step
+        at_best = self.settings.buffer + self.block_seconds - self.times.predict(playing)
         if playing and at_best < self._clip_needs(playing, cost):
             return Unavailable(f"{playing} live sessions leave no time for a clip; try again later", "busy")
         return None
@@ -341,7 +341,7 @@ class SessionEngine:
     def _idle(self) -> None:
         playing = self.group.sessions
         with self._lock:
-            too_slow = not playing and self._refusal(()) is not None
+            too_slow = not playing and self.strain is not None
         if too_slow and time.monotonic() - self._measured > _MEASURE_EVERY:
             self.times.alone = self._measure()
             self._measured = time.monotonic()
@@ -351,15 +351,15 @@ class SessionEngine:
             self._untidy, self._tidied = False, now
             give_back_memory()
             return
-        self._wake.wait(min(0.5, max(0.002, ahead - self.settings.buffer)) if playing else 0.5)
+        self._wake.wait(min(0.5, max(0.002, ahead - self.buffer)) if playing else 0.5)
         self._wake.clear()
 
     def _step_live(self) -> bool:
-        ahead = {session: session.seconds_ahead for session in self.group.sessions}
-        if not ahead or min(ahead.values()) >= self.settings.buffer:
+        ahead, buffer = {session: session.seconds_ahead for session in self.group.sessions}, self.buffer
+        if not ahead or min(ahead.values()) >= buffer:
             return False
         # Those that are due within a block come along: from then on all are due at once, and share a batch.
-        due = [s for s, seconds in ahead.items() if seconds < self.settings.buffer + self.block_seconds]
+        due = [s for s, seconds in ahead.items() if seconds < buffer + self.block_seconds]
         with self._handing:
             began = time.perf_counter()
             try:
@@ -468,16 +468,15 @@ class SessionEngine:
         with self._lock:
             return list(self._clips)
 
-    @staticmethod
-    def _is_draining() -> Unavailable:
-        return Unavailable("the server is stopping; try again in a moment", "draining")
-
     def drain(self) -> None:
         """Take nobody in, save the live sessions and end them, and wait for the clips, `drain_limit` at most."""
         with self._lock:
             self.draining = True
         for seat in self.seats:
-            with self._handing:  # what was made of it is in its queue
+            with (
+                self._told("a session could not be ended"),
+                self._handing,  # what was made of it is in its queue
+            ):
                 seat.session.close()
             self._save(seat)
             seat.ending = "drained"

@@ -11,6 +11,7 @@ MAX_BODY_BYTES = 64 * 1024  # of a JSON body, or a WebSocket message
 MAX_CHART_BYTES = 1 << 20  # of a file of chords
 MAX_STATE_BYTES = 32 * 2**20  # of a session's state: 2.4 MB of mini, some 8 of base
 MAX_CONTROLS_PER_SECOND = 10  # of one session; what comes faster waits in the network
+UPDATE_SHARE = 0.1  # of a processor that the updates of all sessions together may take, in the long run
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ServerSettings:
         state: folder in which sessions that a drain ends are kept for a day, to be resumed.
         api_keys: those that may use the API; empty: everybody may.
         cors_origins: web pages from elsewhere that may use it.
+        public_urls: the server's addresses as its listeners see them, where a proxy gives it other names.
+        proxies: addresses or networks whose X-Forwarded-For, -Proto and -Host are believed.
         load: how much of a block's length the blocks of all sessions may take to make, at the 95th percentile,
             for one more to be admitted.
         buffer: sound that listeners have in hand at least, by the server's clock.
@@ -45,6 +48,8 @@ class ServerSettings:
     state: Path | None = None
     api_keys: Sequence[str] = ()
     cors_origins: Sequence[str] = ()
+    public_urls: Sequence[str] = ()
+    proxies: Sequence[str] = ()
     load: float = 0.7
     buffer: float = 0.5
     block_frames: int | None = None

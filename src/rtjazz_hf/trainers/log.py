@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..audio import plot_spectrogram, whole_or_not_at_all, write_audio
+from ..audio import plot_spectrogram, write_audio
+from ..runtime.files import told_why, whole_or_not_at_all
 from .monitor import TrainingMonitor
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class RunLog:
     def _write(self, step: int, values: dict[str, float]) -> None:
         self.accelerator.log(values, step=step)
         if self.accelerator.is_main_process:
-            with (self.output_dir / "log.jsonl").open("a") as log:
+            path = self.output_dir / "log.jsonl"
+            with told_why(path, path), path.open("a") as log:
                 log.write(json.dumps({"step": step, **values}) + "\n")
 
     def _write_machine(self, step: int, last_step: int, minutes_left: float | None) -> str:
@@ -104,7 +106,8 @@ class RunLog:
             figures["cost_left"] = left
         self.accelerator.log({f"machine/{name}": value for name, value in figures.items()}, step=step)
         if self.accelerator.is_main_process:
-            with (self.output_dir / "machine.jsonl").open("a") as log:
+            path = self.output_dir / "machine.jsonl"
+            with told_why(path, path), path.open("a") as log:
                 log.write(json.dumps({"step": step, **figures}) + "\n")
         return f"{figures['cost']:.2g}+{figures.get('cost_left', 0.0):.2g} {self.monitor.unit}"
 

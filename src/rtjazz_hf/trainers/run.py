@@ -46,7 +46,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..audio import atomic_folder
+from ..runtime.files import as_umask, atomic_folder, told_why
 from ..runtime.precision import training_precision
 from .batches import EpochOrder, StepDataset, step_rng
 from .cards import model_card
@@ -375,6 +375,14 @@ class TrainingRun:
         that are not among the keep_best best by best_metric."""
         folder = self.output_dir / "checkpoints" / f"step-{self.step:08d}"
         partial = partial_checkpoint(folder)
+        try:
+            with told_why(folder, partial):
+                self._write_checkpoint(folder, partial)
+        finally:
+            if self.is_main:  # on a disk that is full, what is half there only takes room
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_checkpoint(self, folder: Path, partial: Path) -> None:
         if self.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -391,6 +399,7 @@ class TrainingRun:
                 "sha256": {str(path.relative_to(partial)): file_sum(path) for path in files},
             }  # fmt: skip
             (partial / STATE_FILE).write_text(json.dumps(state, indent=2))
+            as_umask(partial)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
             drop_checkpoints(self.config)

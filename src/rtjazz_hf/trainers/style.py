@@ -21,10 +21,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..audio import SAMPLE_RATE, read_audio, whole_or_not_at_all
+from ..audio import SAMPLE_RATE, read_audio
 from ..corpus.captions import caption
 from ..corpus.dataset import TakeRecord
 from ..music import GENRES, INSTRUMENTS, KEYS, MOODS, ROLES, LeadSheet, parse_tags
+from ..runtime.files import whole_or_not_at_all
 from ..style import (
     RealTimeJazzStyleEncoder,
     RealTimeJazzStyleEncoderConfig,

@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from rtjazz_hf.audio import SAMPLE_RATE, whole_or_not_at_all
+from rtjazz_hf.audio import SAMPLE_RATE
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from ..writing import verdict
 from .embeddings import ClipEmbedding, Embedder, TowerEmbedder

@@ -13,8 +13,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from rtjazz_hf.audio import SAMPLE_RATE, read_audio, whole_or_not_at_all
+from rtjazz_hf.audio import SAMPLE_RATE, read_audio
 from rtjazz_hf.music import INSTRUMENTS
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from .embeddings import TowerEmbedder
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rtjazz_hf.audio import SAMPLE_RATE, read_audio, whole_or_not_at_all, write_audio
+from rtjazz_hf.audio import SAMPLE_RATE, read_audio, write_audio
+from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from .metrics import as_audio
 

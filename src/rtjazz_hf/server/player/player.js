@@ -138,7 +138,9 @@ function began(message) {
   rtjazz.session = message.session;
   $("play").textContent = "Stop";
   $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
-  say((message.remarks || []).join("; ") || "Playing");
+  player.port.postMessage({ patience: message.problem ? message.buffer / 2 : 0 });
+  const told = [message.problem, ...(message.remarks || [])].filter(Boolean).join("; ");
+  say(message.problem ? `Playing; ${told}` : told || "Playing", Boolean(message.problem));
 }
 
 // Packets to sound, in order; the codec's first 6.5 ms stay in.

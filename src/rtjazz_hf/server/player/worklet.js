@@ -1,6 +1,6 @@
 // Plays interleaved stereo blocks one after another; waits for some sound in hand at first and after a gap.
 
-const PATIENCE = 0.25; // seconds in hand before it begins
+const PATIENCE = 0.25; // seconds in hand before it begins, where the server asks for no more
 const MOST = 10; // seconds kept at most
 
 class BlockPlayer extends AudioWorkletProcessor {
@@ -9,6 +9,7 @@ class BlockPlayer extends AudioWorkletProcessor {
     this.blocks = [];
     this.offset = 0; // frames of the first block that were played
     this.waiting = 0; // frames in hand
+    this.patience = PATIENCE;
     this.running = false;
     this.begun = false;
     this.gaps = 0;
@@ -20,6 +21,8 @@ class BlockPlayer extends AudioWorkletProcessor {
         this.blocks = [];
         this.offset = this.waiting = 0;
         this.running = this.begun = false;
+      } else if (data.patience !== undefined) {
+        this.patience = Math.max(PATIENCE, data.patience);
       } else if (this.waiting < MOST * sampleRate) {
         this.blocks.push(data);
         this.waiting += data.length / 2;
@@ -28,7 +31,7 @@ class BlockPlayer extends AudioWorkletProcessor {
   }
 
   process(_inputs, [[left, right]]) {
-    if (!this.running && this.waiting >= PATIENCE * sampleRate) this.running = this.begun = true;
+    if (!this.running && this.waiting >= this.patience * sampleRate) this.running = this.begun = true;
     let frame = 0;
     while (this.running && frame < left.length) {
       const block = this.blocks[0];
