@@ -28,9 +28,7 @@ def tone(seconds: float = 0.5, hz: float = 440.0, rate: int = SAMPLE_RATE) -> np
 
 
 class Chart:
-    """The three methods of a lead sheet that a picture uses: four beats of each chord at 120 a minute."""
-
-    beats_per_bar = 4
+    """The four methods of a lead sheet that a picture uses: four beats of each chord at 120 a minute."""
 
     def chord_segments(self, start_s, duration_s):
         count = int(np.ceil(duration_s / 2))
@@ -43,6 +41,9 @@ class Chart:
 
     def beat_at(self, seconds):
         return seconds * 2
+
+    def bar_at(self, beat):
+        return int(beat // 4), beat % 4
 
 
 class TestRoundTrip:

@@ -250,7 +250,7 @@ class TestBadInput:
             ({"duration": "10"}, "duration '10'"),
             ({"chords": "Hm7 | G7"}, "Hm7"),
             ({"chords": "|: Dm7 | G7"}, "repeat"),
-            ({"chords": "7/4 Dm7 | G7"}, "7/4"),
+            ({"chords": "7/5 Dm7 | G7"}, "7/5"),
             ({"tempo": 39}, "tempo 39.*40"),
             ({"tempo": 321}, "320"),
             ({"tempo": float("nan")}, "tempo"),

@@ -43,11 +43,10 @@ PICTURE_RANGE_DB = 75.0
 class ChordTimeline(Protocol):
     """What a picture needs of a `LeadSheet`; audio stands below the music room and does not import it."""
 
-    beats_per_bar: int
-
     def chord_segments(self, start_s: float, duration_s: float) -> list[tuple[float, float, Any]]: ...
     def beat_times(self, start_s: float, duration_s: float) -> np.ndarray: ...
     def beat_at(self, seconds: float) -> float: ...
+    def bar_at(self, beat: float) -> tuple[int, float]: ...
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -431,7 +430,7 @@ def _draw_chart(axis: Any, lead_sheet: ChordTimeline | None, seconds: float, tit
             (start + end) / 2, 0.65, chord.symbol, ha="center", va="center", fontsize=size, clip_on=True
         )
     for time in np.asarray(lead_sheet.beat_times(0.0, seconds), dtype=float):
-        downbeat = round(lead_sheet.beat_at(float(time))) % lead_sheet.beats_per_bar == 0
+        downbeat = lead_sheet.bar_at(lead_sheet.beat_at(float(time)) + 1e-6)[1] < 1e-3
         axis.axvline(time, ymax=1.0 if downbeat else 0.2, color="black", linewidth=0.8 if downbeat else 0.5)
 
 

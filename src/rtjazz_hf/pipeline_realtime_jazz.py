@@ -20,6 +20,7 @@ from . import hub
 from .adapters import AdapterBank, AdapterMixin
 from .audio import HOP_LENGTH, SAMPLE_RATE
 from .band import Band, Score
+from .charts import chart_text
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from .hub.publishing import PushMixin
@@ -28,7 +29,7 @@ from .live.models import LiveModels
 from .live.opening import open_session
 from .live.session import LiveSession
 from .live.snapshot import load_session
-from .live.steps import PlayingSteps, seeds_of
+from .live.steps import PlayingSteps, each_chart, seeds_of
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
 from .prompts import Prompt, check_settings
@@ -255,7 +256,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         self,
         prompt: Prompt | list[Prompt],
         duration: float = 10.0,
-        chords: str | Sequence[str] | None = None,
+        chords: str | Path | Sequence[str | Path] | None = None,
         tempo: float | Sequence[float] | None = None,
         key: str | Sequence[str] | None = None,
         mood: str | Sequence[str] | None = None,
@@ -281,7 +282,8 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             prompt: words, a clip `(2, samples)` at 48 kHz, a weighted mix, or a list of any of these (a
             batch).
             duration: seconds, more than 0 and at most 600.
-            chords: a chart such as "Dm7 | G7 | Cmaj7 | %". tempo: 40 to 320 beats per minute.
+            chords: a chart such as "Dm7 | G7 | Cmaj7 | %", an iReal Pro link, or a file: a `Path`, or its name
+                ("tune.musicxml"). tempo: 40 to 320 beats per minute.
             key, mood, instruments: as the music room names them; "-piano" among the instruments leaves the
             piano out.
                 What is not given follows from the prompt. One for all prompts, or (save instruments) one
@@ -329,7 +331,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         # 2. Say what is played
         lead_sheets = self.prepare_lead_sheet(
             prompt,
-            chords=chords,
+            chords=each_chart(chords, chart_text),
             tempo=tempo,
             key=key,
             mood=mood,
@@ -404,7 +406,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
     def live(
         self,
         prompt: Prompt,
-        chords: str | None = None,
+        chords: str | Path | None = None,
         tempo: float | None = None,
         key: str | None = None,
         mood: str | None = None,
@@ -453,7 +455,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         started = time.perf_counter()
         settings = {"block_frames": block_frames, "guidance_scale": guidance_scale,
                     "num_inference_steps": num_inference_steps}  # fmt: skip
-        asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
+        asked = {"prompt": prompt, "chords": each_chart(chords, chart_text), "tempo": tempo, "key": key, "mood": mood,
                  "instruments": instruments, "lead_sheet": lead_sheet, "seed": seed, "adapter": adapter,
                  "adapter_scale": adapter_scale, "melody": melody, "parts": parts, **settings}  # fmt: skip
         return open_session(

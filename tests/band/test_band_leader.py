@@ -187,7 +187,7 @@ class TestArguments:
             ({"chords": "Hm7"}, "'Hm7'"),
             ({"chords": ""}, "empty chart"),
             ({"chords": "|: C"}, "unbalanced"),
-            ({"chords": "7/4 C"}, "7/4"),
+            ({"chords": "7/5 C"}, "7/5"),
             ({"duration": 0}, "duration 0"),
             ({"duration": -1.0}, "duration"),
             ({"duration": float("nan")}, "duration"),

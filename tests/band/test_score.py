@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from rtjazz_hf.band.bars import groups_of
 from rtjazz_hf.band.composer import compose
-from rtjazz_hf.band.score import Score, ScoreControl, ScoreNote, bar_groups, features_of
+from rtjazz_hf.band.score import Score, ScoreControl, ScoreNote, features_of
 from rtjazz_hf.corpus.prepare import draw_lead_sheet
+from rtjazz_hf.music.chart import metre_of_beats
 from rtjazz_hf.music.score_features import NOTE_ROLES, SCORE_SLICES, key_column
 
 
@@ -83,4 +85,4 @@ def test_wrong_controls_and_roles_are_refused():
 
 @pytest.mark.parametrize("beats", range(1, 13))
 def test_every_metre_is_counted_whole(beats):
-    assert sum(bar_groups(beats)) == beats
+    assert sum(groups_of(metre_of_beats(beats))) == beats

@@ -104,7 +104,7 @@ class TestRefusals:
             (["-o", "a.wav", "--duration", "long"], "long"),
             (["-o", "a.wav", "--chords", "Hm7"], "Hm7"),
             (["-o", "a.wav", "--chords", "|: Dm7 | G7"], "repeat"),
-            (["-o", "a.wav", "--chords", "7/4 Dm7"], "7/4"),
+            (["-o", "a.wav", "--chords", "7/5 Dm7"], "7/5"),
             (["-o", "a.wav", "--tempo", "400"], "tempo 400"),
             (["-o", "a.wav", "--key", "H"], "'H'"),
             (["-o", "a.wav", "--mood", "grumpy"], "grumpy"),

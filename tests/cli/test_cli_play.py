@@ -24,6 +24,7 @@ from rtjazz_hf.live.clock import ClockFollower, MidiClock
 from rtjazz_hf.live.outputs import OutputLost, PacedOutput, PipeOutput, SoundCardOutput, to_pcm
 from rtjazz_hf.live.playback import Player, clicks
 from rtjazz_hf.live.recording import Recorder
+from rtjazz_hf.music.metre import Metre
 
 CHART = "Dm7 | G7 | Cmaj7 | %"
 FAST = {"num_inference_steps": 1, "guidance_scale": 1.0, "window_frames": 36}
@@ -416,9 +417,9 @@ class TestClocks:
         assert soundfile.info("a.wav").frames == 48_000
 
     def test_clicks_join_without_a_seam(self):
-        whole = clicks(-4.0, 132.0, 96_000, 4)
+        whole = clicks(-4.0, 132.0, 96_000, Metre(4, 4))
         start = -4.0 + 33_333 * 132.0 / 60 / 48_000
-        np.testing.assert_allclose(clicks(start, 132.0, 62_667, 4), whole[:, 33_333:], atol=1e-4)
+        np.testing.assert_allclose(clicks(start, 132.0, 62_667, Metre(4, 4)), whole[:, 33_333:], atol=1e-4)
 
 
 class TestRefusals:

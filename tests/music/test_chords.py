@@ -61,8 +61,51 @@ SPELLINGS = {
     "5": (0, 7),
     "(b5)": (0, 4, 6),
 }
+# Dialects further off: each spelling is the chord that stands before it.
+DIALECTS = {
+    "Edim7": "E07 E°7 Eo7 Eº7 E⁰7 EDIM7",
+    "Bdim": "B0 B° Bdim. Bo",
+    "Cm#5": "Cm+ Cmaug C-#5 Cmin#5 Cm(#5) Cm(5+)",
+    "CmM7": "Cm/maj7 C-/Maj7 Cm(M7) Cm+7 Cm#7 Cm7M Cm(maj7) CmiMA7 Cmin/maj7 C:minmaj7",
+    "Cm7b5": "Ch Ch7 C∅7 C∅ CØ Chalfdim Cm7(5-) Cm7(b5) Cmi7(-5) C-7b5 C:hdim7 Cmin7-5 CMI7b5",
+    "Cm9b5": "Ch9 Cø9 C∅9",
+    "Cmaj7": "C7M C△ C∆7 CΔ⁷ CMAJ7 CMa7 C:maj7 CMaj.7",
+    "Cmaj9": "CM7(9) Cmaj7/9 CΔ9 C9M C:maj9",
+    "Cm7": "CMI7 CMIN7 CMi7 CMin7 C−7 C:min7 Cmin.7",
+    "C9": "C7/9 C7(9) C7add9 Cdom9 C:9",
+    "C13": "C13/9 C13(9) C9/13 C9(13)",
+    "C7sus4": "C:sus4(b7) C7/4 C7(4) Csus7 C7SUS C7sus.",
+    "Csus4": "C4 C(4) CSUS C:sus4",
+    "Cmadd11": "Cm4 Cm(4) Cm(add11)",
+    "C7#5": "C7(5+) C7(#5) C7(+5) C7+ C+7 C7aug",
+    "C7b9": "C7(9-) C7(-9) C7/b9 C7(b9)",
+    "C7#9": "C7(9+) C7(+9) C7/#9",
+    "C7b9b13": "C7(b9/b13) C7(b9,b13) C7/b9/b13 C7(b9)(b13) C7[b9,b13]",
+    "C7alt": "C7alt. Calt Calt. C7altered",
+    "C69": "C6/9 C6(9) CM6/9 C6add9",
+    "Caug": "C+ C5+ C+5 CAUG C:aug",
+    "C(b5)": "C5- C-5 Cmajb5 CMb5",
+    "C(#5)add9": "CM#5add9",
+    "F7alt": "Falt F7alt.",
+    "Faug": "F+ Faug",
+    "C5": "C(omit3) C(no3) Cno3 Comit3 C:5",
+    "C7sus4add3": "C7susadd3",
+    "Bbsus4": "Bb4 B♭4",
+    "C/G": "C/g C\\G C:maj/5",
+    "Cm7/Bb": "C:min7/b7 C-7/Bb Cm7/bb",
+    "N.C.": "(N.C.) NC n.c. N",
+    "G7": "Sol7 SOL7 G:7",
+    "Am7": "Lam7 LA-7",
+    "F#": "Fa# Fa♯",
+    "/C": "W/C",
+}
 QUALITIES = [text for line in SPELLINGS for text in (line.split() or [""])]
 ROOTS = ["C", "C#", "Db", "D", "Eb", "E♭", "E", "F", "F#", "F♯", "Gb", "G", "Ab", "A", "Bb", "B♭", "B"]
+
+def _notes(symbol):
+    chord = Chord.parse(symbol)
+    return chord.root, chord.pitch_classes, chord.bass
+
 
 chords = st.builds(
     lambda root, quality, bass: Chord.parse(root + quality + (f"/{bass}" if bass else "")),
@@ -86,6 +129,41 @@ class TestSpellings:
         again = Chord.parse(chord.symbol)
         assert again == chord and again.symbol == chord.symbol
         assert chord.symbol.isascii()
+
+    @pytest.mark.parametrize("meant", DIALECTS)
+    def test_every_dialect_means_the_chord(self, meant):
+        for text in DIALECTS[meant].split():
+            chord = Chord.parse(text)
+            assert (chord.root, chord.pitch_classes, chord.bass) == _notes(meant), text
+            assert Chord.parse(chord.symbol) == chord
+
+    @pytest.mark.parametrize(
+        "notation, pairs",
+        [
+            ("german", "H7=B7 B7=Bb7 Fis-7=F#m7 Es=Eb Esus4=Esus4 As7=Ab7 Cis°=C#dim C/H=C/B B/As=Bb/Ab"),
+            ("solfege", "Do=C Do7=C7 Sol7=G7 Réb=Db Mi-7=Em7 Sib7/Fa=Bb7/F La°=Adim"),
+            ("letters", "Do=Ddim Do7=Ddim7 B7=B7"),
+        ],
+    )
+    def test_other_names_of_notes_by_a_setting(self, notation, pairs):
+        for pair in pairs.split():
+            text, meant = pair.split("=")
+            assert Chord.parse(text, notation) == Chord.parse(meant), text
+
+    def test_german_names_are_hinted_at_and_other_notations_refused(self):
+        with pytest.raises(ValueError, match="notation: german"):
+            Chord.parse("H7")
+        with pytest.raises(ValueError, match="choose from letters, german"):
+            Chord.parse("C", "roman")
+
+    def test_a_bass_alone_goes_under_another_chord(self):
+        bass = Chord.parse("/E")
+        assert bass.is_bass_alone and (bass.root, bass.pitch_classes, bass.bass) == (4, (4,), 4)
+        assert bass.transpose(1) == Chord.parse("/F") and Chord.parse("W/F#") == Chord.parse("/F#")
+        assert Chord.parse("C7").over("E") == Chord.parse("C7/E")
+        assert Chord.parse("C7/E").over("C") == Chord.parse("C7")
+        assert Chord.parse("C69/E").over("G") == Chord.parse("C69/G")
+        assert Chord.no_chord().over("E") == Chord.no_chord()
 
     @pytest.mark.parametrize("text", ["N.C.", "NC", "N.C", "n.c.", " nc "])
     def test_no_chord(self, text):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtjazz_hf.band import random_lead_sheet
-from rtjazz_hf.music import Chord, ChordSpan, LeadSheet, Section, parse_chart
+from rtjazz_hf.band import random_lead_sheet, write_lead_sheet
+from rtjazz_hf.music import FEATURE_SLICES, Chord, ChordSpan, LeadSheet, Section, parse_chart
 from rtjazz_hf.music.key_finding import estimate_key
 
 sheets = st.integers(0, 2**32 - 1).map(lambda seed: random_lead_sheet(np.random.default_rng(seed)))
@@ -30,7 +30,11 @@ class TestChecks:
             ({"tempo": 30}, "40 to 320"),
             ({"tempo": 321}, "40 to 320"),
             ({"tempo": float("nan")}, "40 to 320"),
-            ({"beats_per_bar": 7}, "choose 3"),
+            ({"beats_per_bar": 0}, "choose 3"),
+            ({"beats_per_bar": 7}, "whole number of 7/4 bars"),
+            ({"metres": ("3/4",) * 4}, "must end together"),
+            ({"metres": ("5/5",) * 4}, "unsupported metre 5/5"),
+            ({"metres": ("8/4", "8/4")}, "no bar of the sheet has 4 beats"),
             ({"swing": 1.2}, "0 .straight. to 1"),
             ({"key": "H"}, "unknown key 'H'"),
             ({"genre": "polka"}, "unknown genre 'polka'.*bossa"),
@@ -202,3 +206,92 @@ def test_another_band_plays_the_same_chart():
     assert {section.lead for section in other.sections} == {"vibraphone"}
     with pytest.raises(ValueError, match="band is empty"):
         sheet.with_band([])
+
+
+METRES = ["2/4", "3/4", "4/4", "5/4", "5/4(2+3)", "6/4", "7/4", "3/8", "6/8", "9/8", "12/8", "2/2", "7/8"]
+mixed = st.lists(st.sampled_from(METRES), min_size=1, max_size=7).map(
+    lambda metres: LeadSheet.from_chart(" | ".join(f"{metre} C" for metre in metres), tempo=97)
+)
+
+
+class TestMetres:
+    @given(mixed, st.integers(-9, 40), st.floats(0, 0.999))
+    def test_bars_and_beats_are_each_others_inverse(self, sheet, bar, share):
+        beat = sheet.bar_start(bar) + share * sheet.metre_of(bar).beats
+        found, within = sheet.bar_at(beat + 1e-9)
+        assert found == bar and within == pytest.approx(share * sheet.metre_of(bar).beats, abs=1e-6)
+        assert sheet.bar_start(bar + 1) - sheet.bar_start(bar) == pytest.approx(sheet.metre_of(bar).beats)
+
+    @given(mixed, st.integers(0, 240).map(lambda at: at / 4 + 0.01), st.integers(1, 80).map(lambda at: at / 4))
+    def test_clicks_mark_every_bar(self, sheet, first, beats):
+        clicks = sheet.clicks(first, first + beats)
+        assert [at for at, _ in clicks] == sorted(at for at, _ in clicks)
+        for at, downbeat in clicks:
+            assert downbeat == (sheet.bar_at(at + 1e-9)[1] < 1e-6)
+        whole = [sheet.bar_start(bar) for bar in range(200) if first <= sheet.bar_start(bar) < first + beats - 1e-6]
+        assert [at for at, downbeat in clicks if downbeat] == pytest.approx(whole)
+
+    @given(mixed, st.integers(-12, 12))
+    def test_text_storage_and_rotation_keep_them(self, sheet, semitones):
+        assert LeadSheet.from_dict(json.loads(json.dumps(sheet.to_dict()))) == sheet
+        again = LeadSheet.from_chart(sheet.to_text(), tempo=97)
+        assert (again.num_beats, again.num_bars) == (sheet.num_beats, sheet.num_bars)
+        assert [again.metre_of(bar) for bar in range(9)] == [sheet.metre_of(bar) for bar in range(9)]
+        assert sheet.rotated(semitones).metres == sheet.metres
+
+    @given(mixed, st.integers(0, 4000))
+    def test_features_are_such_as_a_model_of_three_and_four_beats_knows(self, sheet, start):
+        features = sheet.features(start, 150)
+        assert np.isfinite(features).all() and (features[:, FEATURE_SLICES["beat_in_bar"]].sum(axis=1) == 1).all()
+        waltz = features[:, FEATURE_SLICES["waltz"].start] == 1.0
+        assert not features[waltz, FEATURE_SLICES["beat_in_bar"].start + 3].any()
+        np.testing.assert_array_equal(features[50:], sheet.features(start + 50, 100))
+
+    def test_five_is_three_and_two_and_twelve_eighths_are_four_swung_beats(self):
+        five = LeadSheet.from_chart("5/4 C", tempo=60).features(0, 375)
+        places = five[::75, FEATURE_SLICES["beat_in_bar"]].argmax(axis=1)
+        assert list(places) == [0, 1, 2, 0, 1]
+        assert list(five[::75, FEATURE_SLICES["waltz"].start]) == [1, 1, 1, 0, 0]
+        twelve = LeadSheet.from_chart("12/8 C", tempo=180).features(0, 600)
+        four = LeadSheet.from_chart("4/4 C", tempo=120, swing=1.0).features(0, 600)
+        for name in ("beat_phase", "beat_in_bar", "bar_phase", "tempo", "swing", "beat_pulse", "offbeat_pulse"):
+            np.testing.assert_allclose(
+                twelve[:, FEATURE_SLICES[name]], four[:, FEATURE_SLICES[name]], atol=1e-4, err_msg=name
+            )
+
+    def test_positions(self):
+        sheet = LeadSheet.from_chart("4/4 C | 2/4 F | 6/8 G", tempo=60)
+        assert [(sheet.position(t).bar, round(sheet.position(t).beat, 3)) for t in (0, 5, 6.5, 9, 13.5)] == [
+            (1, 1), (2, 2), (3, 1.5), (4, 1), (5, 1.5),
+        ]  # fmt: skip
+        assert list(sheet.beat_times(0, 9)) == pytest.approx([0, 1, 2, 3, 4, 5, 6, 7.5])
+
+    def test_rests_and_breaks_silence_the_band(self):
+        sheet = LeadSheet.from_chart("C | N.C. | (break) F | G", tempo=240)  # a bar a second
+        features = sheet.features(0, 300)
+        playing = features[:, FEATURE_SLICES["instruments"]].sum(axis=1)
+        assert list(playing[[10, 85, 160, 235]]) == [3, 0, 1, 3]
+        assert sheet.without("piano").spans == sheet.spans
+        assert features[85, FEATURE_SLICES["lead"]].sum() == 0 and features[160, FEATURE_SLICES["lead"]].sum() == 1
+
+    @pytest.mark.parametrize("duration", [None, 7.0, 20.0])
+    @pytest.mark.parametrize(
+        "chart", ["5/4 Am7 D7 | %", "4/4 C | 2/4 F | 6/8 G | 12/8 A7", "7/4 Dm7 | Em7", "3/8 C | G7"]
+    )
+    def test_the_band_leader_lays_out_any_metre(self, chart, duration):
+        sheet = write_lead_sheet("swing quartet", chords=chart, duration=duration, seed=3)
+        assert sheet.sections[-1].end_beat == pytest.approx(sheet.num_beats)
+        lines = set(np.round(sheet.bar_lines, 6))
+        assert all(round(section.start_beat, 6) in lines for section in sheet.sections)
+        if duration is not None:
+            assert sheet.duration >= duration - 1e-6
+        assert write_lead_sheet("jazz in 5/4", duration=duration).beats_per_bar == 5
+
+    def test_what_stands_above_the_chart_is_played_unless_something_else_is_asked(self):
+        chart = "title: Mine\nkey: Eb\ntempo: 77\nstyle: bossa nova\nswing: 0.25\nCm7 | F7"
+        sheet = write_lead_sheet("", chords=chart)
+        assert (sheet.title, sheet.key, sheet.tempo, sheet.genre, sheet.swing) == ("Mine", "Eb", 77, "bossa", 0.25)
+        other = write_lead_sheet("hard bop at 180 bpm", chords=chart, key="Cm")
+        assert (other.key, other.tempo, other.genre) == ("Cm", 180, "hard_bop")
+        assert write_lead_sheet("waltz", chords="C | F").beats_per_bar == 3
+        assert write_lead_sheet("", chords="3/4 C | F").genre == "waltz"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rtjazz_hf.band.forms import FORMS
 from rtjazz_hf.music import GENRES, INSTRUMENTS, KEYS, MOODS, parse_tags
+from rtjazz_hf.music.tags import not_done
 
 
 class TestGenre:
@@ -156,3 +157,77 @@ def test_any_prompt_gives_tags_from_the_vocabulary(prompt):
     assert tags.genre in (None, *GENRES) and tags.mood in (None, *MOODS) and tags.key in (None, *KEYS)
     assert tags.form in (None, *FORMS)
     assert all(name.lstrip("-") in INSTRUMENTS for name in tags.instruments or ())
+
+
+class TestWordsThatPeopleUse:
+    @pytest.mark.parametrize(
+        "text, tempo",
+        [
+            ("swing, bpm: 96", 96), ("BPM 96 trio", 96), ("tempo: 96", 96), ("tempo of 140", 140),
+            ("♩=180 bebop", 180),
+            ("♩ = 72 ballad", 72), ("hard bop at 96", 96), ("at around 210", 210), ("96 beats per minute", 96),
+            ("swing at 100% energy", None), ("at 48 khz", None), ("a set at 20:30", None), ("at 16 bars", None),
+            ("at 90 degrees", None),
+        ],
+    )  # fmt: skip
+    def test_tempo(self, text, tempo):
+        assert parse_tags(text).tempo == tempo
+
+    @pytest.mark.parametrize(
+        "text, gone",
+        [
+            ("without drums and bass", "bass drums brushes"), ("no bass or drums", "bass drums brushes"),
+            ("sans piano", "piano"), ("don't use piano", "piano"), ("do not play the guitar", "guitar"),
+            ("pianoless quartet", "piano"), ("drumless trio", "drums brushes"), ("mute the drums", "drums brushes"),
+            ("without piano, bass or drums", "piano bass drums brushes"), ("no drums, piano trio", "drums brushes"),
+            ("no drums, no bass", "bass drums brushes"), ("leave out the guitar and the piano", "piano guitar"),
+            ("swing except bass", "bass"), ("not the organ", "organ"), ("muted trumpet ballad", ""),
+            ("no horns", "alto_sax tenor_sax trumpet muted_trumpet trombone clarinet flute"),
+        ],
+    )  # fmt: skip
+    def test_what_is_left_out(self, text, gone):
+        named = parse_tags(text).instruments or ()
+        assert [name[1:] for name in named if name.startswith("-")] == gone.split()
+
+    def test_what_is_left_out_does_not_take_others_along(self):
+        assert "piano" in parse_tags("no drums, piano trio").instruments
+        assert "muted_trumpet" in parse_tags("trumpet with harmon mute").instruments
+
+    @pytest.mark.parametrize(
+        "text, key",
+        [
+            ("blues in b flat", "Bb"), ("key of gm", "Gm"), ("in gm", "Gm"), ("key: Bbm", "Bbm"), ("G dorian", "Gm"),
+            ("D mixolydian vamp", "D"), ("bossa in d", "D"), ("an eb blues", "Eb"), ("in e flat major", "Eb"),
+            ("ballad in the key of Ab", "Ab"), ("A minor waltz", "Am"), ("a blues", None), ("Bb clarinet swing", None),
+            ("Eb alto sax bebop", None), ("a horn in F", "F"), ("parts for Bb instruments", None),
+            ("a dorian tune", None),
+        ],
+    )  # fmt: skip
+    def test_keys(self, text, key):
+        assert parse_tags(text).key == key
+
+    @pytest.mark.parametrize(
+        "text, metre",
+        [
+            ("jazz in 5/4", "5/4"), ("in seven", "7/4"), ("6/8 afro", "6/8"), ("waltz in three", "3/4"),
+            ("12/8 blues", "12/8"),
+            ("take in five", "5/4"), ("in six eight", "6/8"), ("music in four parts", None), ("in three keys", None),
+            ("swing", None), ("ready in 5 minutes", None),
+        ],
+    )  # fmt: skip
+    def test_metres(self, text, metre):
+        assert parse_tags(text).metre == metre
+
+    @pytest.mark.parametrize(
+        "text, words",
+        [
+            ("swing with a singer", "singer"), ("bebop with strings", "strings"), ("rock ballad", "rock"),
+            ("accelerando", "accelerando"),
+            ("lo-fi bossa", "lo-fi"), ("swing with soprano sax", "soprano sax"), ("modulating ballad", "modulating"),
+            ("5 minutes of swing", "5 minutes"), ("no vocals please", ""), ("without vocals and strings", ""),
+            ("medium swing piano trio in F minor at 120 bpm", ""), ("rocking blues", ""),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_done_is_told(self, text, words):
+        told = not_done(text)
+        assert [line.split("'")[1] for line in told] == ([words] if words else [])

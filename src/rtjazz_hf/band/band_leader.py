@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..music.chart import ChordSpan, parse_chart
+from ..music.chart import ChordSpan, check_beats_per_bar, metre_of_beats, parse_chart
 from ..music.chords import Chord
 from ..music.key_finding import estimate_key
 from ..music.lead_sheet import LeadSheet
-from ..music.tags import Tags, parse_tags
+from ..music.metre import Metre
+from ..music.tags import Tags, not_done, parse_tags
 from ..music.vocabulary import (
     GENRES,
     MAJOR_KEYS,
@@ -33,7 +34,7 @@ from ..music.vocabulary import (
 from .arrangement import Band, arrange, build_band, weighted_choice
 from .forms import colour_chords, to_spans, write_form
 
-__all__ = ["Tags", "parse_tags", "random_lead_sheet", "write_lead_sheet"]
+__all__ = ["NotPlayed", "Tags", "parse_tags", "random_lead_sheet", "told", "write_lead_sheet"]
 
 
 @dataclass(frozen=True)
@@ -178,19 +179,19 @@ def write_lead_sheet(
         raise ValueError(
             f"duration {duration!r} is out of range: choose more than 0 and at most {_MAX_DURATION_S:g} s"
         )
+    said = Metre.parse(tags.metre) if tags.metre else None
+    chart = None
+    if chords is not None:
+        chart = parse_chart(chords, metre=said or (Metre(3, 4) if tags.genre == "waltz" else None))
+        tags = _with_chart(tags, chart.style, chart.metre)
+        tempo = tempo or chart.tempo
+        key = key or chart.key
     genre = tags.genre or _FORM_GENRE.get(tags.form or "", "swing")
     # One generator for each decision, so that fixing one leaves the others as they were.
     tune_rng, key_rng, tempo_rng, band_rng, mood_rng, plan_rng = (
         np.random.default_rng([seed % 2**32, GENRES.index(genre), part]) for part in range(6)
     )
-    beats_per_bar = 3 if genre == "waltz" else 4
-    chart = None
-    if chords is not None:
-        signed = isinstance(chords, str) and re.match(r"\s*\d+\s*/\s*\d+", chords)
-        chart = parse_chart(chords, None if signed else beats_per_bar)
-        beats_per_bar = chart.beats_per_bar
-        if beats_per_bar == 3 and tags.genre is None:
-            genre = "waltz"
+    metres = list(chart.metres) if chart is not None else [said or Metre(3 if genre == "waltz" else 4, 4)]
     style = _STYLES[genre]
     if mood is None:
         mood = style.moods[int(mood_rng.integers(len(style.moods)))]
@@ -205,7 +206,8 @@ def write_lead_sheet(
         if minor is None:
             minor = bool(key_rng.random() < style.minor + _MINOR_MOODS.get(mood, 0.0))
         key = key or _called_key(minor, key_rng)
-        chorus = _write_chorus(genre, tags.form, key, beats_per_bar, tune_rng)
+        chorus = _write_chorus(genre, tags.form, key, metres[0].beats, tune_rng)
+        metres *= len(chorus)
 
     named = [name for name in tags.instruments or () if not name.startswith("-")]
     if wanted:
@@ -214,14 +216,37 @@ def write_lead_sheet(
         band = Band.of(regulars, left_out.union(name[1:] for name in tags.instruments or ()))
     else:
         band = build_band(genre, mood, tags.instruments or (), tags.ensemble, band_rng, left_out)
-    title = f"{genre.replace('_', ' ')} in {key}"
+    title = (chart.title if chart is not None else "") or f"{genre.replace('_', ' ')} in {key}"
     return _perform(
-        chorus, chart is None, band, duration, plan_rng, tempo, beats_per_bar, key, genre, mood, title
+        chorus, chart is None, band, duration, plan_rng, tempo, metres, key, genre, mood, title,
+        swing=chart.swing if chart is not None else None,
+    )  # fmt: skip
+
+
+class NotPlayed(UserWarning):
+    """Something that was asked for, in words or in a chart, is not played."""
+
+
+def told(prompt: str = "", chords: str | None = None) -> tuple[str, ...]:
+    """What a prompt and a chart ask for and nobody plays, a line each.
+
+    Raises:
+        ValueError: the chart cannot be read.
+    """
+    return (*not_done(prompt), *(parse_chart(chords).remarks if chords is not None else ()))
+
+
+def _with_chart(tags: Tags, style: str, metre: Metre) -> Tags:
+    """What the prompt says, and where it is silent what stands above the chart and what its metre suggests."""
+    above = parse_tags(style) if style else Tags()
+    waltz = "waltz" if (metre.count, metre.unit) == (3, 4) and above.form is None else None
+    return dataclasses.replace(
+        tags, genre=tags.genre or above.genre or waltz, pace=tags.pace or above.pace, mood=tags.mood or above.mood
     )
 
 
 def _write_chorus(
-    genre: str, form: str | None, key: str, beats_per_bar: int, rng: np.random.Generator
+    genre: str, form: str | None, key: str, beats_per_bar: float, rng: np.random.Generator
 ) -> list[tuple[ChordSpan, ...]]:
     style = _STYLES[genre]
     if form is None:
@@ -240,7 +265,7 @@ def _perform(
     duration: float | None,
     rng: np.random.Generator,
     tempo: float,
-    beats_per_bar: int,
+    metres: list[Metre],
     key: str,
     genre: str,
     mood: str,
@@ -251,19 +276,28 @@ def _perform(
 ) -> LeadSheet:
     """Repeat the chorus to the length asked and lay the sections over it."""
     length = len(chorus)
+    beats_per_bar = _usual_beats(metres)
     if duration is None:
         choruses = max(1, min(max(4, round(128 / length)), _LOOP_BARS // length))
         bars, ending_bar = chorus * choruses, None
     else:
-        exact = duration * tempo / 60.0 / beats_per_bar
+        exact = _bars_in(duration * tempo / 60.0, metres, offset_bars)
         total = max(1, math.ceil(exact - 1e-6))
         bars = [chorus[(offset_bars + index) % length] for index in range(total)]
         # The last chord starts a full bar or more before the end, so that it can ring.
         ending_bar = math.floor(exact + 1e-6) - 1 if whole_take and exact >= 8 else None
         if ending_bar is not None and own_tune:
             bars = _close(bars, ending_bar, chorus[0][0].chord, key, genre, beats_per_bar)
-    sections = arrange(
-        band, len(bars), length, beats_per_bar, rng, ending_bar, timed=duration is not None, whole=whole_take
+    sections = arrange(band, len(bars), length, 1, rng, ending_bar, timed=duration is not None, whole=whole_take)
+    played = [metres[(offset_bars + index) % length] for index in range(len(bars))]
+    lines = np.concatenate([[0.0], np.cumsum([metre.beats for metre in played])])
+    sections = tuple(
+        dataclasses.replace(
+            section,
+            start_beat=float(lines[round(section.start_beat)]),
+            beats=float(lines[round(section.end_beat)] - lines[round(section.start_beat)]),
+        )
+        for section in sections
     )
     return LeadSheet(
         spans=tuple(span for bar in bars for span in bar),
@@ -276,11 +310,28 @@ def _perform(
         mood=mood,
         title=title,
         loops=duration is None,
+        metres=tuple(str(metre) for metre in played),
     )
 
 
+def _usual_beats(metres: list[Metre]) -> float:
+    """Quarter notes of most bars."""
+    beats = [metre.beats for metre in metres]
+    return check_beats_per_bar(max(set(beats), key=lambda each: (beats.count(each), -beats.index(each))))
+
+
+def _bars_in(beats: float, metres: list[Metre], first: int) -> float:
+    """How many bars, from `first` of a chorus on and round again, `beats` quarter notes are."""
+    if len(set(metres)) == 1:
+        return beats / check_beats_per_bar(metres[0].beats)
+    whole, at = 0, 0.0
+    while at + (length := metres[(first + whole) % len(metres)].beats) <= beats + 1e-9:
+        at, whole = at + length, whole + 1
+    return whole + max(0.0, beats - at) / length
+
+
 def _close(
-    bars: list[tuple[ChordSpan, ...]], last: int, home_chord: Chord, key: str, genre: str, beats_per_bar: int
+    bars: list[tuple[ChordSpan, ...]], last: int, home_chord: Chord, key: str, genre: str, beats_per_bar: float
 ) -> list[tuple[ChordSpan, ...]]:
     """End on the tonic from bar `last` on, a cadence in the bar before (a mode needs none)."""
     sharps, home = key in SHARP_KEYS, tonic(key)
@@ -299,7 +350,8 @@ def _close(
         bars[last - 1] = bars[last]
     else:
         two, five = (chord("Dm7b5"), chord("G7b9")) if is_minor(key) else (chord("Dm7"), chord("G7"))
-        bars[last - 1] = (ChordSpan(two, 2.0), ChordSpan(five, beats_per_bar - 2.0))
+        lengths = (2.0, 1.0) if beats_per_bar == 3 else metre_of_beats(beats_per_bar).share(2)
+        bars[last - 1] = (ChordSpan(two, lengths[0]), ChordSpan(five, lengths[1]))
     return bars
 
 
@@ -334,7 +386,7 @@ def random_lead_sheet(rng: np.random.Generator, genre: str | None = None) -> Lea
         float(rng.uniform(20.0, 60.0)),
         rng,
         tempo,
-        beats_per_bar,
+        [Metre(beats_per_bar, 4)] * len(chorus),
         key,
         genre,
         mood,

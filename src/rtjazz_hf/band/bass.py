@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
+from .bars import line_after, line_before
 from .harmony import chord_scale, nearest, strong_tones
 from .performance import Performance
 
@@ -29,10 +30,10 @@ class Bassist:
         write = {"two": self._two, "bossa": self._bossa, "waltz": self._waltz, "hold": self._hold}.get(
             style, self._walk
         )
-        for first, last, chord in self.harmony.cuts(start, stop):
-            if chord.root is None:
-                continue
-            write(first, last, chord)
+        for at, end, kind in self.performance.stops.stretches(start, stop):
+            for first, last, chord in self.harmony.cuts(at, end) if kind in ("play", "hold") else ():
+                if chord.root is not None:
+                    (self._hold if kind == "hold" else write)(first, last, chord)
 
     def _velocity(self, beat: float, accent: float = 0.0) -> float:
         return 66 + 26 * self.performance.intensity(self.section, beat) + accent
@@ -92,18 +93,24 @@ class Bassist:
         return keys
 
     def _walk(self, start: float, end: float, chord: Chord) -> None:
-        bar = self.performance.sheet.beats_per_bar
+        sheet = self.performance.sheet
         at = start
         while at < end - 1e-6:
-            stop = min(end, (at // bar + 1) * bar)
+            line, stop = line_before(sheet, at), min(end, line_after(sheet, at))
             count = int(stop - at)
+            if sheet.metre_of(sheet.bar_at(at + 1e-6)[0]).unit >= 8:  # bars of eighths are counted by their groups
+                places = list(self.performance.cells(at, stop))
+                for (beat, last, _), key in zip(places, self._line(at, len(places), chord), strict=True):
+                    self._note(beat, (last - beat) * 0.93, key)
+                at = stop
+                continue
             if count < 1 or stop - at != count:  # a chord of a beat and a half: hold its bass note
                 self._note(at, (stop - at) * 0.9, self._root(chord))
                 at = stop
                 continue
             for index, key in enumerate(self._line(at, count, chord)):
                 beat = at + index
-                accent = 4.0 if (beat % bar) in (1, 3) else 0.0
+                accent = 4.0 if round(beat - line, 6) in (1, 3) else 0.0
                 length = 0.93 if self.performance.chance(0.85) else 0.6
                 if index and self.performance.chance(
                     0.05 + 0.08 * self.performance.intensity(self.section, beat)

@@ -3,13 +3,13 @@ style."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
+from .bars import after_bars, bars_between
 from .harmony import guide_tones, place_voicing, voicing_tones
 from .performance import Performance, pick
 
@@ -114,19 +114,23 @@ class Comper:
 
     def play(self, start: float | None = None, stop: float | None = None) -> None:
         """Write the section, or what lies between two beats of it."""
-        section, bar = self.section, self.performance.sheet.beats_per_bar
+        section, sheet = self.section, self.performance.sheet
         start = section.start_beat if start is None else start
         stop = section.end_beat if stop is None else stop
         if self.manner in ("pad", "hold"):
             for first, last, chord in self.performance.harmony.cuts(start, stop):
                 at = first
                 while at < last - 1e-6:  # struck again every two bars, or a held piano chord has died away
-                    until = min(last, at + 2 * bar)
+                    until = min(last, after_bars(sheet, at, 2))
                     self._strike(at, (until - at) * 0.97, chord, -6)
                     at = until
             return
-        for at, end, size in self.performance.cells(start, stop):
-            self._bar(at, end, size, math.floor((at - section.start_beat) / bar + 1e-6))
+        for first, last, kind in self.performance.stops.stretches(start, stop):
+            if kind == "hold":
+                for at, end, chord in self.performance.harmony.cuts(first, last):
+                    self._strike(at, end - at, chord, 0)
+            for at, end, size in self.performance.cells(first, last) if kind == "play" else ():
+                self._bar(at, end, size, bars_between(sheet, section.start_beat, at))
 
     def _bar(self, start: float, end: float, size: int, count: int) -> None:
         harmony = self.performance.harmony

@@ -3,11 +3,10 @@ numbers."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..music.lead_sheet import Section
+from .bars import bars_between, is_line
 from .performance import Performance
 
 KICK, SIDE_STICK, SNARE, SLAP, SWIRL = 36, 37, 38, 39, 40
@@ -51,7 +50,7 @@ class Drummer:
             style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "solo" (a drum break), "hold" (the last
             chord). crash: whether the section before ended in a fill that lands here.
         """
-        section, beats_per_bar = self.section, self.performance.sheet.beats_per_bar
+        section, sheet = self.section, self.performance.sheet
         if style == "hold":
             self._ending()
             return
@@ -61,9 +60,9 @@ class Drummer:
             write = self._brushes
         start = section.start_beat if start is None else start
         stop = section.end_beat if stop is None else stop
-        bars = max(1, round(section.beats / beats_per_bar))
-        for at, _, size in self.performance.cells(start, stop):
-            count = math.floor((at - section.start_beat) / beats_per_bar + 1e-6)
+        bars = max(1, bars_between(sheet, section.start_beat, section.end_beat))
+        for at, end, size in self.performance.cells(start, stop):
+            count = bars_between(sheet, section.start_beat, at)
             self.bar = size
             hard = self.performance.intensity(section, at)
             last = count == bars - 1
@@ -73,7 +72,7 @@ class Drummer:
                 and bars > 2
                 and (last or (phrase_end and self.rng.random() < 0.4 + 0.4 * hard))
             )
-            fill = fill and round(at + size) % beats_per_bar == 0  # in the last group of a long bar
+            fill = fill and is_line(sheet, end)  # in the last group of a long bar
             if write in (self._swing, self._waltz):  # a group of three is a bar of a waltz
                 write = self._waltz if self.bar == 3 else self._swing
             write(at, count, hard, fill)

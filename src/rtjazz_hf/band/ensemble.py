@@ -12,8 +12,9 @@ import numpy as np
 from ..audio import FRAME_RATE
 from ..music.lead_sheet import LeadSheet, Section
 from ..music.score_features import AHEAD_S, NOTE_ROLES
+from .bars import after_bars, bars_between, line_after, swung_in
 from .melody import PHRASE_BARS, RANGES
-from .performance import SHORTEST_S, Harmony, swung
+from .performance import SHORTEST_S, Harmony
 from .players import split_ending
 from .score import Score, ScoreControl, ScoreNote, features_of
 from .sketch import NEAR, Ensemble, Sketch, WrittenControl, WrittenNote, dice, in_choruses, settled
@@ -236,9 +237,8 @@ class Band:
             return
         index = max(i for i, section in enumerate(self._sections) if section.start_beat <= start + NEAR)
         section = self._sections[index]
-        phrase = PHRASE_BARS * chart.beats_per_bar
-        line = section.start_beat + math.floor((start - section.start_beat) / phrase + NEAR) * phrase
-        stop = min(section.end_beat, line + phrase)
+        phrases = bars_between(chart, section.start_beat, start) // PHRASE_BARS
+        stop = min(section.end_beat, after_bars(chart, section.start_beat, (phrases + 1) * PHRASE_BARS))
         sketch.begin(start, base)
         if self.parts == "band":
             if start < section.start_beat + NEAR:
@@ -270,9 +270,9 @@ class Band:
                 and tune.beat_at(event.beat, section.role, self._tune_from) is not None
             )
         ]
-        bar, at = self.sheet.beats_per_bar, start
+        at = start
         while at < stop - NEAR:
-            end = min(stop, (math.floor(at / bar + NEAR) + 1) * bar)
+            end = min(stop, line_after(self.sheet, at))
             first = tune.beat_at(at, section.role, self._tune_from)
             if first is not None:
                 for note in tune.notes(first, first + end - at):
@@ -340,7 +340,7 @@ class Band:
 
     # -- playing -------------------------------------------------------------------------------------------
     def _beat(self, beat: float, straight: bool) -> float:
-        return beat if straight else swung(beat, self.sheet.offbeat)
+        return beat if straight else swung_in(self.sheet, beat)
 
     def _played(self, note: WrittenNote) -> ScoreNote:
         beat = self.sheet.tempo / 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -57,10 +56,11 @@ def _others(score: Score) -> str | None:
 
 
 def _metre(melody: Score, sheet: LeadSheet) -> str | None:
-    if melody.metre is None or _bar(melody.metre) == sheet.beats_per_bar:
+    metres = {sheet.metre_of(bar).beats for bar in range(sheet.num_bars)}
+    if melody.metre is None or {_bar(melody.metre)} == metres:
         return None
     return (
-        f"the melody is in {melody.metre} and the chart in {sheet.beats_per_bar}/4: its beats are played as they are "
+        f"the melody is in {melody.metre} and the chart in {_metres(sheet)}: its beats are played as they are "
         "written, across the chart's bar lines"
     )
 
@@ -70,9 +70,13 @@ def _bar(metre: str) -> float:
     return int(count) * 4 / int(unit)
 
 
+def _metres(sheet: LeadSheet) -> str:
+    return " and ".join(dict.fromkeys(str(sheet.metre_of(bar)) for bar in range(sheet.num_bars)))
+
+
 def _length(notes: list[ScoreNote], sheet: LeadSheet) -> str | None:
     end = max(note.start + min(note.beats, 1.0) for note in notes)
-    bars = math.ceil(end / sheet.beats_per_bar - 1e-6)
+    bars = max(0, sheet.bar_at(end - 1e-6)[0] + 1)
     form = sheet.num_bars if len(sheet.sections) == 1 else form_bars(sheet)
     if bars > sheet.num_bars and not sheet.loops:
         return f"the melody lasts {bars} bars and the music {sheet.num_bars}: its end is not heard"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..music.chart import ChordSpan
+from ..music.chart import ChordSpan, metre_of_beats
 from ..music.chords import Chord
 from .progressions import (
     BALLAD_A,
@@ -218,6 +218,8 @@ def to_spans(bars: Bars, beats_per_bar: int, semitones: int, sharps: bool) -> li
     for bar in bars:
         # Two chords in a waltz bar fall on one and three.
         lengths = [2.0, 1.0] if (beats_per_bar, len(bar)) == (3, 2) else [beats_per_bar / len(bar)] * len(bar)
+        if beats_per_bar not in (3, 4):
+            lengths = list(metre_of_beats(beats_per_bar).share(len(bar)))
         chords = [Chord.parse(symbol).transpose(semitones, sharps=sharps) for symbol in bar]
         out.append(tuple(ChordSpan(chord, beats) for chord, beats in zip(chords, lengths)))
     return out

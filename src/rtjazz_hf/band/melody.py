@@ -9,6 +9,7 @@ import numpy as np
 
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
+from .bars import after_bars
 from .harmony import chord_scale, guide_tones, nearest, strong_tones
 from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Performance
 
@@ -124,13 +125,12 @@ class HeadBook:
         self, section: Section, lead: str, start: float | None = None, stop: float | None = None
     ) -> list[Tone]:
         """The tune over a section, or the phrases of it that begin between two beats, in the range of `lead`."""
-        bar = self.performance.sheet.beats_per_bar
         harmony, tones = self.performance.harmony, []
         low, high = RANGES[lead]
         at = section.start_beat if start is None else start
         last = section.end_beat if stop is None else stop
         while at < last - 1e-6:
-            stop = min(at + PHRASE_BARS * bar, section.end_beat)
+            stop = min(after_bars(self.performance.sheet, at, PHRASE_BARS), section.end_beat)
             cuts = harmony.cuts(at, stop)
             name = tuple((round(a - at, 3), chord.root, chord.pitch_classes) for a, _, chord in cuts)
             for index, tone in enumerate(self.phrase(name, at, stop, lead)):
@@ -155,7 +155,8 @@ class HeadBook:
 
     def write(self, start: float, stop: float, low: int, high: int) -> list[Tone]:
         """A new phrase between two beats, its tones counted from the first."""
-        bar, harmony, rng = self.performance.sheet.beats_per_bar, self.performance.harmony, self.rng
+        harmony, rng = self.performance.harmony, self.rng
+        two_bars = after_bars(self.performance.sheet, start, 2) - start
         motif = self.motif if rng.random() < 0.7 else self._draw()
         pitch = (low + high) / 2 + rng.normal(0, 3)
         direction = 1 if rng.random() < 0.6 else -1
@@ -165,8 +166,8 @@ class HeadBook:
             if half == 1:
                 direction = -direction if rng.random() < 0.7 else direction
             for onset, length in shape:
-                beat = start + half * 2 * bar + onset
-                if beat >= stop - 1e-6 or onset >= 2 * bar:
+                beat = start + half * two_bars + onset
+                if beat >= stop - 1e-6 or onset >= two_bars:
                     continue
                 ahead = min(beat + 0.5, stop - 1e-6) if length >= 1 and onset % 1 else beat
                 chord = harmony.at(ahead)
@@ -406,7 +407,7 @@ def background(
             continue
         at = start
         while at < end - 1e-6:
-            stop = min(end, at + 2 * performance.sheet.beats_per_bar)
+            stop = min(end, after_bars(performance.sheet, at, 2))
             pitch = nearest(pitch, guide_tones(chord) or strong_tones(chord), low, high)
             tones.append(Tone(at, (stop - at) * 0.9, int(pitch), -14.0))
             at = stop

@@ -21,7 +21,7 @@ from ..music.score_features import NOTE_ROLES
 from ..music.vocabulary import INSTRUMENTS, KITS, canonical_key
 from ..runtime.files import whole_or_not_at_all
 from .parts import PROGRAM_OF, Part, Reading, Tone
-from .score import Score
+from .score import Score, plain_metre
 
 if TYPE_CHECKING:
     from ..music.lead_sheet import LeadSheet
@@ -285,7 +285,7 @@ def midi_bytes(score: Score, sheet: LeadSheet | None = None) -> bytes:
     mido = import_mido()
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS, charset="utf-8")
     tempo = sheet.tempo if sheet is not None else score.tempo or 120.0
-    metre = f"{sheet.beats_per_bar}/4" if sheet is not None else score.metre or "4/4"
+    metre = plain_metre(sheet) if sheet is not None else score.metre or "4/4"
     key, title = (sheet.key, sheet.title) if sheet is not None else (score.key, score.title)
     count, unit = map(int, metre.split("/"))
     lead_in, pick_up = _lead_in(score, count * 4 / unit)
@@ -298,6 +298,8 @@ def midi_bytes(score: Score, sheet: LeadSheet | None = None) -> bytes:
         track.append(mido.MetaMessage("time_signature", numerator=pick_up, denominator=4))
     after = round(lead_in * TICKS) if pick_up else 0
     track.append(mido.MetaMessage("time_signature", numerator=count, denominator=unit, time=after))
+    if sheet is not None and sheet.metres:
+        track += _changes(mido, sheet, score.end_beat, lead_in - after / TICKS)
     if key is not None:
         track.append(mido.MetaMessage("key_signature", key=key))
     for player, channels in _channels(score).items():
@@ -305,6 +307,19 @@ def midi_bytes(score: Score, sheet: LeadSheet | None = None) -> bytes:
     stream = io.BytesIO()
     file.save(file=stream)
     return stream.getvalue()
+
+
+def _changes(mido: Any, sheet: LeadSheet, until: float, late: float) -> list[Any]:
+    """The changes of metre up to a beat; the track has got to `late` beats before the sheet's first bar line."""
+    found, said, at, bar = [], plain_metre(sheet), -round(late * TICKS), 1
+    while (line := sheet.bar_start(bar)) < until:
+        if (metre := plain_metre(sheet, bar)) != said:
+            count, unit = map(int, metre.split("/"))
+            tick = round(line * TICKS)
+            found.append(mido.MetaMessage("time_signature", numerator=count, denominator=unit, time=tick - at))
+            said, at = metre, tick
+        bar += 1
+    return found
 
 
 def _lead_in(score: Score, bar: float) -> tuple[float, int]:

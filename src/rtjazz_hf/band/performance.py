@@ -4,14 +4,16 @@ reads."""
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from ..music.chords import Chord
 from ..music.lead_sheet import LeadSheet, Section
+from ..music.metre import Metre
+from .bars import Stops, cells, swung_in
 
 EXPRESSION = 11  # MIDI controller numbers
 VIBRATO = 1
@@ -135,24 +137,28 @@ class Performance:
     controls: dict[str, list[Control]] = field(default_factory=dict)
     role: str = "comp"  # what is being written now
 
+    @cached_property
+    def stops(self) -> Stops:
+        """Where the sheet has the band rest, hold or break."""
+        return Stops(self.sheet)
+
+    @property
+    def in_three(self) -> bool:
+        """Whether this is a waltz: three beats in most bars, and not six eighths."""
+        return self.sheet.beats_per_bar == 3 and all(
+            metre.unit < 8 for metre in map(Metre.parse, set(self.sheet.metres)) if metre.beats == 3
+        )
+
     def seconds(self, beat: float, straight: bool = False) -> float:
         """Time of a notated beat; off-beats are swung unless `straight` (triplets, fills, fast runs)."""
-        return float(self.sheet.time_of(beat if straight else swung(beat, self.sheet.offbeat)))
+        return float(self.sheet.time_of(beat if straight else swung_in(self.sheet, beat)))
 
     def cells(self, start: float, end: float) -> Iterator[tuple[float, float, int]]:
         """What players count in, between two beats: bars of up to four beats, the groups of longer ones (5/4 is 3 + 2).
 
-        As (start, end, beats): of a cell that `end` cuts short, `beats` is the whole length.
+        See `bars.cells`.
         """
-        bar = self.sheet.beats_per_bar
-        edges = np.cumsum(bar_groups(bar)).tolist()
-        at = start
-        while at < end - 1e-6:
-            line = math.floor(at / bar + 1e-9) * bar
-            edge = next(line + edge for edge in edges if line + edge > at + 1e-6)
-            stop = min(end, edge)
-            yield at, stop, max(1, round(edge - at))
-            at = stop
+        return cells(self.sheet, start, end)
 
     def add(
         self,
@@ -169,7 +175,8 @@ class Performance:
         human = min(max(self.rng.standard_normal(), -2.0), 2.0)
         delay_s = self.lag_s.get(instrument, 0.0) + jitter * self.tightness_s * human
         loud = min(max(round(velocity + 3.0 * self.rng.standard_normal()), 8), 124)
-        self._write(instrument, beat, beats, int(midi), loud, straight, delay_s)
+        if (beats := self.stops.beats(instrument, beat, beats)) is not None:
+            self._write(instrument, beat, beats, int(midi), loud, straight, delay_s)
 
     def _write(
         self, instrument: str, beat: float, beats: float, midi: int, velocity: int, straight: bool, delay_s: float
@@ -201,25 +208,6 @@ class Performance:
         part = np.clip((beat - section.start_beat) / section.beats, 0, 1)
         level = base[section.role] + growth.get(section.role, 0.0) * part + mood.get(self.sheet.mood, 0.0)
         return float(np.clip(level, 0.15, 0.98))
-
-
-def swung(beat: float, offbeat: float) -> float:
-    """Where a notated beat falls, in beats, when the middle of a beat falls at `offbeat`."""
-    whole = math.floor(beat + 1e-9)
-    part = beat - whole
-    return whole + (part * 2 * offbeat if part <= 0.5 else offbeat + (part - 0.5) * 2 * (1 - offbeat))
-
-
-def bar_groups(beats_per_bar: float) -> tuple[float, ...]:
-    """How players count a bar: 5 as 3 + 2, 6 as 3 + 3, 7 as 4 + 3, and so on; half a beat beyond that on its own."""
-    if rest := beats_per_bar % 1:
-        return (*(bar_groups(beats_per_bar - rest) if beats_per_bar > 1 else ()), rest)
-    beats_per_bar = int(beats_per_bar)
-    if beats_per_bar <= 4:
-        return (beats_per_bar,)
-    if beats_per_bar % 3 == 0:
-        return (3,) * (beats_per_bar // 3)
-    return {5: (3, 2), 7: (4, 3), 8: (4, 4), 10: (3, 3, 2, 2), 11: (3, 3, 3, 2)}[beats_per_bar]
 
 
 def pick(rng: np.random.Generator, weighted: dict) -> object:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..music.lead_sheet import LeadSheet, Section
 from ..music.vocabulary import CHORD_INSTRUMENTS, KITS
+from .bars import line_before
 from .bass import Bassist
 from .comping import Comper
 from .drums import Drummer
@@ -106,15 +107,14 @@ class Players:
         style = "hold" if held else "solo" if name == section.lead else self._drum_style()
         self.performance.role = "drums"
         drummer = Drummer(self.performance, section, name)
-        bar = self.performance.sheet.beats_per_bar
         if start is not None:  # patterns of whole bars, whatever is kept of the first
-            start = max(section.start_beat, start // bar * bar)
+            start = max(section.start_beat, line_before(self.performance.sheet, start))
         self.writing(section, name, start)
         drummer.play(style, filled and section.start_beat > 0, start, stop)
 
     def _drum_style(self) -> str:
         sheet = self.performance.sheet
-        if sheet.beats_per_bar == 3:
+        if self.performance.in_three:
             return "waltz"
         if self.shuffle:
             return "shuffle"
@@ -122,7 +122,7 @@ class Players:
 
     def _bass_style(self, section: Section, drum_break: bool) -> str:
         sheet = self.performance.sheet
-        if sheet.beats_per_bar == 3:
+        if self.performance.in_three:
             return "waltz"
         if sheet.genre == "bossa":
             return "bossa"

@@ -21,7 +21,7 @@ from ..music.score_features import (
     score_features,
 )
 from ..music.vocabulary import INSTRUMENTS
-from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Control, Note, Take, bar_groups
+from .performance import EXPRESSION, PITCH_BEND, VIBRATO, Control, Note, Take
 
 if TYPE_CHECKING:
     from ..music.lead_sheet import LeadSheet
@@ -128,7 +128,7 @@ class Score:
 
     def described(self, sheet: LeadSheet) -> Score:
         """The score with the sheet's tempo, metre, key and title."""
-        told = {"tempo": sheet.tempo, "metre": f"{sheet.beats_per_bar}/4", "key": sheet.key, "title": sheet.title}
+        told = {"tempo": sheet.tempo, "metre": plain_metre(sheet), "key": sheet.key, "title": sheet.title}
         return dataclasses.replace(self, **told)
 
     def only(self, roles: Iterable[str]) -> Score:
@@ -273,6 +273,29 @@ class Score:
         return Take(sheet, *by_player, seconds)
 
 
+def plain_metre(sheet: LeadSheet, bar: int = 0) -> str:
+    """The metre of a bar as files of notes have it, "5/4"; without its groups."""
+    metre = sheet.metre_of(bar)
+    return f"{metre.count}/{metre.unit}"
+
+
+def _tell_metre(out: np.ndarray, beats: np.ndarray, sheet: LeadSheet) -> None:
+    """Fill in the metre at absolute `beats` `(frames,)`: the beats as they are felt, in each bar of the sheet's own."""
+    bars, within = sheet.bars_at(beats)
+    turn = np.where(bars < 0, 0, bars % sheet.num_bars)
+    metres = [sheet.metre_of(bar) for bar in (range(sheet.num_bars) if sheet.metres else (0,))]
+    kinds = {metre: np.array([each == metre for each in metres]) for metre in dict.fromkeys(metres)}
+    for metre, is_it in kinds.items():
+        here = is_it[turn] if sheet.metres else slice(None)
+        starts = np.array([start for start, *_ in metre.pulses])
+        lengths = np.array([length for _, length, *_ in metre.pulses])
+        pulse = np.clip(np.searchsorted(starts, within[here], side="right") - 1, 0, None)
+        phase = np.clip((within[here] - starts[pulse]) / lengths[pulse], 0.0, 1.0 - 1e-9)
+        part = out[here]
+        metre_features(part, pulse + phase, len(starts), [size for _, _, place, size in metre.pulses if place == 0])
+        out[here] = part
+
+
 def features_of(
     sheet: LeadSheet,
     notes: np.ndarray,
@@ -286,8 +309,8 @@ def features_of(
     out = score_features(notes, controls, start_frame, num_frames, frame_rate, told)
     frames = np.arange(start_frame, start_frame + num_frames, dtype=np.float64)
     beats = sheet.beat_offset + frames * (sheet.tempo / (60.0 * frame_rate)) + 1e-9
-    metre_features(out, beats, sheet.beats_per_bar, bar_groups(sheet.beats_per_bar))
+    _tell_metre(out, beats, sheet)
     return out
 
 
-__all__ = ["SCORE_DIM", "Score", "ScoreControl", "ScoreNote", "bar_groups", "features_of"]
+__all__ = ["SCORE_DIM", "Score", "ScoreControl", "ScoreNote", "features_of", "plain_metre"]

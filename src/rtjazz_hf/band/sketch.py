@@ -114,7 +114,8 @@ def in_choruses(sheet: LeadSheet) -> LeadSheet:
         dataclasses.replace(section, role=role, start_beat=index * beats, beats=beats)
         for index, role in enumerate(_CHORUSES)
     )
-    return dataclasses.replace(sheet, spans=sheet.spans * turns * len(_CHORUSES), sections=sections)
+    turns *= len(_CHORUSES)
+    return dataclasses.replace(sheet, spans=sheet.spans * turns, sections=sections, metres=sheet.metres * turns)
 
 
 def settled(written: list[WrittenNote], tempo: float) -> list[WrittenNote]:

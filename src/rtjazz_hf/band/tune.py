@@ -8,6 +8,7 @@ import math
 from ..music.chords import Chord
 from ..music.lead_sheet import LeadSheet
 from ..music.score_features import NOTE_ROLES
+from .bars import is_line, line_after
 from .score import Score, ScoreControl, ScoreNote
 
 _NEAR = 1e-6
@@ -30,7 +31,6 @@ class Tune:
     def __init__(self, melody: Score, sheet: LeadSheet):
         if not melody.notes:
             raise ValueError("the melody has no notes: give a Score, or a file, that has some")
-        bar = sheet.beats_per_bar
         found = {note.role for note in melody.notes}
         self.roles = tuple(role for role in NOTE_ROLES if role in found)
         self.replaced = found | ({"second"} if "lead" in found else set())
@@ -38,13 +38,14 @@ class Tune:
         self._starts = [note.start for note in self._notes]
         self._controls = [control for control in melody.controls if control.role in found]
         end = max(note.start + note.beats for note in self._notes)
-        self._beats = max(bar, math.ceil(end / bar - _OVER) * bar)
+        self._beats = max(sheet.bar_start(1), _line_near(sheet, end))
         first = self._starts[0]
+        bar = sheet.metre_of(0).beats
         self._pickup = math.ceil(-first / bar - _NEAR) * bar if first < -_PICKUP else 0
-        self._bar = bar
+        self._sheet = sheet
         self._loops = sheet.loops
         self._pass = sheet.num_beats * math.ceil(self._beats / sheet.num_beats - _NEAR)
-        form = form_bars(sheet) * bar
+        form = sheet.bar_start(form_bars(sheet))
         self._form = form * math.ceil(self._beats / form - _NEAR)
 
     def beat_at(self, beat: float, role: str, start: float = 0.0) -> float | None:
@@ -73,7 +74,9 @@ class Tune:
     def entry(self, beat: float) -> float:
         """The beat at which a melody that is asked for at `beat` has its first bar line, which may have been before."""
         start = math.floor(beat / self._form + _NEAR) * self._form
-        return start if beat - start < self._beats else math.ceil(beat / self._bar - _NEAR) * self._bar
+        if beat - start < self._beats:
+            return start
+        return beat if is_line(self._sheet, beat) else line_after(self._sheet, beat)
 
     def notes(self, start: float, end: float) -> list[ScoreNote]:
         """The melody's notes that begin between two of its beats."""
@@ -86,20 +89,26 @@ class Tune:
         return [control for control in self._controls if start - _NEAR <= control.start < end - _NEAR]
 
 
+def _line_near(sheet: LeadSheet, end: float) -> float:
+    """The bar line that a melody ends at whose last note ends at `end`: the one before where it hangs over a little."""
+    bar, into = sheet.bar_at(end)
+    return sheet.bar_start(bar if into <= _OVER * sheet.metre_of(bar).beats + _NEAR else bar + 1)
+
+
 def form_bars(sheet: LeadSheet) -> int:
     """Bars of the form that the chords of a sheet repeat; all of them where they repeat nothing.
 
     The last chords of a take that ends are not looked at: they are its cadence.
     """
-    bar, count = sheet.beats_per_bar, sheet.num_bars
-    bars: list[list[tuple[float, Chord]]] = [[] for _ in range(count)]
+    count = sheet.num_bars
+    bars: list[list[tuple[float, Chord | None]]] = [[(sheet.metre_of(bar).beats, None)] for bar in range(count)]
     at = 0.0
     for span in sheet.spans:
-        index = min(count - 1, math.floor(at / bar + _NEAR))
-        bars[index].append((round(at - index * bar, 3), span.chord))
+        index = min(count - 1, sheet.bar_at(at + _NEAR)[0])
+        bars[index].append((round(at - sheet.bar_start(index), 3), span.chord))
         at += span.beats
     if sheet.sections and sheet.sections[-1].role == "ending" and not sheet.loops:
-        count = max(1, math.floor(sheet.sections[-1].start_beat / bar + _NEAR) - 1)
+        count = max(1, sheet.bar_at(sheet.sections[-1].start_beat + _NEAR)[0] - 1)
     for length in range(1, count + 1):
         if (sheet.loops and sheet.num_bars % length) or length * 2 > count:
             continue

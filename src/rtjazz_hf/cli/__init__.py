@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from .adapt import add_adapt
 from .benchmark import add_benchmark
+from .charts import add_charts
 from .codec import add_codec
 from .common import Parser, Refused
 from .evaluate import add_evaluate
@@ -79,4 +80,5 @@ def build_parser() -> argparse.ArgumentParser:
     add_benchmark(commands)
     add_adapt(commands)
     add_serve(commands)
+    add_charts(commands)
     return parser

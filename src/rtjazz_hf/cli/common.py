@@ -68,7 +68,10 @@ def add_command(
 
 def add_music(parser: Any) -> None:
     """The options that say what is to be played, beside the prompt."""
+    from .charts import add_chart_options  # it knows this module
+
     parser.add_argument("--chords", help='chart, such as "Dm7 | G7 | Cmaj7 | %%"')
+    add_chart_options(parser)
     parser.add_argument("--tempo", type=float, help="beats per minute, 40 to 320")
     parser.add_argument("--key", help="such as Bb or Am")
     parser.add_argument("--mood", help="such as relaxed or energetic")

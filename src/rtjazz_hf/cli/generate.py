@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .charts import practise, tell
 from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 from .notes import add_notes, check_notes, read_melody, telling_remarks
 
@@ -46,6 +47,7 @@ def add_generate(commands: Any) -> None:
     parser.add_argument("--duration", type=float, help=f"seconds (default: {_DEFAULT_DURATION:g})")
     parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
     parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
+    parser.add_argument("--count-in", type=int, default=0, metavar="BARS", help="clicks before bar 1, 0 to 8")
     add_music(parser)
     add_notes(parser)
     parser.add_argument("--midi", type=Path, metavar="FILE.mid", help="write the notes that were told too")
@@ -68,7 +70,9 @@ def add_generate(commands: Any) -> None:
 
 
 def run_generate(args: argparse.Namespace) -> int:
+    practise(args)
     _check_generate(args)
+    tell(args.prompt, args.chords)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)
     check_notes(args, pipe, ("melody", "midi", "stems"))
@@ -88,6 +92,10 @@ def run_generate(args: argparse.Namespace) -> int:
         output = _play(pipe, args, wishes, options, seed)
     seconds = time.perf_counter() - started
     audio, lead_sheet = output.audios[0], output.lead_sheets[0]
+    if args.count_in:
+        from ..live.playback import count_in
+
+        audio = count_in(audio, lead_sheet, args.count_in)
 
     from ..audio import plot_spectrogram, write_audio
 
@@ -117,6 +125,7 @@ def run_generate(args: argparse.Namespace) -> int:
         "seed": seed,
         "duration": duration,
         "bars": args.bars,
+        "count_in": args.count_in,
         "loop": args.loop,
         "sampling_rate": pipe.sampling_rate,
         "loudness": args.loudness,
@@ -231,6 +240,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise Refused(f"--bars {args.bars} and --duration {args.duration:g}: give one of them")
     if args.loop and args.bars is None:
         raise Refused("--loop needs --bars: how many bars the loop has")
+    if not 0 <= args.count_in <= 8:
+        raise Refused(f"--count-in {args.count_in}: choose 0 to 8 bars")
+    if args.count_in and (args.loop or args.codes is not None or args.plot is not None):
+        raise Refused("--count-in: clicks have no place in --loop, --codes and --plot")
     if args.loop and args.codes is not None:
         raise Refused("--loop and --codes: the crossing at a loop's end is made in sound and has no codes")
     check_sampling(args)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .charts import practise, tell
 from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 from .notes import add_notes, check_notes, read_melody, telling_remarks
 
@@ -52,6 +53,9 @@ def add_play(commands: Any) -> None:
     music.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
     music.add_argument(
         "--block-frames", type=int, metavar="N", help="6, 12, 24, 36 or 48 (default: the model's)"
+    )
+    music.add_argument(
+        "--ramp", metavar="120:180/4", help="tempo of a chart, up or down by 5 every 4 choruses; +2 after it: by 2"
     )
     music.add_argument("--duration", type=float, help="seconds (default: without an end)")
     music.add_argument("--count-in", type=int, default=0, metavar="BARS", help="clicks before bar 1, 0 to 8")
@@ -94,6 +98,8 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
     """
     if args.list_devices:
         return _list_devices(sound_api, midi)
+    practise(args)
+    _check_ramp(args)
     with ExitStack() as stack:
         try:
             prompt = _check(args)
@@ -122,7 +128,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             raise Refused(str(error)) from error
 
         if follower is not None:
-            follower.count_in = args.count_in * session.lead_sheet.beats_per_bar
+            follower.count_in = args.count_in * session.lead_sheet.metre_of(0).beats
             if getattr(clock, "num_peers", None) == 0:  # alone in a Link session: the tempo is the band's
                 clock.tempo = session.lead_sheet.tempo
 
@@ -133,7 +139,8 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
 
         player = Player(
             session, output, recorder=recorder, follower=follower, leader=leader, chord_keys=chord_keys, rider=rider,
-            count_in=args.count_in, duration=args.duration, on_block=log and log.add, say=_say,
+            count_in=args.count_in, duration=args.duration, say=_say,
+            on_block=_each_block(_ramp(args, session), log and log.add),
         )  # fmt: skip
         code = _play(args, player, prompt, clock)
         if log is not None:
@@ -143,6 +150,51 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         if args.json:
             print(json.dumps(result))
         return code
+
+
+def _check_ramp(args: argparse.Namespace) -> None:
+    if args.ramp is None:
+        return
+    from ..charts.practice import Ramp
+
+    if args.chords is None:
+        raise Refused("--ramp counts choruses: give --chart or --chords")
+    if args.follow is not None or args.tempo is not None:
+        raise Refused("--ramp sets the tempo: leave --tempo and --follow out")
+    try:
+        args.tempo = Ramp.parse(args.ramp).first
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _ramp(args: argparse.Namespace, session: Any) -> Any:
+    """What changes the tempo from block to block as --ramp asks, or nothing."""
+    if args.ramp is None:
+        return None
+    from ..charts import sent_text
+    from ..charts.practice import Ramp
+    from ..music import parse_chart
+
+    ramp, chorus = Ramp.parse(args.ramp), parse_chart(sent_text(args.chords)).num_beats
+
+    def after(block: Any) -> None:
+        sheet = session.lead_sheet
+        tempo = ramp.tempo(int(max(0.0, sheet.beat_at(session.position)) // chorus))
+        if abs(tempo - sheet.tempo) > 1e-6:
+            session.update(tempo=tempo)
+
+    return after
+
+
+def _each_block(*given: Any) -> Any:
+    """One listener to the blocks for those that are given; None for none."""
+    listeners = [each for each in given if each is not None]
+
+    def tell_all(block: Any) -> None:
+        for listener in listeners:
+            listener(block)
+
+    return tell_all if listeners else None
 
 
 def _rider(lufs: float) -> Any:
@@ -237,6 +289,7 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
         words_of(prompt), chords=args.chords, tempo=args.tempo, key=args.key, mood=args.mood,
         instruments=args.instruments,
     )  # fmt: skip
+    tell(words_of(prompt), args.chords)
     return prompt
 
 

@@ -132,9 +132,11 @@ class Controls:
         if self._chords is None:
             self.session.update(key=sheet.key)
         else:  # the band leader does not transpose a chart that somebody gave
-            from ..music import LeadSheet
+            from ..charts import sent_text
+            from ..charts.practice import transposed
+            from ..music import parse_chart
 
-            chart = LeadSheet.from_chart(self._chords).rotated(semitones).to_text()
+            chart = transposed(parse_chart(sent_text(self._chords)), semitones).to_text()
             self.session.update(chords=chart, key=sheet.key)
             self._chords = chart
         self.message = f"key {sheet.key}"
@@ -246,11 +248,11 @@ def bar(share: float, width: int = 10) -> str:
 
 def chart_line(sheet: Any, seconds: float, bars: int = 4) -> str:
     """The bar of `seconds` and those after it, the present one in brackets."""
-    first = int(sheet.beat_at(seconds) // sheet.beats_per_bar)
+    first = sheet.bar_at(sheet.beat_at(seconds))[0]
     cells = []
     for number in range(max(first, 0), max(first, 0) + bars):
-        start = sheet.time_of(number * sheet.beats_per_bar)
-        chords = sheet.chord_segments(start, sheet.beats_per_bar * 60.0 / sheet.tempo)
+        start = sheet.time_of(sheet.bar_start(number))
+        chords = sheet.chord_segments(start, sheet.metre_of(number).beats * 60.0 / sheet.tempo)
         text = " ".join(chord.symbol for begin, end, chord in chords if end - begin > 1e-6)
         cells.append(f"[{text}]" if number == first else text)
     return " | ".join(cells)

@@ -164,7 +164,8 @@ def composed_performance(
     if len(lead_sheet.sections) == 1:  # one long section: no joint is played where none is heard
         sections = (dataclasses.replace(sections[0], beats=rounds * lead_sheet.num_beats),)
     unrolled = dataclasses.replace(
-        lead_sheet, spans=lead_sheet.spans * rounds, sections=sections, loops=False, beat_offset=0.0
+        lead_sheet, spans=lead_sheet.spans * rounds, sections=sections, loops=False, beat_offset=0.0,
+        metres=lead_sheet.metres * rounds,
     )
     rng = np.random.default_rng([_HELD_OUT, seed])
     take = compose(unrolled, rng)

@@ -289,7 +289,8 @@ class ClockFollower:
             self._lead = 0.0
         elif sheet is not self._sheet:
             # a chart that somebody changed starts at its own bar 1: from there on, bar lines are what is shared
-            self._lead -= sheet.beats_per_bar * round((want + self._lead - have) / sheet.beats_per_bar)
+            shared = sheet.beats_per_bar if len(set(sheet.metres)) <= 1 else sheet.num_beats
+            self._lead -= shared * round((want + self._lead - have) / shared)
         error = want + self._lead - have
         self._location = self.clock.location
         self.error, self.problem = error * 60.0 / tempo, None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE
 from ..music import LeadSheet
-from ..music.chart import ChordSpan
 from ..prompts import MAX_DURATION
 from .context import crossfade_end
 
@@ -22,7 +20,7 @@ _SHORTEST_SPAN = 1e-6  # beats; what a float sum leaves over is no chord
 
 def loop_samples(sheet: LeadSheet, bars: int) -> int:
     """Samples at 48 kHz of so many bars of `sheet`, to the nearest."""
-    return round(bars * sheet.beats_per_bar * 60.0 / sheet.tempo * SAMPLE_RATE)
+    return round(sheet.bar_start(bars) * 60.0 / sheet.tempo * SAMPLE_RATE)
 
 
 def loop_sheet(sheet: LeadSheet, bars: int) -> LeadSheet:
@@ -34,14 +32,14 @@ def loop_sheet(sheet: LeadSheet, bars: int) -> LeadSheet:
     if isinstance(bars, bool) or not isinstance(bars, int) or not 1 <= bars <= MAX_BARS:
         raise ValueError(f"bars {bars!r}: choose a whole number from 1 to {MAX_BARS}")
     seconds = loop_samples(sheet, bars) / SAMPLE_RATE
-    most = MAX_DURATION - _lead_in_bars(sheet) * sheet.beats_per_bar * 60.0 / sheet.tempo
+    most = MAX_DURATION - _lead_in_beats(sheet) * 60.0 / sheet.tempo
     if seconds > most:
         raise ValueError(
             f"{bars} bars at {sheet.tempo:g} BPM last {seconds:.1f} s: choose at most {most:.1f} s"
         )
-    beats = float(bars * sheet.beats_per_bar)
+    beats = sheet.bar_start(bars)
     spans = [
-        ChordSpan(sheet.spans[index].chord, length)
+        dataclasses.replace(sheet.spans[index], beats=length)
         for index, length in _first_beats([span.beats for span in sheet.spans], beats)
     ]
     sections, at = [], 0.0
@@ -49,8 +47,10 @@ def loop_sheet(sheet: LeadSheet, bars: int) -> LeadSheet:
         sections.append(dataclasses.replace(sheet.sections[index], start_beat=at, beats=length))
         at += length
     return dataclasses.replace(
-        sheet, spans=tuple(spans), sections=tuple(sections), loops=True, beat_offset=0.0
-    )
+        sheet, spans=tuple(spans), sections=tuple(sections), loops=True, beat_offset=0.0,
+        metres=tuple(str(sheet.metre_of(bar)) for bar in range(bars)) if sheet.metres else (),
+        beats_per_bar=sheet.metre_of(0).beats if sheet.metres else sheet.beats_per_bar,
+    )  # fmt: skip
 
 
 def _first_beats(lengths: list[float], beats: float) -> list[tuple[int, float]]:
@@ -63,8 +63,13 @@ def _first_beats(lengths: list[float], beats: float) -> list[tuple[int, float]]:
     return taken
 
 
-def _lead_in_bars(sheet: LeadSheet) -> int:
-    return math.ceil(_LEAD_IN_SECONDS * sheet.tempo / 60.0 / sheet.beats_per_bar - 1e-9)
+def _lead_in_beats(sheet: LeadSheet) -> float:
+    """Beats of the last bars of the sheet, gone round as often as needed, that last long enough to play in."""
+    beats, bar = 0.0, 0
+    while beats * 60.0 / sheet.tempo < _LEAD_IN_SECONDS - 1e-9:
+        bar -= 1
+        beats += sheet.metre_of(bar % sheet.num_bars).beats
+    return beats
 
 
 def play_loop(play: Callable[..., Any], prompt: Any, sheet: LeadSheet, bars: int, **options: Any) -> Any:
@@ -86,8 +91,8 @@ def play_loop(play: Callable[..., Any], prompt: Any, sheet: LeadSheet, bars: int
         ValueError: as `loop_sheet` and the call.
     """
     sheet = loop_sheet(sheet, bars)
-    lead_in = _lead_in_bars(sheet)
-    before, samples = loop_samples(sheet, lead_in), loop_samples(sheet, bars)
+    before = round(_lead_in_beats(sheet) * 60.0 / sheet.tempo * SAMPLE_RATE)
+    samples = loop_samples(sheet, bars)
     # the loop's beat 0 falls on a sample, so that its length is what tempo and bars say
     offset = -before / SAMPLE_RATE * sheet.tempo / 60.0 % sheet.num_beats
     output = play(

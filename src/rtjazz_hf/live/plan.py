@@ -213,13 +213,15 @@ def continue_in_phase(sheet: LeadSheet, before: LeadSheet, seconds: float) -> Le
     """
     beat = before.beat_at(seconds)
     if not _same_tune(sheet, before):
-        beat = beat % before.beats_per_bar % sheet.beats_per_bar
+        beat = before.bar_at(beat)[1] % sheet.metre_of(0).beats
     return dataclasses.replace(sheet, beat_offset=beat - seconds * sheet.tempo / 60.0)
 
 
 def _same_tune(one: LeadSheet, other: LeadSheet) -> bool:
     """Whether two sheets have the same chords at the same beats, or the same a number of semitones apart."""
-    if (one.beats_per_bar, one.loops, len(one.spans)) != (other.beats_per_bar, other.loops, len(other.spans)):
+    if (one.beats_per_bar, one.metres, one.loops, len(one.spans)) != (
+        other.beats_per_bar, other.metres, other.loops, len(other.spans),
+    ):  # fmt: skip
         return False
     first, second = one.spans[0].chord.root, other.spans[0].chord.root
     if first is not None and second is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..audio import AUDIO_CHANNELS, SAMPLE_RATE
+from ..music.metre import Metre
 from ..music.vocabulary import MAX_TEMPO, MIN_TEMPO
 from .outputs import Output, OutputLost, PacedOutput
 
@@ -194,13 +195,13 @@ class Player:
     def _count_in_freely(self) -> None:
         """Bars of clicks, at the tempo of the sheet; the sheet's own beat 0 follows them."""
         sheet = self.session.lead_sheet
-        beats = self.count_in * sheet.beats_per_bar
+        beats = self.count_in * sheet.metre_of(0).beats
         left = round(beats * 60.0 / sheet.tempo * SAMPLE_RATE)
         while left > 0 and not self._stopped.is_set():
             size = min(left, SAMPLE_RATE // 4)
             seconds = -left / SAMPLE_RATE
             self._hand_on(
-                clicks(sheet.beat_at(seconds), sheet.tempo, size, sheet.beats_per_bar), sheet, seconds
+                clicks(sheet.beat_at(seconds), sheet.tempo, size, sheet.metre_of(0)), sheet, seconds
             )
             left -= size
 
@@ -220,7 +221,7 @@ class Player:
             left = max(1, round(-beat * 60.0 / tempo * SAMPLE_RATE))
             size = min(left, SAMPLE_RATE // 4)
             self._hand_on(
-                clicks(beat, tempo, size, sheet.beats_per_bar),
+                clicks(beat, tempo, size, sheet.metre_of(0)),
                 sheet,
                 self.session.position - left / SAMPLE_RATE,
             )
@@ -235,18 +236,28 @@ class Player:
         return True
 
 
-def clicks(beat: float, tempo: float, samples: int, beats_per_bar: int) -> np.ndarray:
+def clicks(beat: float, tempo: float, samples: int, metre: Metre) -> np.ndarray:
     """A metronome, `(2, samples)` at 48 kHz, from `beat` on (negative in a count-in): higher on the downbeat.
 
     A sample depends on its own beat alone, so pieces join without a seam.
     """
     beats = beat + np.arange(samples) * (tempo / 60.0 / SAMPLE_RATE)
-    number = np.floor(beats + 1e-9)
-    since = np.maximum(beats - number, 0.0) * 60.0 / tempo  # seconds
-    hz = np.where(number % beats_per_bar == 0, *_CLICK_HZ)
+    within = np.mod(beats + 1e-9, metre.beats)
+    starts = np.array(metre.clicks)
+    number = np.searchsorted(starts, within, side="right") - 1
+    since = np.maximum(within - 1e-9 - starts[number], 0.0) * 60.0 / tempo  # seconds
+    hz = np.where(number == 0, *_CLICK_HZ)
     shape = np.where(since < _CLICK_SECONDS, np.exp(-since * 6.0 / _CLICK_SECONDS), 0.0)
     wave = _CLICK_LEVEL * np.sin(2.0 * math.pi * hz * since) * shape
     return np.broadcast_to(wave.astype(np.float32), (AUDIO_CHANNELS, samples)).copy()
+
+
+def count_in(audio: np.ndarray, sheet: LeadSheet, bars: int) -> np.ndarray:
+    """`audio` `(2, samples)`, which begins with beat 0 of `sheet`, after so many bars of clicks at its tempo."""
+    metre = sheet.metre_of(0)
+    beats = bars * metre.beats
+    samples = round(beats * 60.0 / sheet.tempo * SAMPLE_RATE)
+    return np.concatenate([clicks(-beats, sheet.tempo, samples, metre), np.asarray(audio)], axis=-1)
 
 
 def _silence(seconds: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..band import Band, ScoreNote
 from ..band.parts import tell
+from ..charts import chart_text
 from ..music import Chord, LeadSheet
 from .context import play_context
 from .engine import BlockStream
@@ -230,6 +232,8 @@ class LiveSession:
             return
         with self._update_lock:
             before = self._plan
+            if isinstance(changes.get("chords"), Path):  # a name alone opens nothing: it may have come from anywhere
+                changes = {**changes, "chords": chart_text(changes["chords"])}
             plan = changed_plan(self.models, before, changes)
             with self._lock:
                 if plan.lead_sheet is not before.lead_sheet:

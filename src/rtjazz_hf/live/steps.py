@@ -7,15 +7,18 @@ holds.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..band import Band, Score, check_parts, conditions_of, fit_melody
-from ..band.band_leader import write_lead_sheet
+from ..band.band_leader import NotPlayed, told, write_lead_sheet
 from ..band.parts import tell
+from ..charts import chart_text, sent_text
 from ..music import LeadSheet
 from ..music.vocabulary import canonical_instrument
 from ..prompts import Prompt, check_duration, check_settings, mix_of, words_of
@@ -141,7 +144,7 @@ class PlayingSteps:
         self,
         prompt: Prompt | list[Prompt],
         *,
-        chords: str | Sequence[str] | None = None,
+        chords: str | Path | Sequence[str | Path] | None = None,
         tempo: float | Sequence[float] | None = None,
         key: str | Sequence[str] | None = None,
         mood: str | Sequence[str] | None = None,
@@ -153,12 +156,14 @@ class PlayingSteps:
         """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
 
         chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
-        all. Without it, and where the words name none, a learnt style that they call brings its own.
+        all. Without it, and where the words name none, a learnt style that they call brings its own. What words and
+        charts ask for and nobody plays is told by a `NotPlayed` warning each.
         """
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if lead_sheet is not None:
             sheets = [lead_sheet] if isinstance(lead_sheet, LeadSheet) else list(lead_sheet)
             return sheets * len(prompts) if len(sheets) == 1 else sheets
+        chords = each_chart(chords, sent_text)
         wishes = {"chords": chords, "tempo": tempo, "key": key, "mood": mood}
         for name, value in wishes.items():
             if isinstance(value, (list, tuple)) and len(value) != len(prompts):
@@ -168,6 +173,8 @@ class PlayingSteps:
         sheets = []
         for row, item in enumerate(prompts):
             words, band = self.adapter_bank.called_band(words_of(item))
+            for line in told(words, chords[row] if isinstance(chords, (list, tuple)) else chords):
+                warnings.warn(f"not played: {line}", NotPlayed, stacklevel=3)
             sheets.append(
                 write_lead_sheet(
                     words,
@@ -288,3 +295,12 @@ def seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
     """A seed a row for the band leader; rows that share a generator get neighbouring ones."""
     shared = len(generators) > 1 and all(generator is generators[0] for generator in generators)
     return [(g.initial_seed() + (row if shared else 0)) % 2**63 for row, g in enumerate(generators)]
+
+
+def each_chart(chords: Any, read: Callable[[str], str]) -> Any:
+    """Charts as text in the chart language, one or a list of them; files are opened where `read` does."""
+    if isinstance(chords, (list, tuple)):
+        return [each_chart(each, read) for each in chords]
+    if isinstance(chords, Path):
+        return chart_text(chords)
+    return chords if chords is None else read(chords)

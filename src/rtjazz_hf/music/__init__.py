@@ -9,6 +9,7 @@ from .chart import ChordSpan, ParsedChart, parse_chart
 from .chords import Chord
 from .features import FEATURE_SLICES, LEAD_SHEET_DIM, rotated_chords, without_chords
 from .lead_sheet import LeadSheet, Position, Section
+from .metre import Metre
 from .tags import Tags, parse_tags
 from .vocabulary import (
     BEATS_PER_BAR,
@@ -37,6 +38,7 @@ __all__ = [
     "Chord",
     "ChordSpan",
     "LeadSheet",
+    "Metre",
     "ParsedChart",
     "Position",
     "Section",

@@ -1,307 +1,261 @@
-"""Chord charts as text: bars, repeats, endings, several chords a bar."""
+"""Chord charts as text: bars, repeats, endings and jumps, several chords a bar, any metre."""
 
 from __future__ import annotations
 
 import math
-import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from .chords import Chord
-from .vocabulary import BEATS_PER_BAR
+from .chart_header import Header
+from .chart_reader import MAX_CHORDS_PER_BAR, ChartReader
+from .metre import MOST_BEATS, Metre
+from .spans import MIN_SPAN_BEATS, ChordSpan
+from .unfolding import MAX_BARS, WrittenBar, unfold
 
-MAX_BARS = 512
-MAX_CHORDS_PER_BAR = 8
-MIN_SPAN_BEATS = 0.01
+__all__ = [
+    "MAX_BARS",
+    "MAX_CHORDS_PER_BAR",
+    "MIN_SPAN_BEATS",
+    "ChordSpan",
+    "ParsedChart",
+    "check_beats_per_bar",
+    "format_chart",
+    "parse_chart",
+]
+
 _MAX_CHARACTERS = 40_000
-
-_TIME_SIGNATURE = re.compile(r"\s*(\d+)\s*/\s*(\d+)(?=[\s|]|$)")
-_TOKENS = re.compile(
-    r"""(?P<open>\|{0,2}:(?![:\d]))(?=[^|]|$)      # |:  ||:
-      | (?P<close>:\|{1,2}(?:\s*x\s*(?P<times>\d+))?)  # :|  :||  :| x3
-      | (?P<ending>(?:\|\s*)?\[\s*(?P<which>\d)\.?(?=\s|$)|\|?(?P<which2>\d)\.(?=\s|$))  # [1  |[2  |1.  2.
-      | (?P<double>\|\||\|\])                      # || |]
-      | (?P<bar>\|)
-      | (?P<newline>\n)
-      | (?P<label>\[[A-Za-z][\w\s]{0,15}\])        # a rehearsal mark: [A]
-      | (?P<word>[^\s|\[\]]+?(?=:\||[\s|\[\]]|$))
-      | (?P<space>\s)
-      | (?P<stray>.)""",
-    re.VERBOSE,
-)
-
-
-@dataclass(frozen=True)
-class ChordSpan:
-    """A chord and how many beats (quarter notes) it sounds."""
-
-    chord: Chord
-    beats: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.chord, Chord):
-            raise ValueError(f"a chord span needs a Chord, not {self.chord!r}: use Chord.parse('Dm7')")
-        if not (math.isfinite(self.beats) and self.beats >= MIN_SPAN_BEATS):
-            raise ValueError(f"a chord of {self.beats!r} beats: expected {MIN_SPAN_BEATS} beats or more")
+Bar = tuple[ChordSpan, ...]
 
 
 @dataclass(frozen=True)
 class ParsedChart:
-    """A chart with its repeats written out: for each bar, the chords in it."""
+    """A chart with its repeats and jumps written out: for each bar that is played, the chords in it.
 
-    bars: tuple[tuple[ChordSpan, ...], ...]
-    beats_per_bar: int
+    Attributes:
+        bars: the chords of each bar. metres: the metre of each bar.
+        written: the bars as they stand on paper. order: which of them is played when.
+        title, composer, style: as the chart says. key, tempo, swing: None where it does not say.
+        remarks: what was read and is not played, or had to be understood, a line each.
+    """
+
+    bars: tuple[Bar, ...]
+    metres: tuple[Metre, ...]
+    written: tuple[WrittenBar, ...] = ()
+    order: tuple[int, ...] = ()
+    title: str = ""
+    composer: str = ""
+    style: str = ""
+    key: str | None = None
+    tempo: float | None = None
+    swing: float | None = None
+    remarks: tuple[str, ...] = ()
+    says_metre: bool = True
 
     @property
     def spans(self) -> tuple[ChordSpan, ...]:
         return tuple(span for bar in self.bars for span in bar)
 
+    @cached_property
+    def metre(self) -> Metre:
+        """The one that most bars are in."""
+        return Counter(self.metres).most_common(1)[0][0]
+
     @property
-    def num_beats(self) -> int:
-        return len(self.bars) * self.beats_per_bar
+    def beats_per_bar(self) -> float:
+        """Quarter notes of most bars; a whole number where it is one."""
+        return whole(self.metre.beats)
+
+    @property
+    def num_beats(self) -> float:
+        return whole(math.fsum(metre.beats for metre in self.metres))
+
+    @property
+    def labels(self) -> tuple[tuple[int, str], ...]:
+        """The sections: the bar, from 0, at which each begins, as it is played, and its name."""
+        names = [(place, self.written[index].label) for place, index in enumerate(self.order)]
+        return tuple((place, name) for place, name in names if name)
+
+    def to_text(self, header: bool = True) -> str:
+        """The chart as text, written out, which `parse_chart` reads back to the same bars.
+
+        Args:
+            header: whether title, key, tempo and swing stand above.
+        """
+        lines = []
+        if header:
+            said = (
+                ("title", self.title),
+                ("composer", self.composer),
+                ("style", self.style),
+                ("key", self.key),
+            )
+            lines += [f"{name}: {' '.join(str(value).split())}" for name, value in said if value]
+            numbers = (("tempo", self.tempo), ("swing", self.swing))
+            lines += [f"{name}: {value:g}" for name, value in numbers if value is not None]
+        text = format_chart(self.spans, self.beats_per_bar, [str(metre) for metre in self.metres])
+        return "\n".join([*lines, text])
+
+    @classmethod
+    def of(
+        cls,
+        written: Sequence[WrittenBar],
+        header: Header,
+        remarks: Sequence[str] = (),
+        says_metre: bool = True,
+    ) -> ParsedChart:
+        """The chart of bars as they are written, in the order in which they are played."""
+        order, more = unfold(written)
+        return cls(
+            bars=tuple(written[index].spans for index in order),
+            metres=tuple(written[index].metre for index in order),
+            written=tuple(written),
+            order=tuple(order),
+            title=header.title,
+            composer=header.composer,
+            style=header.style,
+            key=header.key,
+            tempo=header.tempo,
+            swing=header.swing,
+            remarks=(*header.remarks, *remarks, *more),
+            says_metre=says_metre or header.metre is not None,
+        )
 
 
-def check_beats_per_bar(beats_per_bar: int) -> int:
-    """`beats_per_bar`, where it is 3 or 4."""
-    if isinstance(beats_per_bar, bool) or beats_per_bar not in BEATS_PER_BAR:
-        raise ValueError(f"unsupported metre of {beats_per_bar!r} beats a bar: choose 3 (3/4) or 4 (4/4)")
-    return int(beats_per_bar)
+def whole(beats: float) -> float:
+    """`beats` as an int where it is a whole number."""
+    return round(beats) if math.isclose(beats, round(beats), abs_tol=1e-9) else beats
 
 
-def parse_chart(text: str, beats_per_bar: int | None = None) -> ParsedChart:
+def check_beats_per_bar(beats_per_bar: float) -> float:
+    """`beats_per_bar`, where it is a number of quarter notes that a bar can have."""
+    known = isinstance(beats_per_bar, (int, float)) and not isinstance(beats_per_bar, bool)
+    if not known or not 0 < beats_per_bar <= MOST_BEATS or not float(beats_per_bar * 4).is_integer():
+        raise ValueError(
+            f"unsupported metre of {beats_per_bar!r} beats a bar: choose 3 (3/4), 4 (4/4) or others, 1 to {MOST_BEATS}"
+        )
+    return whole(beats_per_bar)
+
+
+def parse_chart(
+    text: str, beats_per_bar: float | None = None, alternatives: bool = False, metre: Metre | None = None
+) -> ParsedChart:
     """Read a chord chart.
 
-    A chart is bars between `|` or line ends. In a bar, chords share the beats evenly (`Dm7 G7`), or `/` and
-    `.` stand for the beats on which a chord goes on (`Dm7 / / G7`), or a chord names its own beats (`Dm7:1.5
-    G7:2.5`). `%` repeats the bar before. `|: .. :|` repeats (`:| x3` plays three times), with `[1` and `[2`
-    for first and second endings. A leading `3/4` or `4/4` gives the metre, `[A]` marks are passed over,
-    `N.C.` is no chord.
+    A chart is bars between `|` or line ends. In a bar, chords share the beats as players mean it (`Dm7 G7`, and three
+    chords of 4/4 are 2 + 1 + 1), or `/` and `.` stand for the beats on which a chord goes on (`Dm7 / / G7`), or a
+    chord names its own beats in quarter notes (`Dm7:1.5 G7:2.5`). `%` repeats the bar before, `%%` the two before.
+
+    Form: `|: .. :|`, `[: :]` and `{ }` repeat (`:| x3` three times), `[1` and `[2` begin endings; `D.C.`, `D.S.`,
+    `al Fine`, `al Coda`, `al 2nd ending`, `To Coda`, `Coda`, `Segno` and `Fine` in words or signs. `[A]`, `A:` and
+    names such as `Bridge` are sections. `N.C.` is a rest of the band, `<Dm7>` a held chord, `Dm7!` a stopped one,
+    `(break)` a bar that the lead plays alone. Chords in brackets, `(A7)` or `[A7]`, are alternatives. A metre such as
+    `3/4` or `6/8` holds from its bar on. Above the chords, lines such as `title: ..`, `key: Gm`, `tempo: 132`,
+    `swing: 0.6`, `notation: german` are read; `# ..` is a comment. What is not played is told in `remarks`.
 
     Args:
         text: the chart.
-        beats_per_bar: 3 or 4; by default what the chart says, or else 4.
+        beats_per_bar: quarter notes a bar; by default what the chart says, or else 4.
+        alternatives: play the chords in brackets, each instead of the one it stands after.
+        metre: of a chart that says nothing of it.
 
     Raises:
-        ValueError: for an empty chart, an unknown chord (naming its bar), an unbalanced repeat, a metre
-            other than 3/4 and 4/4, or more than 512 bars once repeats are written out.
+        ValueError: for an empty chart, an unknown chord (naming its bar), a form that cannot be played, or more than
+            512 bars once repeats are written out.
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError("empty chart: write chords between bar lines, e.g. 'Dm7 | G7 | Cmaj7 | %'")
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"the chart has {len(text)} characters: at most {_MAX_CHARACTERS} are read")
+    header = Header(alternatives=alternatives)
+    reader = ChartReader(header)
     if beats_per_bar is not None:
         beats_per_bar = check_beats_per_bar(beats_per_bar)
-    signature = _TIME_SIGNATURE.match(text)
-    if signature:
-        beats, unit = int(signature.group(1)), int(signature.group(2))
-        if unit != 4 or beats not in BEATS_PER_BAR:
-            raise ValueError(f"unsupported time signature {beats}/{unit}: choose 3/4 or 4/4")
-        if beats_per_bar not in (None, beats):
-            raise ValueError(
-                f"the chart says {beats}/4 but beats_per_bar={beats_per_bar}: leave one of them out"
-            )
-        beats_per_bar, text = beats, text[signature.end() :]
-    reader = _ChartReader(beats_per_bar or 4)
-    for match in _TOKENS.finditer(text):
-        reader.take(match)
-    return ParsedChart(bars=reader.finish(), beats_per_bar=reader.beats_per_bar)
-
-
-Bar = tuple[ChordSpan, ...]
-
-
-class _ChartReader:
-    """Collects bars token by token; `bars` are written out, `_start` is where an open repeat begins."""
-
-    def __init__(self, beats_per_bar: int) -> None:
-        self.beats_per_bar = beats_per_bar
-        self.bars: list[Bar] = []
-        self._words: list[str] = []
-        self._written = 0  # bars as written, for messages
-        self._start: int | None = None  # first bar of the open repeat
-        self._ending: int | None = None  # where the first ending begins, once it has begun
-        self._pending: list[Bar] | None = None  # body of a repeat whose second ending is awaited
-        self._after_line = True  # a bar line here closes no bar
-
-    def take(self, match: re.Match[str]) -> None:
-        kind = match.lastgroup if match.lastgroup not in ("times", "which", "which2") else None
-        kind = kind or ("close" if match.group("close") else "ending")
-        token = match.group().strip()
-        if kind == "word":
-            self._words.append(token)
-            self._after_line = False
-        elif kind == "bar":
-            if not self._words and not self._after_line:
-                raise ValueError(
-                    f"bar {self._written + 1} of the chart is empty: write a chord, or % to repeat one"
-                )
-            self._close_bar()
-        elif kind in ("newline", "double", "label"):
-            self._close_bar()
-            self._after_line = True
-        elif kind == "open":
-            self._close_bar()
-            if self._start is not None:
-                raise self._unbalanced(f"'{token}' opens a repeat inside another")
-            self._check_second_ending()
-            self._start, self._after_line = len(self.bars), True
-        elif kind == "close":
-            self._close_bar()
-            self._close_repeat(int(match.group("times") or 2))
-            self._after_line = True
-        elif kind == "ending":
-            self._close_bar()
-            self._open_ending(int(match.group("which") or match.group("which2")))
-            self._after_line = True
-        elif kind == "stray":
-            raise ValueError(f"unexpected {token!r} in bar {self._written + 1} of the chart")
-
-    def finish(self) -> tuple[Bar, ...]:
-        self._close_bar()
-        if self._start is not None:
-            raise self._unbalanced("'|:' is never closed")
-        self._check_second_ending()
-        if not self.bars:
-            raise ValueError("empty chart: it has no chords. Write e.g. 'Dm7 | G7 | Cmaj7 | %'")
-        return tuple(self.bars)
-
-    def _unbalanced(self, what: str) -> ValueError:
-        return ValueError(
-            f"unbalanced repeat at bar {max(self._written, 1)} of the chart: {what}. Write '|: Dm7 | G7 :|', "
-            f"with endings '|: Dm7 |[1 G7 :|[2 Cmaj7 |'"
+        metre = metre_of_beats(beats_per_bar)
+    reader.metre = metre or reader.metre
+    reader.read(text)
+    written = reader.finish()
+    chart = ParsedChart.of(written, header, reader.remarks, reader.says_metre)
+    if beats_per_bar is not None and not any(metre.beats == beats_per_bar for metre in chart.metres):
+        raise ValueError(
+            f"the chart says {chart.metre} but beats_per_bar={beats_per_bar}: leave one of them out"
         )
-
-    def _check_second_ending(self) -> None:
-        if self._pending is not None:
-            raise self._unbalanced("a first ending '[1 ..:|' needs its second, '[2'")
-
-    def _close_repeat(self, times: int) -> None:
-        if self._start is None:
-            # By custom a lone ":|" repeats from the start of the piece; here it is far more often a slip.
-            raise self._unbalanced("':|' closes a repeat that no '|:' opens")
-        body = self.bars[self._start :]
-        if not body:
-            raise self._unbalanced("the repeat has no bars")
-        if not 1 <= times <= MAX_BARS:
-            raise ValueError(f"a repeat played {times} times: expected 1 to {MAX_BARS}")
-        if self._ending is None:
-            self._extend(body * (times - 1))
-        else:
-            if times != 2:
-                raise self._unbalanced("a repeat with endings is played twice")
-            self._pending = self.bars[self._start : self._ending]
-        self._start = self._ending = None
-
-    def _open_ending(self, which: int) -> None:
-        if which == 1 and self._start is not None and self._ending is None:
-            self._ending = len(self.bars)
-        elif which == 2 and self._pending is not None:
-            self._extend(self._pending)
-            self._pending = None
-        else:
-            raise self._unbalanced(f"ending {which} is out of place (first '[1' inside '|: :|', then '[2')")
-
-    def _extend(self, bars: list[Bar]) -> None:
-        if len(self.bars) + len(bars) > MAX_BARS:
-            raise ValueError(
-                f"the chart has more than {MAX_BARS} bars with its repeats: shorten it, charts loop anyway"
-            )
-        self.bars.extend(bars)
-
-    def _close_bar(self) -> None:
-        if self._words:
-            self._check_second_ending()
-            self._written += 1
-            words, self._words = self._words, []
-            self._extend([self._read_bar(words)])
-        self._after_line = False
-
-    def _read_bar(self, words: list[str]) -> Bar:
-        where = f"bar {self._written} of the chart"
-        if words == ["%"]:
-            if not self.bars:
-                raise ValueError(f"{where} is '%', but there is no bar before it to repeat")
-            return self.bars[-1]
-        if "%" in words:
-            raise ValueError(
-                f"{where} mixes '%' with chords: '%' stands alone and repeats the whole bar before"
-            )
-        # A chord and the beats it names for itself; no chord where a slash lets the one before sound on.
-        entries: list[tuple[Chord | None, float | None]] = []
-        for word in words:
-            if word in ("/", "."):
-                if not entries and not self.bars:
-                    raise ValueError(f"{where} begins with {word!r}: no chord sounds there yet")
-                entries.append((None if entries else self.bars[-1][-1].chord, None))
-                continue
-            name, _, beats = word.partition(":")
-            try:
-                chord = Chord.parse(name)
-                length = float(beats) if beats else None
-            except ValueError as error:
-                hint = " (a metre stands at the start, 3/4 or 4/4)" if re.fullmatch(r"\d+/\d+", word) else ""
-                reason = (
-                    error if not beats or "chord" in str(error) else f"{word!r} is not a chord and its beats"
-                )
-                raise ValueError(f"{where}: {reason}{hint}") from None
-            entries.append((chord, length))
-        return self._time_bar(entries, bool({"/", "."} & set(words)), where)
-
-    def _time_bar(self, entries: list[tuple[Chord | None, float | None]], slashes: bool, where: str) -> Bar:
-        beats_per_bar = self.beats_per_bar
-        timed = [beats for _, beats in entries if beats is not None]
-        if timed:
-            if len(timed) < len(entries) or not math.isclose(sum(timed), beats_per_bar, abs_tol=1e-6):
-                raise ValueError(
-                    f"{where}: chords that name their beats must all do so and fill {beats_per_bar} beats"
-                )
-            return tuple(ChordSpan(chord, beats) for chord, beats in entries if chord and beats)
-        if slashes:
-            if len(entries) != beats_per_bar:
-                raise ValueError(
-                    f"{where} has {len(entries)} beats of chords and slashes: "
-                    f"a {beats_per_bar}/4 bar needs {beats_per_bar}"
-                )
-            spans: list[ChordSpan] = []
-            for chord, _ in entries:
-                if chord is None:
-                    spans[-1] = ChordSpan(spans[-1].chord, spans[-1].beats + 1.0)
-                else:
-                    spans.append(ChordSpan(chord, 1.0))
-            return tuple(spans)
-        if len(entries) > MAX_CHORDS_PER_BAR:
-            raise ValueError(f"{where} has {len(entries)} chords: at most {MAX_CHORDS_PER_BAR} fit")
-        return tuple(ChordSpan(chord, beats_per_bar / len(entries)) for chord, _ in entries if chord)
+    return chart
 
 
-def format_chart(spans: tuple[ChordSpan, ...], beats_per_bar: int) -> str:
-    """The chart text of `spans`, which `parse_chart` reads back to the same chords at the same beats."""
-    bars: list[list[tuple[Chord, float]]] = [[]]
-    room = float(beats_per_bar)
+def metre_of_beats(beats: float) -> Metre:
+    """The usual metre of a bar of `beats` quarter notes."""
+    for unit in (4, 8, 16):
+        if (beats * unit / 4).is_integer():
+            return Metre(round(beats * unit / 4), unit)
+    raise ValueError(f"unsupported metre of {beats!r} beats a bar")
+
+
+def format_chart(spans: Sequence[ChordSpan], beats_per_bar: float, metres: Sequence[str] = ()) -> str:
+    """The chart text of `spans`, which `parse_chart` reads back to the same chords at the same beats.
+
+    Args:
+        metres: of each bar, where they are not all of `beats_per_bar` quarter notes.
+    """
+    usual = metre_of_beats(beats_per_bar)
+    signs = [Metre.parse(metre) for metre in metres]
+
+    def metre_of(index: int) -> Metre:
+        return signs[index % len(signs)] if signs else usual
+
+    bars: list[list[ChordSpan]] = [[]]
+    room = metre_of(0).beats
     for span in spans:
         left = span.beats
         while left > 1e-6:
             part = min(left, room)
-            bars[-1].append((span.chord, part))
+            bars[-1].append(ChordSpan(span.chord, max(part, MIN_SPAN_BEATS), span.kind))
             left, room = left - part, room - part
             if room <= 1e-6:
                 bars.append([])
-                room = float(beats_per_bar)
+                room = metre_of(len(bars) - 1).beats
     lines: list[str] = []
-    for bar in bars:
+    said: Metre | None = None
+    last = ""
+    for index, bar in enumerate(bars):
         if bar:
-            text = _format_bar(bar, beats_per_bar)
-            lines.append("%" if lines and text == _last_written(lines) else text)
-    return f"{beats_per_bar}/4 " + " | ".join(lines)
+            metre = metre_of(index)
+            text = _format_bar(bar, metre)
+            sign = "" if metre == said else f"{metre} "
+            lines.append(f"{sign}%" if text == last and not sign else sign + text)
+            said, last = metre, text
+    return " | ".join(lines)
 
 
-def _last_written(lines: list[str]) -> str:
-    return next(line for line in reversed(lines) if line != "%")
+def _format_bar(bar: list[ChordSpan], metre: Metre) -> str:
+    words = [f"<{span.chord.symbol}>" if span.kind == "hold" else span.chord.symbol for span in bar]
+    prefix = "(break) " if any(span.kind == "break" for span in bar) else ""
+    beats = [span.beats for span in bar]
+    if len(bar) <= MAX_CHORDS_PER_BAR and _close(beats, metre.share(len(bar))):
+        return prefix + " ".join(words)
+    felt = [length for _, length, _, _ in metre.pulses]
+    slashed: list[str] = []
+    at = 0
+    for word, length in zip(words, beats):
+        until = at + 1
+        while until < len(felt) and sum(felt[at:until]) < length - 1e-9:
+            until += 1
+        if at >= len(felt) or not math.isclose(sum(felt[at:until]), length, rel_tol=1e-9):
+            break
+        slashed += [word] + ["/"] * (until - at - 1)
+        at = until
+    else:
+        if at == len(felt):
+            return prefix + " ".join(slashed)
+    timed = [
+        f"<{span.chord.symbol}:{float(span.beats)!r}>"
+        if span.kind == "hold"
+        else f"{word}:{float(span.beats)!r}"
+        for word, span in zip(words, bar)
+    ]
+    return prefix + " ".join(timed)
 
 
-def _format_bar(bar: list[tuple[Chord, float]], beats_per_bar: int) -> str:
-    share = beats_per_bar / len(bar)
-    if len(bar) <= MAX_CHORDS_PER_BAR and all(math.isclose(beats, share, rel_tol=1e-9) for _, beats in bar):
-        return " ".join(chord.symbol for chord, _ in bar)
-    if all(float(beats).is_integer() for _, beats in bar):
-        return " ".join(chord.symbol + " /" * (int(beats) - 1) for chord, beats in bar)
-    return " ".join(f"{chord.symbol}:{float(beats)!r}" for chord, beats in bar)
+def _close(some: Sequence[float], others: Sequence[float]) -> bool:
+    return all(math.isclose(one, other, rel_tol=1e-9) for one, other in zip(some, others, strict=True))

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from pychord import QualityManager
 
+from .chord_spellings import plain_quality, split_symbol
 from .vocabulary import note_to_pitch_class
 
 NO_CHORD = "N.C."
@@ -17,46 +18,14 @@ _SHARP_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # Roots of minor and diminished chords read better with sharps here: C#m7 and F#m7b5, but Ebm7 and Bbm7.
 _MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
 
-_SLASH_BASS = re.compile(r"/\s*([A-G](?:##|bb|#|b)?)\s*$")
 _DEGREES = {"2": 2, "3": 4, "4": 5, "5": 7, "6": 9, "9": 2, "11": 5, "13": 9}
 _STEPS = {"b": -1, "#": 1, "": 0}
-
-# Spellings, longest meaning first; each line turns one dialect into the one that pychord and _spell_out read.
-_DIALECT: tuple[tuple[str, str], ...] = (
-    (r"[(),\s]", ""),
-    (r"♭", "b"),
-    (r"♯", "#"),
-    (r"[–−]", "-"),
-    (r"^(?:ø|Ø|ø7|Ø7|h7|half-?dim7?)$", "m7b5"),
-    (r"^[øØ](9|11)", r"m\1b5"),
-    (r"^[øØ]7?", "m7b5"),
-    (r"[Δ△∆^]", "maj7"),
-    (r"maj77", "maj7"),
-    (r"maj7(9|11|13|6)", r"maj\1"),
-    (r"^(?:°|º|o)", "dim"),
-    (r"^(?:min|mi)(?!n)", "m"),
-    (r"^-", "m"),
-    (r"(?:[Mm]ajor|Maj|MAJ|Ma|MA|ma(?=[679]|1[13]|$))", "maj"),
-    (r"M", "maj"),
-    (r"^dom", ""),
-    (r"^(?:\+|aug)(7|9|11|13)", r"\1#5"),
-    (r"^(?:\+|aug)maj7", "maj7#5"),
-    (r"^\+", "aug"),
-    (r"(7|9)(?:\+|aug)$", r"\1#5"),
-    (r"(?<=\d)\+(?=\d)", "#"),
-    (r"(?<=\d)-(?=\d)", "b"),
-    (r"6/?9", "69"),
-    (r"^(m?)6add9", r"\g<1>69"),
-    (r"sus(?![24])", "sus4"),
-    (r"^sus4([679]|11|13)$", r"\1sus4"),
-    (r"^(m?)maj(6|69)?$", r"\1\2"),
-    (r"^(?:7?alt)$", "7alt"),
-)
 
 # What pychord's list lacks or, for jazz, voices otherwise, as semitones above the root.
 _JAZZ_QUALITIES: dict[str, tuple[int, ...]] = {
     "7alt": (0, 1, 3, 4, 6, 8, 10),  # the altered scale: b9 #9 3 #11 b13 b7, and no natural fifth
     "11": (0, 5, 7, 10, 14),  # a dominant eleventh leaves the third out: it is a suspended chord
+    "bass": (0,),  # a bass note alone: "/C"
 }
 
 
@@ -77,15 +46,21 @@ class Chord:
     bass: int | None
 
     @classmethod
-    def parse(cls, text: str) -> Chord:
+    def parse(cls, text: str, notation: str = "letters") -> Chord:
         """Read a chord symbol.
+
+        `/C` alone is a bass note; in a chart it goes under the chord before it.
+
+        Args:
+            notation: how roots are named. "letters": A to G, and solfège where it cannot be a letter (`Sol7`,
+                not `Do`, which is D diminished). "german": H is B, B is B flat, Fis, Es. "solfege": Do, Ré, Mi.
 
         Raises:
             ValueError: where `text` is not a chord; the message names it and shows what is understood.
         """
         if not isinstance(text, str):
             raise ValueError(f"unknown chord {text!r}: expected a string such as 'Dm7' or 'G7b9'")
-        return _parse(text)
+        return _parse(text, notation)
 
     @classmethod
     def no_chord(cls) -> Chord:
@@ -106,7 +81,21 @@ class Chord:
     @property
     def quality(self) -> str:
         """What follows the root in the symbol, without the bass: `"m7b5"`."""
-        return "" if self.root is None else _split(self.symbol)[1]
+        return "" if self.root is None or self.is_bass_alone else split_symbol(self.symbol)[1]
+
+    @property
+    def is_bass_alone(self) -> bool:
+        """Whether only a bass note is asked for."""
+        return self.symbol.startswith("/")
+
+    def over(self, bass: str) -> Chord:
+        """The same chord over another bass note, such as `"E"`; nothing is changed of no chord."""
+        if self.root is None:
+            return self
+        if self.is_bass_alone:
+            return Chord.parse(f"/{bass}")
+        stem = self.symbol.rpartition("/")[0] if self.bass != self.root else self.symbol
+        return Chord.parse(stem if note_to_pitch_class(bass) == self.root else f"{stem}/{bass}")
 
     def transpose(self, semitones: int, sharps: bool | None = None) -> Chord:
         """The same chord `semitones` higher, respelled.
@@ -124,6 +113,8 @@ class Chord:
             names = _SHARP_NAMES if sharps else _FLAT_NAMES
         root = (self.root + semitones) % 12
         bass = (self.bass + semitones) % 12  # type: ignore[operator]  # a chord with a root has a bass
+        if self.is_bass_alone:
+            return Chord.parse(f"/{names[bass]}")
         symbol = names[root] + quality + (f"/{names[bass]}" if bass != root else "")
         tones = tuple(sorted((pitch_class + semitones) % 12 for pitch_class in self.pitch_classes))
         return Chord(symbol=symbol, root=root, pitch_classes=tones, bass=bass)
@@ -132,26 +123,12 @@ class Chord:
         return self.symbol
 
 
-def _unknown(text: str) -> ValueError:
+def _unknown(text: str, hint: str = "") -> ValueError:
+    text = text if len(text) <= 60 else f"{text[:57]}..."
     return ValueError(
         f"unknown chord {text!r}: expected a root A-G (with # or b) and a quality such as maj7, m7, 7, m7b5, "
-        f"dim7, 6/9, 13, sus, 7alt, 7b9, m(maj7), an optional /bass, or N.C."
+        f"dim7, 6/9, 13, sus, 7alt, 7b9, m(maj7), an optional /bass, or N.C.{hint}"
     )
-
-
-def _split(text: str) -> tuple[str, str, str]:
-    """Root, quality as written, and bass ("" where there is none)."""
-    plain = text.strip().replace("♭", "b").replace("♯", "#").replace("𝄫", "bb").replace("𝄪", "##")
-    root = re.match(r"[A-G](?:##|bb|#|b)?", plain)
-    if not root:
-        raise _unknown(text)
-    # "Abb5" is A with a flat fifth only where a "b5" is left over that way: Ab + b5.
-    name = root.group()
-    if len(name) == 3 and re.match(r"\d", plain[3:]) and plain[2] == "b" and plain[3:4] == "5":
-        name = name[:2]
-    rest = plain[len(name) :]
-    bass = _SLASH_BASS.search(rest)
-    return name, rest[: bass.start()] if bass else rest, bass.group(1) if bass else ""
 
 
 @lru_cache(maxsize=4096)  # a chart of 2,000 chords asks this of each of them for each key
@@ -160,23 +137,36 @@ def _above(root: int, pitch_classes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> Chord:
-    if re.fullmatch(r"\s*[Nn]\.?\s?[Cc]\.?\s*", text):
+def _parse(text: str, notation: str) -> Chord:
+    if re.fullmatch(r"\s*\(?\s*(?:[Nn]\.?\s?[Cc]\.?|N|[Nn]o [Cc]hord)\s*\)?\s*", text):
         return Chord.no_chord()
-    root_name, written, bass_name = _split(text)
-    quality = written
-    for pattern, plain in _DIALECT:
-        quality = re.sub(pattern, plain, quality)
-    semitones = _quality_semitones(quality)
-    if semitones is None:
+    parts = split_symbol(text, notation)
+    if parts is None:
+        german = notation == "letters" and re.match(r"\s*(?:H|[A-G]is)", text)
+        raise _unknown(text, "; for German names (H, Fis, B for B flat) say notation: german" if german else "")
+    root_name, written, bass_name = parts
+    if not root_name:
+        bass = note_to_pitch_class(bass_name)
+        return Chord(symbol=f"/{bass_name}", root=bass, pitch_classes=(bass,), bass=bass)
+    quality = plain_quality(written)
+    semitones = None if quality is None else _quality_semitones(quality)
+    if quality is None or semitones is None:
         raise _unknown(text)
     root = note_to_pitch_class(root_name)
+    if bass_name[:1] == "°":  # Harte's bass: a degree of the chord's own scale
+        bass_name = _FLAT_NAMES[(root + _degree_semitones(bass_name[1:])) % 12]
     bass = note_to_pitch_class(bass_name) if bass_name else root
     if quality[:1] in ("b", "#"):
         quality = f"({quality})"  # "C(b5)" is not "Cb5"
     symbol = root_name + re.sub(r"^mmaj", "mM", quality) + (f"/{bass_name}" if bass_name else "")
     tones = tuple(sorted({(root + semitone) % 12 for semitone in semitones}))
     return Chord(symbol=symbol, root=root, pitch_classes=tones, bass=bass)
+
+
+def _degree_semitones(degree: str) -> int:
+    """Semitones above the root of a degree such as "b7" or "5"."""
+    natural = (0, 2, 4, 5, 7, 9, 11)[(int(degree.lstrip("b#")) - 1) % 7]
+    return natural + degree.count("#") - degree.count("b")
 
 
 @lru_cache(maxsize=1024)
@@ -198,7 +188,7 @@ def _quality_semitones(quality: str) -> tuple[int, ...] | None:
 def _spell_out(quality: str) -> tuple[int, ...] | None:
     """Build what pychord has no entry for from its parts: third, seventh, extension, then each alteration."""
     match = re.fullmatch(
-        r"(m(?!aj)|dim|aug)?(maj)?(69|6|7|9|11|13)?((?:sus[24]+|(?:add|no|omit)?[b#]?(?:13|11|[2-69]))*)",
+        r"(m(?!aj)|dim|aug)?(maj)?(69|6|7|9|11|13)?((?:sus(?:24|[24])|(?:add|no|omit)?[b#]?(?:13|11|[2-69]))*)",
         quality,
     )
     if not match or not quality:
@@ -209,7 +199,7 @@ def _spell_out(quality: str) -> tuple[int, ...] | None:
     tones: dict[str, set[int]] = {"1": {0}, "3": {third}, "5": {fifth}}
     if extension in ("6", "69"):
         tones["6"] = {9}
-    elif extension or major:
+    elif extension or (major and (third == 3 or not re.match(r"[b#]5", alterations))):  # "M#5" is a triad
         tones["7"] = {11} if major else {9 if family == "dim" and extension == "7" else 10}
     if extension in ("69", "9", "11", "13"):
         tones["9"] = {2}
@@ -220,9 +210,11 @@ def _spell_out(quality: str) -> tuple[int, ...] | None:
     if extension == "13":
         tones["13"] = {9}
     altered: set[str] = set()
-    for kind, sign, degree in re.findall(r"(sus|add|no|omit)?([b#]?)(13|11|[2-69])", alterations):
+    for kind, sign, degree in re.findall(r"(sus|add|no|omit)?([b#]?)((?<=sus)24|13|11|[2-69])", alterations):
         if kind == "sus":
-            tones["3"] = {_DEGREES[degree]}
+            tones["3"] = {_DEGREES[each] for each in degree}
+        elif kind == "add" and degree in ("3", "5"):  # beside what a "sus" or a "b5" put in its place
+            tones[degree] = tones[degree] | {(_DEGREES[degree] + _STEPS[sign]) % 12}
         elif kind in ("no", "omit"):
             tones.pop(degree, None)
         else:

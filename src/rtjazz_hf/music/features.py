@@ -95,6 +95,8 @@ class LeadSheetTables:
     rest_rows: np.ndarray  # (sections + 1, 38) as section_rows, the drums alone where there are any
     has_drums: np.ndarray  # (sections + 1,)
     home_row: np.ndarray  # (36,) the chord of the key
+    span_bands: np.ndarray | None = None  # (spans + 1,) 0 the section's band, 1 its lead alone, 2 nobody
+    pulses: np.ndarray | None = None  # (pulses, 5) of metres that are not plain 3/4 or 4/4: see `_pulse_table`
 
     @classmethod
     def build(cls, sheet: LeadSheet) -> LeadSheetTables:
@@ -118,7 +120,9 @@ class LeadSheetTables:
             next_rows=np.ascontiguousarray(chord_rows[:, :24]),
             section_starts=np.array([section.start_beat for section in sections], dtype=np.float64),
             section_rows=section_rows,
-            span_rests=_long_rests(sheet),
+            span_bands=_span_bands(sheet),
+            pulses=_pulse_table(sheet),
+            span_rests=long_rests(sheet),
             rest_rows=_drums_alone(section_rows),
             has_drums=section_rows[:, [INSTRUMENTS.index(name) for name in KITS]].any(axis=1),
             home_row=_chord_row(Chord.parse(sheet.key + "7" if is_minor(sheet.key) else sheet.key + "maj7")),
@@ -156,6 +160,28 @@ class LeadSheetTables:
         return float(turn + (self.span_starts[after] if after < len(self.span_starts) else self.num_beats))
 
 
+def _span_bands(sheet: LeadSheet) -> np.ndarray | None:
+    if all(span.kind in ("play", "hold") for span in sheet.spans):
+        return None
+    return np.array([{"rest": 2, "break": 1}.get(span.kind, 0) for span in sheet.spans] + [0])
+
+
+def _pulse_table(sheet: LeadSheet) -> np.ndarray | None:
+    """Start, length, place in its group, beats of the group, and mean length in the bar, of each felt beat of a pass.
+
+    A model knows bars of three and four beats: a 5/4 bar reads as three beats and two, 12/8 as four swung ones. None
+    where the sheet has plain bars of three or four.
+    """
+    if not sheet.metres and sheet.beats_per_bar in (3, 4):
+        return None
+    rows = []
+    for bar in range(sheet.num_bars):
+        metre, start = sheet.metre_of(bar), sheet.bar_start(bar)
+        mean = metre.beats / len(metre.pulses)
+        rows += [(start + at, length, place, size, mean) for at, length, place, size in metre.pulses]
+    return np.array(rows, dtype=np.float64)
+
+
 def _chord_row(chord: Chord) -> np.ndarray:
     row = np.zeros(36, dtype=np.float32)
     row[list(chord.pitch_classes)] = 1.0
@@ -165,7 +191,7 @@ def _chord_row(chord: Chord) -> np.ndarray:
     return row
 
 
-def _long_rests(sheet: LeadSheet) -> np.ndarray:
+def long_rests(sheet: LeadSheet) -> np.ndarray:
     """Which spans lie in a stretch without a chord of `LONG_REST` bars or more, over the end of a loop too."""
     rests = np.array([span.chord.is_no_chord for span in sheet.spans])
     if rests.all():
@@ -224,10 +250,22 @@ def lead_sheet_features(
     later = tables.span_index(*tables.fold(beats + 1.0))
     section = tables.section_index(folded, plays)
 
-    whole = np.floor(beats)
-    phase = beats - whole
-    beat_in_bar = np.mod(whole, sheet.beats_per_bar)
-    bar_turn = _FULL_TURN * (beat_in_bar + phase) / sheet.beats_per_bar
+    offbeat, swing, tempo = sheet.offbeat, sheet.swing, sheet.tempo
+    if tables.pulses is None:
+        whole = np.floor(beats)
+        phase = beats - whole
+        beat_in_bar = np.mod(whole, sheet.beats_per_bar)
+        bar_turn = _FULL_TURN * (beat_in_bar + phase) / sheet.beats_per_bar
+        waltz = float(sheet.beats_per_bar == 3)
+    else:
+        beat = _felt(sheet, tables.pulses, beats)
+        phase, beat_in_bar = beat["phase"], beat["place"]
+        bar_turn = _FULL_TURN * (beat_in_bar + phase) / np.where(beat["size"] == 3, 3, 4)
+        waltz = (beat["size"] == 3).astype(np.float64)
+        tempo = sheet.tempo / beat["mean"]
+        compound = beat["mean"] > 1.25  # a dotted beat falls into three: swung as far as can be
+        offbeat, swing = np.where(compound, 2.0 / 3.0, sheet.offbeat), np.where(compound, 1.0, sheet.swing)
+        later = tables.span_index(*tables.fold(beats + beat["length"]))
     to_change = np.where(plays, tables.span_changes[span] - folded, np.where(beats < 0.0, -beats, np.inf))
 
     out = np.zeros((num_frames, LEAD_SHEET_DIM), dtype=np.float32)
@@ -244,15 +282,36 @@ def lead_sheet_features(
         out[:, column + 1] = np.cos(octave * _FULL_TURN * phase)
         column += 2
     out[:, FEATURE_SLICES["beat_pulse"].start] = np.exp(-6.0 * phase)
-    out[:, FEATURE_SLICES["offbeat_pulse"].start] = np.exp(-6.0 * np.mod(phase - sheet.offbeat, 1.0))
+    out[:, FEATURE_SLICES["offbeat_pulse"].start] = np.exp(-6.0 * np.mod(phase - offbeat, 1.0))
     out[:, FEATURE_SLICES["bar_phase"].start] = np.sin(bar_turn)
     out[:, FEATURE_SLICES["bar_phase"].start + 1] = np.cos(bar_turn)
     out[np.arange(num_frames), FEATURE_SLICES["beat_in_bar"].start + beat_in_bar.astype(np.int64)] = 1.0
-    out[:, FEATURE_SLICES["waltz"].start] = float(sheet.beats_per_bar == 3)
-    out[:, FEATURE_SLICES["tempo"].start] = np.log2(sheet.tempo / 120.0)
-    out[:, FEATURE_SLICES["swing"].start] = sheet.swing
+    out[:, FEATURE_SLICES["waltz"].start] = waltz
+    out[:, FEATURE_SLICES["tempo"].start] = np.log2(tempo / 120.0)
+    out[:, FEATURE_SLICES["swing"].start] = swing
     out[:, FEATURE_SLICES["change"].start] = np.minimum(
         to_change * (60.0 / sheet.tempo / CHANGE_HORIZON_S), 1.0
     )
     out[:, _BAND_COLUMNS] = np.where(rests[:, None], tables.rest_rows[section], tables.section_rows[section])
+    if tables.span_bands is not None:
+        _silence(out, np.where(rests, 0, tables.span_bands[span]))
     return out
+
+
+def _felt(sheet: LeadSheet, pulses: np.ndarray, beats: np.ndarray) -> dict[str, np.ndarray]:
+    """The felt beat that each beat lies in: its phase, length, place in its group, and so on."""
+    first = sheet.metre_of(0).beats
+    within = np.where(beats < 0.0, np.mod(beats, first), np.mod(beats, sheet.num_beats))
+    row = pulses[np.searchsorted(pulses[:, 0], within, side="right") - 1]
+    phase = np.clip((within - row[:, 0]) / row[:, 1], 0.0, 1.0 - 1e-9)
+    size = row[:, 3]
+    place = np.where(size <= 4, row[:, 2], np.mod(row[:, 2], 4))
+    return {"phase": phase, "length": row[:, 1], "place": place, "size": size, "mean": row[:, 4]}
+
+
+def _silence(out: np.ndarray, bands: np.ndarray) -> None:
+    """Take out of the band who does not play: everybody in a rest, all but the lead in a break."""
+    instruments, lead = FEATURE_SLICES["instruments"], FEATURE_SLICES["lead"]
+    out[bands == 2, instruments.start : lead.stop] = 0.0
+    alone = bands == 1
+    out[alone, instruments] = out[alone, lead]

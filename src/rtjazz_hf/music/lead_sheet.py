@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .chart import ChordSpan, check_beats_per_bar, format_chart, parse_chart
+from .chart import ChordSpan, check_beats_per_bar, format_chart, metre_of_beats, parse_chart
 from .chords import Chord
 from .features import LeadSheetTables, lead_sheet_features
 from .key_finding import estimate_key
+from .metre import Metre
 from .vocabulary import (
     GENRES,
     MOODS,
@@ -90,18 +91,20 @@ class LeadSheet:
     Attributes:
         spans: the chords in order: one pass of the form, or of a whole take. They fill whole bars.
         tempo: beats per minute, 40 to 320.
-        beats_per_bar: 3 or 4.
+        beats_per_bar: quarter notes of a bar: 3 or 4, or another number; of most bars, where `metres` says more.
         swing: place of the off-beat: 0 = straight quavers (half-way), 1 = triplets (two thirds).
         sections: the arrangement, back to back from beat 0 to the end.
         key: one of `KEYS`. genre: one of `GENRES`. mood: one of `MOODS`.
         title: free text.
         loops: whether the sheet starts again after its end.
         beat_offset: the beat that sounds at t = 0 s.
+        metres: the metre of each bar of a pass, such as `("5/4", "5/4", "6/8")`; empty where all bars have
+            `beats_per_bar` quarter notes and nothing else is to be said of them.
     """
 
     spans: tuple[ChordSpan, ...]
     tempo: float
-    beats_per_bar: int
+    beats_per_bar: float
     swing: float
     sections: tuple[Section, ...]
     key: str
@@ -110,6 +113,7 @@ class LeadSheet:
     title: str = ""
     loops: bool = True
     beat_offset: float = 0.0
+    metres: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -119,6 +123,7 @@ class LeadSheet:
         put("sections", tuple(self.sections))
         put("tempo", check_tempo(self.tempo))
         put("beats_per_bar", check_beats_per_bar(self.beats_per_bar))
+        put("metres", tuple(self.metres))
         put("key", canonical_key(self.key))
         put("genre", canonical_choice("genre", self.genre, GENRES))
         put("mood", canonical_choice("mood", self.mood, MOODS))
@@ -130,9 +135,10 @@ class LeadSheet:
         if not math.isfinite(self.beat_offset):
             raise ValueError(f"beat_offset {self.beat_offset!r}: expected a finite number of beats")
         total = math.fsum(span.beats for span in self.spans)
-        if abs(total / self.beats_per_bar - round(total / self.beats_per_bar)) > _NEAR:
+        put("metres", self._checked_metres(total))
+        if not self.metres and abs(total / self.beats_per_bar - round(total / self.beats_per_bar)) > _NEAR:
             raise ValueError(
-                f"the chords last {total:g} beats: not a whole number of {self.beats_per_bar}/4 bars"
+                f"the chords last {total:g} beats: not a whole number of {metre_of_beats(self.beats_per_bar)} bars"
             )
         at = 0.0
         for section in self.sections:
@@ -147,11 +153,27 @@ class LeadSheet:
                 f"the sections last {at:g} beats and the chords {total:g}: they must end together"
             )
 
+    def _checked_metres(self, total: float) -> tuple[str, ...]:
+        """`metres`, or nothing where they say no more than `beats_per_bar`."""
+        metres = [Metre.parse(metre) for metre in self.metres]
+        if not metres or set(metres) == {metre_of_beats(self.beats_per_bar)}:
+            if metres and abs(total - len(metres) * self.beats_per_bar) > _NEAR:
+                raise ValueError(f"the chords last {total:g} beats, and there are {len(metres)} metres of bars")
+            return ()
+        length = math.fsum(metre.beats for metre in metres)
+        if abs(total - length) > _NEAR * len(metres):
+            raise ValueError(
+                f"the chords last {total:g} beats and the {len(metres)} bars {length:g}: they must end together"
+            )
+        if self.beats_per_bar not in (metre.beats for metre in metres):
+            raise ValueError(f"no bar of the sheet has {self.beats_per_bar:g} beats, as beats_per_bar says")
+        return tuple(str(metre) for metre in metres)
+
     @classmethod
     def from_chart(
         cls,
         text: str,
-        tempo: float = 120,
+        tempo: float | None = None,
         beats_per_bar: int | None = None,
         instruments: Iterable[str] | None = None,
         key: str | None = None,
@@ -163,35 +185,100 @@ class LeadSheet:
     ) -> LeadSheet:
         """A sheet of one section from a chart (see `parse_chart`); `write_lead_sheet` arranges one instead.
 
-        `key` is estimated from the chords and `swing` follows genre and tempo where they are None;
+        `tempo` is 120, `key` is estimated from the chords and `swing` follows genre and tempo, where neither they nor
+        the chart say otherwise;
         `instruments` is piano, bass and drums by default, and the first that can lead has the lead.
         """
         chart = parse_chart(text, beats_per_bar)
         band = canonical_instruments(DEFAULT_BAND if instruments is None else instruments)
         lead = choose_lead(band)
-        tempo = check_tempo(tempo)
+        tempo = check_tempo((chart.tempo or 120.0) if tempo is None else tempo)
+        swing = chart.swing if swing is None else swing
         return cls(
             spans=chart.spans,
             tempo=tempo,
             beats_per_bar=chart.beats_per_bar,
             swing=default_swing(genre, tempo) if swing is None else swing,
             sections=(Section("head", 0.0, float(chart.num_beats), band, lead),),
-            key=estimate_key(chart.spans) if key is None else key,
+            key=(chart.key or estimate_key(chart.spans)) if key is None else key,
             genre=genre,
             mood=mood,
-            title=title,
+            title=title or chart.title,
             loops=loops,
+            metres=tuple(str(metre) for metre in chart.metres),
         )
 
     @cached_property
     def num_beats(self) -> float:
         """Length of one pass in beats: a whole number of bars."""
+        if self.metres:
+            return float(self.bar_lines[-1])
         total = math.fsum(span.beats for span in self.spans)
         return float(round(total / self.beats_per_bar) * self.beats_per_bar)
 
     @property
     def num_bars(self) -> int:
-        return round(self.num_beats / self.beats_per_bar)
+        return len(self.metres) or round(self.num_beats / self.beats_per_bar)
+
+    @cached_property
+    def bar_lines(self) -> np.ndarray:
+        """`(num_bars + 1,)` beats at which the bars of one pass begin, and its end."""
+        if self.metres:
+            return np.concatenate([[0.0], np.cumsum([Metre.parse(metre).beats for metre in self.metres])])
+        return np.arange(self.num_bars + 1, dtype=np.float64) * self.beats_per_bar
+
+    def metre_of(self, bar: int) -> Metre:
+        """The metre of a bar, counted from 0 and on through loops; before the start, that of the first bar."""
+        if not self.metres:
+            return metre_of_beats(self.beats_per_bar)
+        return Metre.parse(self.metres[bar % len(self.metres) if bar >= 0 else 0])
+
+    def bar_at(self, beat: float) -> tuple[int, float]:
+        """The bar that sounds at `beat`, counted from 0 and on through loops, and the beats since it began."""
+        if not self.metres:
+            bar = math.floor(beat / self.beats_per_bar)
+            return bar, max(0.0, beat - bar * self.beats_per_bar)
+        if beat < 0.0:
+            first = self.metre_of(0).beats
+            bar = math.floor(beat / first)
+            return bar, max(0.0, beat - bar * first)
+        turn = math.floor(beat / self.num_beats)
+        within = beat - turn * self.num_beats
+        bar = min(int(np.searchsorted(self.bar_lines, within, side="right")) - 1, self.num_bars - 1)
+        return turn * self.num_bars + bar, within - float(self.bar_lines[bar])
+
+    def bars_at(self, beats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `bar_at`, of many beats."""
+        first = self.metre_of(0).beats
+        bars = np.floor(beats / first).astype(np.int64)
+        within = beats - bars * first
+        if self.metres:
+            turn = np.floor(beats / self.num_beats)
+            folded = beats - turn * self.num_beats
+            index = np.clip(np.searchsorted(self.bar_lines, folded, side="right") - 1, 0, self.num_bars - 1)
+            bars = np.where(beats < 0.0, bars, turn.astype(np.int64) * self.num_bars + index)
+            within = np.where(beats < 0.0, within, folded - self.bar_lines[index])
+        return bars, np.maximum(within, 0.0)
+
+    def bar_start(self, bar: int) -> float:
+        """The beat at which a bar begins; the inverse of `bar_at`."""
+        if not self.metres:
+            return float(bar * self.beats_per_bar)
+        if bar < 0:
+            return bar * self.metre_of(0).beats
+        turn, within = divmod(bar, self.num_bars)
+        return turn * self.num_beats + float(self.bar_lines[within])
+
+    def clicks(self, first: float, last: float) -> list[tuple[float, bool]]:
+        """Where a metronome clicks in beats `[first, last)`: the beat, and whether it begins a bar."""
+        found: list[tuple[float, bool]] = []
+        bar = self.bar_at(first)[0]
+        while (start := self.bar_start(bar)) < last:
+            for at in self.metre_of(bar).clicks:
+                if first - 1e-9 <= start + at < last - 1e-9:
+                    found.append((start + at, at == 0.0))
+            bar += 1
+        return found
 
     @property
     def duration(self) -> float:
@@ -227,8 +314,8 @@ class LeadSheet:
     def position(self, seconds: float) -> Position:
         """Bar, beat, chord and section at `seconds`."""
         beat = self.beat_at(seconds) + 1e-9
-        bar = math.floor(beat / self.beats_per_bar)
-        in_bar = max(0.0, self.beat_at(seconds) - bar * self.beats_per_bar)
+        bar, in_bar = self.bar_at(beat)
+        in_bar = max(0.0, in_bar - 1e-9)
         span, section = self._tables.locate(beat)
         return Position(
             bar=bar + 1,
@@ -238,7 +325,11 @@ class LeadSheet:
         )
 
     def beat_times(self, start_s: float, duration_s: float) -> np.ndarray:
-        """Times in seconds from t = 0 of the beats played in `[start_s, start_s + duration_s)`."""
+        """Times in seconds from t = 0 of the beats played in `[start_s, start_s + duration_s)`: as they are felt."""
+        if any(Metre.parse(metre).unit >= 8 for metre in set(self.metres)):
+            begin, end = max(0.0, self.beat_at(start_s)), self.beat_at(start_s + duration_s)
+            felt = [beat for beat, _ in self.clicks(begin, end if self.loops else min(end, self.num_beats))]
+            return (np.array(felt, dtype=np.float64) - self.beat_offset) * 60.0 / self.tempo
         first = max(0, math.ceil(self.beat_at(start_s) - 1e-9))
         last = math.ceil(self.beat_at(start_s + duration_s) - 1e-9)
         if not self.loops:
@@ -280,7 +371,7 @@ class LeadSheet:
             return self
         key = transpose_key(self.key, semitones)
         spans = tuple(
-            ChordSpan(span.chord.transpose(semitones, sharps=key in SHARP_KEYS), span.beats)
+            ChordSpan(span.chord.transpose(semitones, sharps=key in SHARP_KEYS), span.beats, span.kind)
             for span in self.spans
         )
         return dataclasses.replace(self, spans=spans, key=key)
@@ -321,12 +412,16 @@ class LeadSheet:
 
     def to_text(self) -> str:
         """The chart as text, metre first; `parse_chart` reads the same chords at the same beats back."""
-        return format_chart(self.spans, self.beats_per_bar)
+        return format_chart(self.spans, self.beats_per_bar, self.metres)
 
     def to_dict(self) -> dict[str, Any]:
         """The sheet in JSON's types."""
+        more = {"metres": list(self.metres)} if self.metres else {}
         return {
-            "chords": [[span.chord.symbol, float(span.beats)] for span in self.spans],
+            "chords": [
+                [span.chord.symbol, float(span.beats), *([] if span.kind == "play" else [span.kind])]
+                for span in self.spans
+            ],
             "tempo": self.tempo,
             "beats_per_bar": self.beats_per_bar,
             "swing": float(self.swing),
@@ -346,6 +441,7 @@ class LeadSheet:
             "title": self.title,
             "loops": self.loops,
             "beat_offset": float(self.beat_offset),
+            **more,
         }
 
     @classmethod
@@ -363,7 +459,7 @@ class LeadSheet:
             )
         try:
             spans = tuple(
-                ChordSpan(Chord.parse(symbol), float(beats)) for symbol, beats in values.pop("chords")
+                ChordSpan(Chord.parse(symbol), float(beats), *kind) for symbol, beats, *kind in values.pop("chords")
             )
             sections = tuple(Section(**section) for section in values.pop("sections"))
             return cls(spans=spans, sections=sections, **values)

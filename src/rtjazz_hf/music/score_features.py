@@ -121,12 +121,14 @@ def loudness(velocity):
 
 
 def metre_features(out: np.ndarray, beats: np.ndarray, beats_per_bar: int, groups: Iterable[int]) -> None:
-    """Fill in the metre at absolute `beats` `(frames,)`; `groups` add up to `beats_per_bar`."""
+    """Fill in the metre at absolute `beats` `(frames,)`; `groups` add up to `beats_per_bar`. Beats of a bar beyond
+    the twelfth are told as the twelfth."""
     whole = np.floor(beats)
     in_bar = np.mod(whole, beats_per_bar).astype(np.int64)
     frames = np.arange(len(beats))
-    out[frames, SCORE_SLICES["beat_in_bar"].start + in_bar] = 1.0
-    out[:, SCORE_SLICES["beats_per_bar"].start + beats_per_bar - 1] = 1.0
+    last = MAX_BEATS_PER_BAR - 1
+    out[frames, SCORE_SLICES["beat_in_bar"].start + np.minimum(in_bar, last)] = 1.0
+    out[:, SCORE_SLICES["beats_per_bar"].start + min(beats_per_bar - 1, last)] = 1.0
     begins = np.zeros(beats_per_bar)
     begins[np.cumsum([0, *groups])[:-1]] = 1.0
     out[:, SCORE_SLICES["group_pulse"].start] = begins[in_bar] * np.exp(-3.0 * (beats - whole))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .vocabulary import INSTRUMENTS, canonical_instrument, canonical_key, check_tempo
+from .vocabulary import HORNS, INSTRUMENTS, canonical_instrument, canonical_key, check_tempo
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Tags:
         pace: "very_slow", "slow", "medium_slow", "medium", "medium_up", "fast" or "very_fast".
         ensemble: how many play: 1 (solo) to 6 (sextet).
         minor: the mode, where the prompt names one without a key.
+        metre: such as "5/4", where the prompt names one.
     """
 
     genre: str | None = None
@@ -30,6 +31,7 @@ class Tags:
     pace: str | None = None
     ensemble: int | None = None
     minor: bool | None = None
+    metre: str | None = None
 
 
 # Of several genres named, the first in this order wins: the metre and the feel before the repertoire.
@@ -133,7 +135,39 @@ _PLAYERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (r"lester young|coleman hawkins|ben webster", "swing", ("tenor_sax",)),
     (r"(?:count )?basie|(?:duke )?ellington|louis armstrong", "swing", ("trumpet", "tenor_sax")),
 )
-_NOT = r"(?:no|without|minus|leave out|drop the|except)\s+(?:the\s+|any\s+)?"
+_NOT = (
+    r"\b(?:no|without|minus|sans|not|skip|omit|exclude|excluding|leave out|leaving out|take out|drop|except(?: for)?"
+    r"|(?:do not|don'?t|never)(?: (?:use|play|want|add|include))?(?: any| a)?|mut(?:e|ing)(?= (?:the|all|any|every)\b))"
+)
+_ARTICLE = r"(?:the |any |a |an |all |every )?"
+_HORNS = r"horns?|horn section|brass|winds?"
+# What people ask for and this band has not, and what to say of it.
+_MISSING: tuple[tuple[str, str], ...] = (
+    ("nobody sings", r"vocals?|vocalists?|sing(?:er|ers|ing)|sung|lyrics|scat(?:ting)?|choir|crooner|voice"),
+    (
+        "the band has no such instrument",
+        r"violins?|violas?|cellos?|strings?|string section|orchestra|harps?|banjo|accordions?|bandoneon|harmonica"
+        r"|tuba|sousaphone|oboe|bassoon|(?:french )?horn player|congas?|bongos?|timbales|percussion|marimba|xylophone"
+        r"|glockenspiel|soprano(?:[ -]sax(?:ophone)?)?|bari(?:tone)?(?:[ -]sax(?:ophone)?)?|bass clarinet|steel drums?"
+        r"|sitar|ukulele|mandolin|turntables?|electric bass|fretless(?: bass)?|sub[ -]?bass|808s?",
+    ),
+    (
+        "the band plays jazz alone",
+        r"rock(?!ing)|metal|punk|hip[ -]?hop|trap|techno|house music|drum (?:and|&|n) bass|dubstep|reggae|country"
+        r"|edm|k-?pop|pop song|disco|salsa|tango|flamenco|classical",
+    ),
+    (
+        "the tempo stays as it is; change it while it plays, or in the chart",
+        r"accelerando|ritardando|rubato|accelerat(?:e|ing)|speed(?:s|ing)? up|slow(?:s|ing)? down|double[ -]time"
+        r"|half[ -]time",
+    ),
+    ("the key stays that of the chart; write the change into a chart", r"modulat(?:e|es|ing|ion)|key changes?"),
+    (
+        "the sound is that of the recording; treat it afterwards",
+        r"reverb|echo|lo-?fi|vinyl|crackle|tape hiss|distortion|distorted|wah(?:-wah)?|applause|audience|8d audio",
+    ),
+    ("the length is an argument: duration", r"\d+ ?(?:minutes?|seconds?|min|sec)\b(?: long)?|fade[ -]?(?:out|in)"),
+)
 
 
 def _first(words: tuple[tuple[str, str], ...] | tuple[tuple[int, str], ...], text: str) -> str | int | None:
@@ -143,7 +177,8 @@ def _first(words: tuple[tuple[str, str], ...] | tuple[tuple[int, str], ...], tex
 def parse_tags(prompt: str) -> Tags:
     """Read genre, tempo, key, mood, form and instruments from a prompt's words, whatever their case.
 
-    Genre words count before players' names; "no drums" and "without piano" leave an instrument out.
+    Genre words count before players' names; "no drums", "without piano and bass", "pianoless" and "mute the drums"
+    leave an instrument out. `not_done` says what the words ask for that is in none of this.
 
     Raises:
         ValueError: where the prompt names a tempo ("400 bpm") outside 40 to 320.
@@ -174,22 +209,77 @@ def parse_tags(prompt: str) -> Tags:
         pace=_first(_PACE_WORDS, text),  # type: ignore[arg-type]
         ensemble=_first(_ENSEMBLE_WORDS, text),  # type: ignore[arg-type]
         minor=minor,
+        metre=_metre(text),
     )
+
+
+_COUNTS = {"two": "2/4", "three": "3/4", "four": "4/4", "five": "5/4", "six": "6/8", "seven": "7/4", "nine": "9/8"}
+
+
+def _metre(text: str) -> str | None:
+    match = re.search(r"(?<![\d/])(2/4|3/4|4/4|5/4|6/4|7/4|3/8|6/8|9/8|12/8|2/2|7/8|5/8)(?!\d)", text)
+    if match:
+        return match.group(1)
+    count = r"\bin (two|three|four|five|six|seven|nine)(?: (four|eight))?\b(?! (?:keys|bars|choruses|minutes|parts))"
+    match = re.search(count, text)
+    if match and match.group(2):
+        counts = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "nine": 9}
+        return f"{counts[match.group(1)]}/{4 if match.group(2) == 'four' else 8}"
+    return _COUNTS[match.group(1)] if match else None
+
+
+def not_done(prompt: str) -> tuple[str, ...]:
+    """What a prompt asks for and nobody plays, a line each; what it leaves out is not asked for."""
+    text = re.sub(r"\s+", " ", prompt.lower()).strip()
+    found = []
+    for reason, pattern in _MISSING:
+        for match in re.finditer(rf"(?<![\w-])(?:{pattern})(?![\w-])", text):
+            before = text[: match.start()]
+            if not re.search(rf"(?:{_NOT}|\bwithout|\bno) (?:[\w-]+ (?:and|or|nor) )?{_ARTICLE}$", before):
+                found.append(f"{match.group()!r}: {reason}")
+    return tuple(dict.fromkeys(found))
 
 
 def _tempo(text: str) -> float | None:
-    match = re.search(r"\b(\d+(?:\.\d+)?)\s*(?:bpm|beats per minute|b\.p\.m\.?)", text)
-    unit = r"\s*(?:k?hz|s\b|sec|bars?)"
-    match = match or re.search(
-        rf"\b(?:tempo|at|♩\s?=)\s*(?:of\s*|=\s*)?(\d{{2,3}}(?:\.\d+)?)\b(?!{unit})", text
+    number = r"(\d+(?:\.\d+)?)"
+    match = (
+        re.search(rf"(?<![\d.]){number}\s*(?:bpm|beats per minute|beats a minute|b\.p\.m\.?)", text)
+        or re.search(rf"\b(?:bpm|b\.p\.m\.|tempo)\s*(?:of|is|[:=])?\s*{number}(?![\d%])", text)
+        or re.search(rf"(?:♩|𝅘𝅥|\bquarter(?: note)?|\bcrotchet)\s*=\s*{number}", text)
     )
+    if match:
+        return check_tempo(float(match.group(1)))
+    unit = r"\s*(?:k?hz|s\b|sec|bars?|%|percent|per ?cent|a\.?m|p\.?m|/|:|°|degrees|k\b|kbit|db|years)"
+    about = r"(?:about\s+|around\s+|ca\.?\s+)?"
+    match = re.search(rf"\bat\s+{about}(\d{{2,3}}(?:\.\d+)?)\b(?!\.?\d)(?!{unit})", text)
     return check_tempo(float(match.group(1))) if match else None
 
 
+# Instruments that are called by the key they are built in: "Bb clarinet" says nothing of the tune's.
+_TRANSPOSING = (
+    r"(?i:(?:bass |alto |tenor |soprano )?(?:clarinets?|trumpets?|cornets?|sax(?:ophone)?s?|tenor|alto|soprano|horns?"
+    r"|instruments?|parts?|flutes?|tubas?)\b)"
+)
+
+
 def _key(prompt: str) -> str | None:
+    modal = re.search(
+        r"(?i)\b([a-g](?:#|b|♯|♭|[\s-]sharp|[\s-]flat)?)[\s-]+"
+        r"(dorian|phrygian|aeolian|locrian|lydian|mixolydian|ionian)\b",
+        prompt,
+    )
+    if modal and modal.group(1) != "a":
+        minor = modal.group(2).lower() in ("dorian", "phrygian", "aeolian", "locrian")
+        return canonical_key(f"{modal.group(1)} {'minor' if minor else 'major'}")
+    prompt = re.sub(rf"\b[A-Ga-g](?:#|b|♯|♭|[\s-]?flat|[\s-]?sharp)?[\s-]+(?={_TRANSPOSING})", " ", prompt)
     accidental = r"(?:#|b|♯|♭|[\s-]?sharp|[\s-]?flat)"
     mode = r"(?:\s*-?\s*(?:minor|major|min|maj))"
     patterns = (
+        rf"(?i)\bkey(?:\s+of|:|\s+is|\s*=)?\s+([a-g]{accidental}?(?:m\b|{mode}\b)?)(?![\w'])",
+        rf"(?i)\bin\s+([a-g][\s-]?(?:flat|sharp){mode}?)\b",
+        r"(?i)\bin\s+([b-g])\s*(?:$|[,.;])",
+        r"(?i)\b([a-g][b#♭♯]m?)\s+(?:blues|bossa|ballad|waltz|swing|vamp|bebop)\b",
+        rf"(?i)\bin\s+([b-g]{accidental}?m)\b",
         rf"\b(?:in|key of)\s+(?:the key of\s+)?([A-G]{accidental}?(?:m\b|{mode}\b)?)(?![\w'])",
         rf"\b([A-G]{accidental}?{mode})\b",
         rf"\b([A-G]{accidental}?m)\b",
@@ -210,14 +300,50 @@ def _key(prompt: str) -> str | None:
 
 
 def _instruments(text: str, genre: str | int | None) -> tuple[str, ...]:
-    found: list[str] = []
+    text, left_out = _left_out(text)
+    found: list[str] = [f"-{name}" for name in left_out]
     for name, pattern in _INSTRUMENT_WORDS:
         instrument = ("alto_sax" if genre in ("bebop", "cool") else "tenor_sax") if name == "sax" else name
-        for sign, expression in (("-", rf"\b{_NOT}(?:{pattern})\b"), ("", rf"(?<!\w)(?:{pattern})\b")):
-            text, count = re.subn(expression, " , ", text)
-            if count and instrument not in found:
-                found.append(sign + canonical_instrument(instrument))
+        text, count = re.subn(rf"(?<!\w)(?:{pattern})\b", " , ", text)
+        if count and instrument not in found:
+            found.append(canonical_instrument(instrument))
     if "-drums" in found and "brushes" not in found:
         found.append("-brushes")  # "no drums" means no kit
     order = {name: position for position, name in enumerate(INSTRUMENTS)}
     return tuple(sorted(dict.fromkeys(found), key=lambda name: order[name.lstrip("-")]))
+
+
+def _left_out(text: str) -> tuple[str, list[str]]:
+    """The text without what it leaves out, and the instruments of that: "without drums and bass", "pianoless".
+
+    "and" goes on with the list; a comma does where an "or" follows: "no drums, piano trio" has a piano.
+    """
+    text = re.sub(
+        r"\b(piano|drum|bass|guitar|organ|horn|sax|trumpet|vibes?|cymbal)s?-?less\b",
+        lambda found: f" no {found.group(1)} ,", text,
+    )  # fmt: skip
+    any_one = "|".join(f"(?:{pattern})" for _, pattern in (*_INSTRUMENT_WORDS, ("horns", _HORNS)))
+    item = rf"(?:no )?{_ARTICLE}(?:{any_one})(?!\w)"
+    left_out: list[str] = []
+
+    def take(found: re.Match[str]) -> str:
+        whole = found.group()
+        if "," in whole and not re.search(r"\b(?:or|nor)\b", whole):
+            first = re.match(rf"{_NOT} {item}(?: (?:and|or|nor|&) {item})*", whole)
+            assert first is not None, "the list begins with one"
+            kept, whole = whole[first.end() :], first.group()
+        else:
+            kept = ""
+        for name, pattern in _INSTRUMENT_WORDS:
+            whole, count = re.subn(rf"(?<!\w)(?:{pattern})(?!\w)", " , ", whole)
+            if count:
+                left_out.extend(("alto_sax", "tenor_sax") if name == "sax" else (canonical_instrument(name),))
+        if re.search(rf"\b(?:{_HORNS})\b", whole):
+            left_out.extend(HORNS)
+        return f" , {kept}"
+
+    lists = re.compile(rf"{_NOT} {item}(?:(?:, and |, or |, | and | or | nor | & ){item})*")
+    count = 1
+    while count:  # what a list leaves over may begin another
+        text, count = lists.subn(take, text)
+    return text, left_out

@@ -60,6 +60,9 @@ def read_api_keys(path: Path) -> list[str]:
     return keys
 
 
+CHARTS_PATH = "/v1/charts"  # takes files, which are larger than messages
+
+
 def key_of(headers: Mapping[str, str]) -> str:
     """The key that a request shows: a bearer token, `X-API-Key`, or a sub-protocol of a WebSocket; or nothing."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -157,9 +160,11 @@ class Gate:
         max_body: int,
         max_requests: int,
         metrics: Metrics,
+        max_chart: int = 0,
     ):
         self.app, self.keys, self.origins = app, list(keys), list(origins)
         self.max_body, self.max_requests, self.metrics = max_body, max_requests, metrics
+        self.max_chart = max(max_chart, max_body)
         self.running = 0  # requests and WebSockets, other than for health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,7 +197,7 @@ class Gate:
             elif counted and self.running > self.max_requests:
                 await _refuse(scope, answer, 503, "too many requests at once; try again in a moment")
             elif scope["type"] == "http":
-                await self.app(scope, await self._read_body(receive), answer)
+                await self.app(scope, await self._read_body(receive, self._most(scope)), answer)
             else:
                 await self.app(scope, receive, answer)
         except _Refused as refused:
@@ -222,11 +227,16 @@ class Gate:
         if scope["type"] == "websocket" and not is_own_origin(headers, self.origins):
             return 403, "this page is from elsewhere; the server's operator can allow it with --cors-origin"
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.max_body:
-            return 413, _too_large(self.max_body)
+        most = self._most(scope)
+        if length.isdigit() and int(length) > most:
+            return 413, _too_large(most)
         return None
 
-    async def _read_body(self, receive: Receive) -> Receive:
+    def _most(self, scope: Scope) -> int:
+        """Bytes that a body may have."""
+        return self.max_chart if scope["path"] == CHARTS_PATH else self.max_body
+
+    async def _read_body(self, receive: Receive, most: int) -> Receive:
         """A `receive` that has the whole body at hand."""
         body, more, until = b"", True, time.monotonic() + _BODY_SECONDS
         while more:
@@ -238,8 +248,8 @@ class Gate:
                 break
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > self.max_body:
-                raise _Refused(413, _too_large(self.max_body))
+            if len(body) > most:
+                raise _Refused(413, _too_large(most))
         told = False
 
         async def replay() -> MutableMapping[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -19,17 +19,18 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
+from ..charts import choose_tune, read_tunes
 from ..music import GENRES, INSTRUMENTS, MOODS
-from .access import ForwardedHost, Gate
+from .access import CHARTS_PATH, ForwardedHost, Gate
 from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
 from .live_socket import LiveConnection
 from .memory import keep_what_is_there
 from .metrics import Metrics
 from .notes import MIDI_MEDIA
-from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, first_error
+from .schemas import ClipRequest, Health, ModelInfo, ModelList, Problem, ReadChart, first_error, not_played
 from .seats import Clip, Unavailable
 from .sessions import SessionEngine
-from .settings import MAX_BODY_BYTES, ServerSettings
+from .settings import MAX_BODY_BYTES, MAX_CHART_BYTES, ServerSettings
 
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
@@ -160,6 +161,7 @@ def create_app(settings: ServerSettings, load: Callable[[], RealTimeJazzPipeline
     app.add_middleware(
         Gate, keys=settings.api_keys, origins=(*settings.cors_origins, *settings.public_urls),
         max_body=MAX_BODY_BYTES, max_requests=2 * settings.max_connections, metrics=server.metrics,
+        max_chart=MAX_CHART_BYTES,
     )  # fmt: skip
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
@@ -177,8 +179,31 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry_after)})
 
 
+def _read_chart(data: bytes, wanted: str | None) -> ReadChart:
+    tunes = read_tunes(data)
+    chart = choose_tune(tunes, wanted).chart()
+    return ReadChart(
+        tunes=[each.title for each in tunes], title=chart.title, composer=chart.composer, style=chart.style,
+        key=chart.key, tempo=chart.tempo, bars=len(chart.bars), chart=chart.to_text(), remarks=list(chart.remarks),
+    )  # fmt: skip
+
+
 def _add_routes(app: FastAPI, server: ServerState) -> None:
     settings, metrics = server.settings, server.metrics
+
+    @app.post(
+        CHARTS_PATH, summary="Read a file of chords", response_model=ReadChart, responses={**_PROBLEMS},
+        openapi_extra={"requestBody": {"required": True, "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    )  # fmt: skip
+    async def read_file(request: Request, tune: str | None = Query(None, max_length=200)) -> Any:
+        """MusicXML, .mxl, MIDI, iReal Pro, ChordPro or text, as the body; `tune` chooses one of several."""
+        data = await request.body()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, _read_chart, data, tune)
+        except (ValueError, ImportError) as error:
+            return JSONResponse({"detail": str(error)}, 422)
 
     @app.post(
         "/v1/generate",
@@ -219,6 +244,7 @@ def _add_routes(app: FastAPI, server: ServerState) -> None:
                 "X-RTJazz-Seed": str(clip.seed),
                 "X-RTJazz-Tempo": f"{sheet.tempo:g}",
                 "X-RTJazz-Key": sheet.key,
+                "X-RTJazz-Not-Played": "; ".join(not_played(request)).encode("ascii", "replace").decode()[:2000],
                 "Content-Disposition": f'attachment; filename="rtjazz-{clip.seed}.{request.format}"',
             },
         )  # fmt: skip

@@ -25,7 +25,7 @@ from .access import PROTOCOL
 from .encoding import OpusEncoder, pcm
 from .kept import state_of
 from .metrics import Metrics
-from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error
+from .schemas import CONTROLS, STARTS, Start, Stop, Update, first_error, not_played
 from .seats import Seat, Unavailable
 from .sessions import SessionEngine
 from .settings import MAX_BODY_BYTES, MAX_CONTROLS_PER_SECOND, UPDATE_SHARE, ServerSettings
@@ -130,7 +130,7 @@ class LiveConnection:
             pre_skip=self.opus.pre_skip if self.opus else 0,
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
             tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
-            remarks=seat.remarks, buffer=self.engine.buffer, problem=self.engine.strain,
+            remarks=seat.remarks, warnings=not_played(start), buffer=self.engine.buffer, problem=self.engine.strain,
         )  # fmt: skip
         return start, seat
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-from ..prompts import MAX_DURATION
+from ..band.band_leader import told
+from ..charts import sent_text
+from ..prompts import MAX_DURATION, words_of
 from .settings import MAX_STATE_BYTES
 
 MAX_SEED = 2**53 - 1  # what JavaScript can count to
@@ -22,6 +24,10 @@ PromptMix = Annotated[dict[Words, Annotated[float, Field(ge=0, le=1e6)]], Field(
 AdapterMix = Annotated[dict[AdapterName, Strength], Field(max_length=8)]
 
 
+# A chart, or what holds one as text; it becomes the former, and a file's name opens nothing.
+Chart = Annotated[str, Field(max_length=40_000), AfterValidator(sent_text)]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -32,8 +38,10 @@ class Music(_Message):
     prompt: Words | PromptMix | None = Field(
         None, description="Words, or a mix of them and their weights", examples=["medium swing piano trio"]
     )
-    chords: str | None = Field(
-        None, max_length=40_000, description="Chord chart", examples=["Dm7 | G7 | Cmaj7 | %"]
+    chords: Chart | None = Field(
+        None,
+        description="Chord chart, iReal Pro link or ChordPro; files go to /v1/charts",
+        examples=["Dm7 | G7 | Cmaj7 | %"],
     )
     tempo: float | None = Field(None, ge=40, le=320, description="Beats per minute")
     key: str | None = Field(None, max_length=16, examples=["Bb", "Am"])
@@ -116,6 +124,25 @@ class Stop(_Message):
 
 STARTS: TypeAdapter[Start] = TypeAdapter(Start)
 CONTROLS: TypeAdapter[Update | Stop] = TypeAdapter(Annotated[Update | Stop, Field(discriminator="type")])
+
+
+def not_played(music: Music) -> list[str]:
+    """What the words and the chart ask for and nobody plays."""
+    return list(told(words_of(music.prompt) if music.prompt else "", music.chords))
+
+
+class ReadChart(BaseModel):
+    """What was read of a file of chords."""
+
+    tunes: list[str] = Field(description="Titles of all that the file holds")
+    title: str
+    composer: str
+    style: str
+    key: str | None
+    tempo: float | None
+    bars: int = Field(description="As they are played, repeats and jumps written out")
+    chart: str = Field(description="The tune as text, to be sent as `chords`")
+    remarks: list[str] = Field(description="What is in the file and is not played")
 
 
 class Problem(BaseModel):

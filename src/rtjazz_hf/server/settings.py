@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_BODY_BYTES = 64 * 1024  # of a JSON body, or a WebSocket message
+MAX_CHART_BYTES = 1 << 20  # of a file of chords
 MAX_STATE_BYTES = 32 * 2**20  # of a session's state: 2.4 MB of mini, some 8 of base
 MAX_CONTROLS_PER_SECOND = 10  # of one session; what comes faster waits in the network
 UPDATE_SHARE = 0.1  # of a processor that the updates of all sessions together may take, in the long run

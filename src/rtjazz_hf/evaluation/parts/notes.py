@@ -273,7 +273,9 @@ def three_choruses(sheet: LeadSheet) -> LeadSheet:
     sections = tuple(
         Section(role, at * beats, beats, section.instruments, section.lead) for at, role in enumerate(_SECTIONS)
     )
-    return dataclasses.replace(sheet, spans=sheet.spans * len(_SECTIONS), sections=sections, loops=False)
+    return dataclasses.replace(sheet, spans=sheet.spans * len(_SECTIONS), sections=sections, loops=False,
+        metres=sheet.metres * len(_SECTIONS),
+    )  # fmt: skip
 
 
 __all__ = ["heard_notes", "measure_notes", "summarise", "three_choruses"]

@@ -1,0 +1,291 @@
+"""The form of a chart as it is written, and the order in which its bars are played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .metre import Metre
+from .spans import ChordSpan
+
+MAX_BARS = 512
+
+
+@dataclass(frozen=True)
+class Jump:
+    """D.C. or D.S. after a bar.
+
+    Attributes:
+        to_sign: whether it goes back to the segno; else to the top.
+        goal: "coda", "fine", "" (to the end, or to what the chart has of the two), or the number of an ending.
+        repeats: whether repeats are taken again; by custom they are not.
+        words: as written, for messages.
+    """
+
+    to_sign: bool
+    goal: str = ""
+    repeats: bool = False
+    words: str = "D.C."
+
+
+@dataclass
+class WrittenBar:
+    """A bar as it stands on paper; a reader fills it in.
+
+    Attributes:
+        spans: the chords, which fill `metre`.
+        number: of the bar in its chart, from 1, for messages.
+        label: the section that begins here.
+        opens: a repeat begins here. closes: times that the repeat which ends here is played; 0 where none ends.
+        endings: times round on which the ending that begins here is played.
+        segno, coda: signs at the beginning of the bar. to_coda, fine: at its end. jump: after it.
+        double: a double bar line follows.
+        alternatives: chords in brackets, with the place among the bar's chords at which they stand.
+    """
+
+    spans: tuple[ChordSpan, ...]
+    metre: Metre
+    number: int
+    label: str = ""
+    opens: bool = False
+    closes: int = 0
+    endings: frozenset[int] = frozenset()
+    segno: bool = False
+    coda: bool = False
+    to_coda: bool = False
+    fine: bool = False
+    jump: Jump | None = None
+    double: bool = False
+    alternatives: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        signs = (self.segno, self.coda, self.to_coda, self.fine, self.jump)
+        return not (self.opens or self.closes or self.endings or any(signs))
+
+
+@dataclass
+class _Ending:
+    start: int
+    end: int
+    numbers: frozenset[int]
+    group: list[_Ending] = field(default_factory=list, repr=False)
+
+    @property
+    def times(self) -> int:
+        return max(max(each.numbers) for each in self.group)
+
+
+def unfold(bars: Sequence[WrittenBar]) -> tuple[list[int], list[str]]:
+    """The indices of `bars` in the order in which they are played, and remarks on what had to be understood.
+
+    Repeats are played as often as they say, endings on their times round; after D.C. or D.S. repeats are not taken
+    and the last ending is played, as is the custom; a coda without D.C. is played at the end of a second chorus.
+
+    Raises:
+        ValueError: a repeat, an ending or a jump that cannot be played, naming its bar, or more than `MAX_BARS` bars.
+    """
+    return _Player(bars).play()
+
+
+def unbalanced(number: int, what: str) -> ValueError:
+    return ValueError(
+        f"unbalanced repeat at bar {number} of the chart: {what}. Write '|: Dm7 | G7 :|', "
+        f"with endings '|: Dm7 |[1 G7 :|[2 Cmaj7 |'"
+    )
+
+
+class _Player:
+    def __init__(self, bars: Sequence[WrittenBar]) -> None:
+        self.bars = list(bars)
+        self.remarks: list[str] = []
+        self.endings = self._find_endings()
+        self.coda = self._find_coda()
+        self.jumps = self._find_jumps()
+
+    # ------------------------------------------------------------------------------------------------------
+    # what there is
+    # ------------------------------------------------------------------------------------------------------
+    def _find_endings(self) -> dict[int, _Ending]:
+        """For each bar inside an ending, that ending; a repeat's endings, back to back, are one group."""
+        found: dict[int, _Ending] = {}
+        group: list[_Ending] = []
+        index = 0
+        while index < len(self.bars):
+            if not self.bars[index].endings:
+                index += 1
+                continue
+            end = index
+            while not (self.bars[end].closes or self.bars[end].double or self.bars[end].jump):
+                following = end + 1
+                if following == len(self.bars):
+                    break
+                if self.bars[following].endings or self.bars[following].opens or self.bars[following].label:
+                    break
+                end = following
+            ending = _Ending(index, end, self.bars[index].endings)
+            if not (group and group[-1].end == index - 1 and min(ending.numbers) > min(group[-1].numbers)):
+                group = []
+            group.append(ending)
+            ending.group = group
+            found.update(dict.fromkeys(range(index, end + 1), ending))
+            index = end + 1
+        for ending in found.values():
+            self._check_group(ending.group)
+        return found
+
+    def _check_group(self, group: list[_Ending]) -> None:
+        numbers = set().union(*(each.numbers for each in group))
+        first = self.bars[group[0].start].number
+        if min(numbers) != 1:
+            raise unbalanced(first, f"ending {min(numbers)} is out of place (no ending 1 stands before it)")
+        if numbers == {1}:
+            raise unbalanced(first, "a first ending '[1 ..:|' needs its second, '[2'")
+        if missing := set(range(1, max(numbers))) - numbers:
+            raise unbalanced(first, f"ending {min(missing)} is missing")
+
+    def _find_coda(self) -> int | None:
+        """The bar at which the coda begins. Of two signs with no words, the first is where it is left for."""
+        signs = [index for index, bar in enumerate(self.bars) if bar.coda]
+        leaving = [index for index, bar in enumerate(self.bars) if bar.to_coda]
+        if len(signs) >= 2 and not leaving:
+            first = signs[0]
+            self.bars[max(first - 1, 0)].to_coda = True
+        if signs:
+            self.bars[signs[-1]].label = self.bars[signs[-1]].label or "Coda"
+            return signs[-1]
+        if leaving:
+            jumps = [index for index, bar in enumerate(self.bars) if bar.jump and index >= leaving[0]]
+            if jumps and jumps[-1] + 1 < len(self.bars):
+                self._suppose_coda(jumps[-1] + 1)
+                return jumps[-1] + 1
+            raise ValueError(
+                f"bar {self.bars[leaving[0]].number} of the chart says 'To Coda', but no coda is marked: "
+                f"write [Coda] where it begins"
+            )
+        return None
+
+    def _find_jumps(self) -> dict[int, Jump]:
+        jumps = {index: bar.jump for index, bar in enumerate(self.bars) if bar.jump}
+        has_leaving = any(bar.to_coda for bar in self.bars)
+        if self.coda and has_leaving and not any(jump.goal in ("", "coda") for jump in jumps.values()):
+            at = self.coda - 1
+            if at not in jumps:
+                self.remarks.append(
+                    "the coda is played at the end of a second chorus, as no D.C. or D.S. says when to take it"
+                )
+                jumps[at] = Jump(False, "coda", True, "D.C. al Coda")
+        for index, jump in jumps.items():
+            number = self.bars[index].number
+            if jump.to_sign and not any(bar.segno for bar in self.bars):
+                raise self._unmarked(number, jump, "segno", "[Segno]")
+            if jump.goal == "coda" and self.coda is None:
+                if index + 1 == len(self.bars):
+                    raise self._unmarked(number, jump, "coda", "[Coda]")
+                self.coda = index + 1
+                self._suppose_coda(index + 1)
+            if jump.goal == "fine" and not any(bar.fine for bar in self.bars):
+                raise self._unmarked(number, jump, "Fine", "[Fine]")
+            if jump.goal.isdigit() and not any(
+                int(jump.goal) in ending.numbers for ending in self.endings.values()
+            ):
+                raise self._unmarked(number, jump, f"ending {jump.goal}", f"[{jump.goal}")
+        return jumps
+
+    def _suppose_coda(self, index: int) -> None:
+        self.remarks.append(f"the coda is not marked: it is taken to begin at bar {self.bars[index].number}")
+
+    @staticmethod
+    def _unmarked(number: int, jump: Jump, what: str, sign: str) -> ValueError:
+        return ValueError(
+            f"bar {number} of the chart says {jump.words!r}, but no {what} is marked: write {sign}"
+        )
+
+    # ------------------------------------------------------------------------------------------------------
+    # playing it
+    # ------------------------------------------------------------------------------------------------------
+    def play(self) -> tuple[list[int], list[str]]:
+        order: list[int] = []
+        taken: set[int] = set()
+        start, time_round = 0, 1  # of the repeat that is being played
+        opened = False  # whether a sign opened it
+        left_endings = False  # the last repeat's endings are over, and nothing has been opened since
+        jump: Jump | None = None
+        goal = ""
+        arrived = False  # by going back: an opening sign opens nothing new
+        index = 0
+        while index < len(self.bars):
+            bar = self.bars[index]
+            if bar.opens and not arrived:
+                start, time_round, opened, left_endings = index, 1, True, False
+            arrived = False
+            ending = self.endings.get(index)
+            if ending is not None and index == ending.start and ending is ending.group[0]:
+                ending = self._choose(ending.group, time_round, jump, goal)
+                index = ending.start
+                bar = self.bars[index]
+            order.append(index)
+            if len(order) > MAX_BARS:
+                raise ValueError(
+                    f"the chart has more than {MAX_BARS} bars with its repeats: shorten it, charts loop anyway"
+                )
+            if bar.fine and jump is not None and goal == "fine":
+                break
+            if bar.to_coda and jump is not None and goal == "coda" and self.coda is not None:
+                index, start, time_round = self.coda, self.coda, 1
+                jump, opened, left_endings = None, False, False
+                arrived = False
+                continue
+            ends = ending is not None and index == ending.end
+            if (
+                ends
+                and ending is not None
+                and jump is not None
+                and goal.isdigit()
+                and int(goal) in ending.numbers
+            ):
+                break
+            if bar.closes or (ends and ending is not None and ending is not ending.group[-1]):
+                times = ending.times if ends and ending is not None else bar.closes
+                if left_endings and not opened and not ends:
+                    raise unbalanced(bar.number, "':|' after a last ending: no '|:' says what it repeats")
+                if time_round < times and not (jump is not None and not jump.repeats):
+                    time_round += 1
+                    index, arrived = start, True
+                    continue
+            if index in self.jumps and index not in taken:
+                taken.add(index)
+                jump = self.jumps[index]
+                goal = self._goal(jump)
+                index = next(at for at, each in enumerate(self.bars) if each.segno) if jump.to_sign else 0
+                start, time_round, opened, left_endings = index, 1, False, False
+                continue
+            if ends and ending is not None:
+                index = ending.group[-1].end
+                left_endings, opened = True, False
+                start, time_round = index + 1, 1
+            elif bar.closes:
+                start, time_round, opened, left_endings = index + 1, 1, False, False
+            index += 1
+        else:
+            if jump is not None and goal == "coda" and any(each.to_coda for each in self.bars):
+                raise ValueError(
+                    f"{jump.words!r} never comes to the place where the coda is taken: "
+                    f"mark it with [To Coda] between where the music goes back to and where it goes back from"
+                )
+        return order, self.remarks
+
+    def _goal(self, jump: Jump) -> str:
+        if jump.goal:
+            return jump.goal
+        if self.coda is not None and any(bar.to_coda for bar in self.bars):
+            return "coda"
+        return "fine" if any(bar.fine for bar in self.bars) else ""
+
+    def _choose(self, group: list[_Ending], time_round: int, jump: Jump | None, goal: str) -> _Ending:
+        wanted = time_round
+        if jump is not None and goal.isdigit():
+            wanted = int(goal)
+        elif jump is not None and not jump.repeats:
+            wanted = group[0].times
+        return next((each for each in group if wanted in each.numbers), group[-1])
