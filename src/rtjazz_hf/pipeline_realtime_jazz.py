@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from .audio import HOP_LENGTH, SAMPLE_RATE
 from .band import Band, Score
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from .flow.scheduling_flow_match import check_scheduler
 from .hub.publishing import PushMixin
 from .live.engine import BlockStream
 from .live.group import SessionGroup
@@ -32,7 +33,14 @@ from .live.snapshot import load_session
 from .live.steps import PlayingSteps
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
-from .prompts import Prompt, check_settings
+from .prompts import (
+    Prompt,
+    changed_by_callback,
+    check_callback_inputs,
+    check_settings,
+    refuse_others,
+    repeat_rows,
+)
 from .runtime.aligned_weights import align_weights
 from .runtime.precision import bfloat16_is_fast
 from .runtime.quantization import quantize
@@ -53,6 +61,8 @@ class RealTimeJazzPipelineOutput(BaseOutput):
         are.
         codes: `(batch, codebooks, frames)` int64 tensor, with `output_type="codes"`.
         scores: the notes that the transformer was told for each row; what a score does not tell it made up.
+        seeds: what each row's generator was seeded with: `torch.Generator().manual_seed(seed)` plays it again, alone.
+            None where one generator was given for several rows, as those after the first begin in its middle.
     """
 
     audios: np.ndarray | torch.Tensor | None
@@ -60,6 +70,7 @@ class RealTimeJazzPipelineOutput(BaseOutput):
     latents: torch.Tensor | None = None
     codes: torch.Tensor | None = None
     scores: list[Score] | None = None
+    seeds: list[int] | None = None
 
 
 class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipeline):
@@ -69,7 +80,8 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         codec: sound to latents and back. transformer: noise to latents, block after block.
         style_encoder, tokenizer: words or a clip to a style embedding.
         scheduler: times and steps of the flow.
-        num_inference_steps, guidance_scale: defaults of a call; what the model was found to play best with.
+        num_inference_steps, guidance_scale: defaults of a call; what the model was found to play best with. Where
+            nothing is said, those that a distilled transformer was made for, else 8 and 2.
         block_frames: frames that are generated at once (6, 12, 24, 36 or 48; 36 are 0.48 s).
         window_frames: how far back a new block hears, in frames (300 are 4 s).
     """
@@ -81,13 +93,21 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         style_encoder: RealTimeJazzStyleEncoder,
         tokenizer: RealTimeJazzTokenizer,
         scheduler: FlowMatchScheduler,
-        num_inference_steps: int = 8,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         block_frames: int = 36,
         window_frames: int = 300,
     ):
         super().__init__()
         self._adapters = AdapterBank()
+        parts = {"codec": codec, "transformer": transformer, "style_encoder": style_encoder, "tokenizer": tokenizer,
+                 "scheduler": scheduler}  # fmt: skip
+        if lacking := [name for name, part in parts.items() if part is None]:
+            raise ValueError(f"{', '.join(lacking)} is None: a pipeline plays with all of {', '.join(parts)}")
+        check_scheduler(scheduler)
+        best = transformer.config.sampling_defaults
+        num_inference_steps = best["num_inference_steps"] if num_inference_steps is None else num_inference_steps
+        guidance_scale = best["guidance_scale"] if guidance_scale is None else guidance_scale
         if codec.config.latent_dim != transformer.config.latent_dim:
             raise ValueError(
                 f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
@@ -126,9 +146,19 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "scheduler":
+            check_scheduler(value)
         super().__setattr__(name, value)
         if name in hub.COMPONENTS and "_models" in self.__dict__:  # the sessions hear of it
             setattr(self._models, name, value)
+
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call that is being answered ends with the block in the making."""
+        return self._interrupt
 
     @property
     def models(self) -> LiveModels:
@@ -196,7 +226,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         except Exception as error:  # strict configs, safetensors and torch each have their own
             raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
         if kwargs.get("quantization_config") is None:
-            hub.check_loaded_weights(pipe.models, folder)
+            hub.check_loaded_weights(pipe.models, folder, handed_in=kwargs)
         if pipe.transformer.dtype == torch.bfloat16 and not bfloat16_is_fast():
             warnings.warn(
                 "this CPU has no fast bfloat16 and plays it many times slower than float32: load with "
@@ -206,6 +236,24 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         pipe.transformer.pack_weights()  # here rather than before the first note
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
+
+    def to(self, *args: Any, **kwargs: Any) -> RealTimeJazzPipeline:
+        """Move the models, or have them compute in another type; as in `from_pretrained` the codec stays as it is.
+
+        It carries phases from block to block, which 16 bits blur: `pipe.codec.to(dtype)` if you mean it.
+        """
+        dtypes = [value for value in (*args, kwargs.get("dtype")) if isinstance(value, torch.dtype)]
+        if not dtypes:
+            return super().to(*args, **kwargs)
+        codec, devices = self.codec, [a for a in (*args, kwargs.get("device")) if isinstance(a, _PLACES)]
+        self.__dict__["codec"] = None  # out of sight: what was rounded to 16 bits once does not come back
+        try:
+            super().to(*args, **kwargs)
+        finally:
+            self.__dict__["codec"] = codec
+        for device in devices:
+            codec.to(device)
+        return self
 
     def quantize(self, precision: str = "int8") -> None:
         """Hold the transformer's weights in fewer bits: "int8" or "nf4" (4 bits). Saves memory, not time.
@@ -230,6 +278,8 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         Raises:
             ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
         """
+        if Path(save_directory).is_file():
+            raise NotADirectoryError(f"{save_directory} is a file; give a folder for the pipeline")
         self._check_saveable()
         for name, component in self.components.items():
             if getattr(component, "_hf_peft_config_loaded", False) or hasattr(component, "peft_config"):
@@ -251,18 +301,16 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
     def prepare_generators(
         self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
     ) -> list[torch.Generator]:
-        """One generator a row; one for all is drawn from in turn; without any, the seeds are random."""
+        """One generator a row; one for all is drawn from in turn; without any, torch's global one draws the seeds."""
         if generator is None:
-            generators = [torch.Generator() for _ in range(batch_size)]
-            for each in generators:
-                each.seed()
-            return generators
+            return [torch.Generator().manual_seed(draw_seed()) for _ in range(batch_size)]
         if isinstance(generator, torch.Generator):
             return [generator] * batch_size
-        generators = list(generator)
+        generators = list(generator) if isinstance(generator, (list, tuple)) else []
         if len(generators) != batch_size or not all(isinstance(g, torch.Generator) for g in generators):
             raise ValueError(
-                f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
+                f"generator {generator!r}: give one torch.Generator, such as torch.Generator().manual_seed(42), or a "
+                f"list of {batch_size}, one for each prompt"
             )
         return generators
 
@@ -290,34 +338,45 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         block_frames: int | None = None,
         window_frames: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         return_dict: bool = True,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
         score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
+        num_waveforms_per_prompt: int = 1,
+        prompt_embeds: torch.Tensor | None = None,
+        **others: Any,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
 
         Args:
-            prompt: words, a clip `(2, samples)` at 48 kHz, a weighted mix, or a list of any of these (a
+            prompt: words, a clip `(2, samples)` at 48 kHz, or `(rate, samples)` of another rate, or the `Path` of a
+            sound file, a weighted mix, or a list of any of these (a
             batch).
             duration: seconds, more than 0 and at most 600.
             chords: a chart such as "Dm7 | G7 | Cmaj7 | %". tempo: 40 to 320 beats per minute.
             key, mood, instruments: as the music room names them; "-piano" among the instruments leaves the
             piano out.
-                What is not given follows from the prompt. One for all prompts, or (save instruments) one
+                What is not given follows from the prompt. One for all prompts, or one
                 for each.
             num_inference_steps, guidance_scale, block_frames, window_frames: see `generation_defaults`.
-            generator: seeds the noise and the band leader's choices; a list gives each prompt its own.
+            generator: seeds the noise and the band leader's choices; a list gives each prompt its own. By default the
+                seeds are drawn from torch's global generator (`torch.manual_seed`); the output tells them.
             output_type: "np", "pt", "codes" (through the codec's quantizer) or "latents".
             lead_sheet: followed as it is, and wins over chords, tempo, key, mood and instruments.
             callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": block_latents})`,
             steps counted
-                over all blocks; a dict with "latents" that it returns replaces them.
+                over all blocks; a dict with "latents" that it returns replaces them. It may set `pipe._interrupt`:
+                the music then ends with the block that is being made. callback_on_step_end_tensor_inputs: ("latents",)
+                or (), what it is given.
+            num_waveforms_per_prompt: takes of each prompt, which lie side by side; each draws noise of its own.
+            prompt_embeds: `(rows, style_dim)`, as `encode_prompt` gives them, in place of the prompt's sound; the
+                prompt still says what the band leader reads of it.
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
-                By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
+                By default the active ones. adapter_scale: times their strengths; both from -2 to 2.
             parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it; "free":
                 no notes are told, and the model makes them up. By default "band" where the model reads notes.
             melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
@@ -328,6 +387,12 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             ValueError: naming the argument, its value and what is allowed.
         """
         # 1. Check, and fill in defaults
+        refuse_others(others)
+        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        if num_waveforms_per_prompt != 1:
+            prompt, chords, tempo, key, mood, lead_sheet, score = repeat_rows(
+                num_waveforms_per_prompt, prompt, chords, tempo, key, mood, lead_sheet, score
+            )
         self.check_inputs(
             prompt,
             duration=duration,
@@ -368,7 +433,10 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             parts=parts,
             instruments=instruments,
         )
-        style = self.encode_prompt(prompt)  # (batch, style_dim)
+        if prompt_embeds is None:
+            style = self.encode_prompt(prompt)  # (batch, style_dim)
+        else:
+            style = self._check_embeds(prompt_embeds, len(generators))
 
         # 3. Play block after block: noise -> latents, against what was played
         stream = self.prepare_stream(generators, block_frames, window_frames, self.transformer_for(mix))
@@ -384,9 +452,13 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                 if callback_on_step_end is None:
                     return None
                 step = len(blocks) * steps_a_block + index
-                return (callback_on_step_end(self, step, t, {"latents": latents}) or {}).get("latents")
+                given = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
+                return changed_by_callback(callback_on_step_end(self, step, t, given))
 
+            self._interrupt = False
             for _ in range(num_blocks):
+                if self._interrupt and blocks:
+                    break
                 latents = stream.denoise(
                     self.prepare_latents(generators, stream.block_frames),
                     style,
@@ -395,9 +467,15 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                     guidance_scale=guidance_scale,
                     on_step_end=on_step_end,
                 )
+                if stream.broken is not None:
+                    raise ValueError(
+                        f"block {len(blocks)} was not finite (NaN or infinite values): the weights are damaged, or a "
+                        "callback or 16 bits went too far; nothing was played"
+                    )
                 stream.append(latents)
                 blocks.append(stream.without_cues(latents))
         latents = torch.cat(blocks, dim=-1)[..., :num_frames]  # (batch, latent_dim, frames)
+        num_samples = min(num_samples, latents.shape[-1] * HOP_LENGTH)
 
         # 4. Latents -> sound, or codes
         audios = codes = None
@@ -420,6 +498,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                 else part or Score(told=())
                 for part, sheet in zip(tellers, lead_sheets)
             ],
+            seeds=None if len(set(map(id, generators))) < len(generators) else [g.initial_seed() for g in generators],
         )
 
     # -- live ----------------------------------------------------------------------------------------------
@@ -436,7 +515,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         window_frames: int | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
@@ -455,6 +534,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
 
         Args:
+            seed: a whole number; None draws one from torch's global generator, and `session.seed` tells it.
             adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
                 active now: which are later is nothing to a session that has begun.
             melody, parts: as of a call; every block tells its notes, as `LiveBlock.notes`.
@@ -473,6 +553,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             ValueError: naming the argument, its value and what is allowed.
         """
         started = time.perf_counter()
+        seed = draw_seed() if seed is None else seed
         settings = {"block_frames": block_frames, "guidance_scale": guidance_scale,
                     "num_inference_steps": num_inference_steps}  # fmt: skip
         asked = {"prompt": prompt, "chords": chords, "tempo": tempo, "key": key, "mood": mood,
@@ -520,6 +601,14 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         )
 
 
+_PLACES = (str, int, torch.device)
+
+
+def draw_seed() -> int:
+    """A seed from torch's global generator, small enough for every door (JavaScript's too)."""
+    return int(torch.randint(2**53, ()))
+
+
 def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
     """A seed a row for the band leader; rows that share a generator get neighbouring ones."""
     shared = len(generators) > 1 and all(generator is generators[0] for generator in generators)
@@ -527,7 +616,8 @@ def _seeds_of(generators: Sequence[torch.Generator]) -> list[int]:
 
 
 def _as_dtype(dtype: Any) -> torch.dtype:
-    value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+    names = {"auto": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # diffusers' words too
+    value = getattr(torch, names.get(dtype, dtype), None) if isinstance(dtype, str) else dtype
+    if value not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype {dtype!r}: choose from float32, bfloat16, float16")
     return value

@@ -7,6 +7,7 @@ holds.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
     from ..style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
 OUTPUT_TYPES = ("np", "pt", "codes", "latents")
+
+
+def bands_of(instruments: Any, rows: int) -> list[Any]:
+    """The band that each row asks for: one for all, or a list of lists, one for each prompt."""
+    several = isinstance(instruments, (list, tuple)) and any(isinstance(band, (list, tuple)) for band in instruments)
+    if not several:
+        return [instruments] * rows
+    if len(instruments) != rows or not all(isinstance(band, (list, tuple)) for band in instruments):
+        raise ValueError(f"instruments {instruments!r} for {rows} prompts: give one band, or a list of one for each")
+    return list(instruments)
+
+
+def _left_out(instruments: Sequence[str] | str | None) -> list[str]:
+    names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
+    return [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
 
 
 class PlayingSteps:
@@ -85,6 +101,11 @@ class PlayingSteps:
                 f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
             )
         self._check_notes(melody, score, parts, len(batch))
+        if training := [n for n in ("codec", "transformer", "style_encoder") if getattr(self, n).training]:
+            warnings.warn(
+                f"{', '.join(training)} is in training mode and sounds otherwise: pipe.{training[0]}.eval()",
+                stacklevel=3,
+            )
 
     def _check_notes(self, melody: Any, score: Any, parts: Any, rows: int) -> None:
         if parts is not None:
@@ -123,6 +144,15 @@ class PlayingSteps:
             rows.append(mix_styles(torch.cat([self._encode_one(part) for part in parts]), weights))
         return torch.stack(rows)
 
+    def _check_embeds(self, embeds: torch.Tensor, rows: int) -> torch.Tensor:
+        """Style embeddings that were given, one for all rows or one each, where the models compute."""
+        width = self.style_encoder.config.projection_dim
+        good = isinstance(embeds, torch.Tensor) and embeds.ndim == 2 and embeds.shape[1] == width
+        if not good or len(embeds) not in (1, rows) or not torch.isfinite(embeds).all():
+            shape = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__
+            raise ValueError(f"prompt_embeds {shape}: give finite ({rows}, {width}), as encode_prompt does")
+        return embeds.to(self.execution_device, torch.float32).expand(rows, -1)
+
     def _encode_one(self, part: str | torch.Tensor) -> torch.Tensor:
         # one at a time, so that a prompt's embedding does not depend on how long its neighbours are
         if isinstance(part, str):
@@ -152,7 +182,8 @@ class PlayingSteps:
         """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
 
         chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
-        all. Without it, and where the words name none, a learnt style that they call brings its own.
+        all, or a list of bands, one for each.
+        Without it, and where the words name none, a learnt style that they call brings its own.
         """
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if lead_sheet is not None:
@@ -164,6 +195,7 @@ class PlayingSteps:
                 raise ValueError(
                     f"{len(value)} values of {name} for {len(prompts)} prompts: give one, or one for each"
                 )
+        bands = bands_of(instruments, len(prompts))
         sheets = []
         for row, item in enumerate(prompts):
             words, band = self.adapter_bank.called_band(words_of(item))
@@ -171,7 +203,7 @@ class PlayingSteps:
                 write_lead_sheet(
                     words,
                     **{name: v[row] if isinstance(v, (list, tuple)) else v for name, v in wishes.items()},
-                    instruments=instruments,
+                    instruments=bands[row],
                     regulars=band,
                     duration=duration,
                     seed=seeds[row] if seeds is not None else 0,
@@ -206,11 +238,10 @@ class PlayingSteps:
         """Who tells the transformer which notes are played, for each row: a band that goes by the row's seed, the score
         that was given, without the players whom `instruments` leaves out, or nobody."""
         if score is not None:
-            names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
-            muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
             scores = [score] if isinstance(score, Score) else list(score)
             scores = scores * len(lead_sheets) if len(scores) == 1 else scores
-            return [each.without_players(muted) for each in scores]
+            bands = bands_of(instruments, len(scores))
+            return [each.without_players(_left_out(band)) for each, band in zip(scores, bands)]
         parts = parts or self.default_parts
         if parts == "free" and melody is None:
             return [None] * len(lead_sheets)
@@ -250,7 +281,9 @@ class PlayingSteps:
     ) -> BlockStream:
         """An empty performance, one row a generator, by the active adapters' transformer unless another is given."""
         return BlockStream(
-            transformer or self.adapter_bank.model(self.transformer, self.adapter_bank.active_mix),
+            self.adapter_bank.model(self.transformer, self.adapter_bank.active_mix)
+            if transformer is None  # a compiled model cannot be asked whether it is true
+            else transformer,
             self.codec,
             self.scheduler,
             generators=generators,
