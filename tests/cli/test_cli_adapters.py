@@ -52,6 +52,16 @@ def test_generate_plays_it(run):
     assert code == 0 and "clarinet" in err and '"in the style of me"' in err  # its band
 
 
+def test_generate_sounds_like_a_recording(run, tmp_path):
+    soundfile.write("trio.wav", 0.1 * np.random.default_rng(0).standard_normal((44_100, 2)), 44_100)
+    assert run("generate", "-o", "bare.wav")[0] == 0
+    code, out, err = run("generate", "-o", "like.wav", "--like", "trio.wav", "--json")
+    assert code == 0 and json.loads(out)["like"] == "trio.wav" and json.loads(out)["prompt"] == "swing", err
+    assert soundfile.read("bare.wav")[0].tobytes() != soundfile.read("like.wav")[0].tobytes()
+    code, _, err = run("generate", "-o", "x.wav", "--like", "nowhere.wav")
+    assert code == 2 and "nowhere.wav" in err
+
+
 def test_play_plays_it(run):
     for name, options in {"bare": [], "one": ["--adapter", "my-style/"], "two": ["--adapter", "b"]}.items():
         code, _, err = run("play", "--output", f"{name}.wav", "--no-display", *options)
