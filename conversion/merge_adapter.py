@@ -30,6 +30,7 @@ from assemble_pipeline import (
     save_pipeline,
 )
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
+from rtjazz_hf.adapters import MAX_STRENGTH
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.hub import publishing
 from rtjazz_hf.hub.adapter_folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
@@ -46,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("adapter", help="folder or Hub id of the adapter, in PEFT's format")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the merged pipeline")
     parser.add_argument("--overwrite", action="store_true", help="replace the pipeline that is there")
-    parser.add_argument("--strength", type=float, default=1.0, help="how much of it, 0 to 1 (1)")
+    parser.add_argument("--strength", type=float, default=1.0, help="how much of it, -2 to 2 (1)")
     parser.add_argument("--revision", help="of an adapter on the Hub")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="how weights are stored (float16)")
     parser.add_argument("--card", type=Path, help="model card, or a template with {{places}}, for README.md")
@@ -95,8 +96,8 @@ def with_transformer(pipe: RealTimeJazzPipeline, transformer: torch.nn.Module) -
 
 def merge(args: argparse.Namespace) -> None:
     check_output(args.output, args.overwrite)
-    if not 0 < args.strength <= 1:
-        raise ValueError(f"strength {args.strength}: give a number above 0, up to 1")
+    if not 0 < abs(args.strength) <= MAX_STRENGTH:
+        raise ValueError(f"strength {args.strength}: give a number from -2 to 2, other than 0")
     folder = adapter_folder(args.adapter, args.revision)
     pipe = RealTimeJazzPipeline.from_pretrained(args.base)
     template = args.card.read_text(encoding="utf-8") if args.card else None

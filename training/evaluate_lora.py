@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="",
         help='said before "in the style of": with "jazz" half of the style is the words\', and charts are obeyed more',
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="strength of the adapter, 0 to 1")
+    parser.add_argument("--scale", type=float, default=1.0, help="strength of the adapter, -2 to 2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips-out", type=Path, help="folder that is there, for the clips as FLAC")
     parser.add_argument("--out", help="file for the measures as JSON (printed anyway)")

@@ -26,6 +26,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from rtjazz_hf import RealTimeJazzPipeline, server
+from rtjazz_hf.adapters import adapter_name_of
 from rtjazz_hf.audio import AUDIO_CHANNELS, read_audio
 from rtjazz_hf.cli.common import choose_device, quiet_libraries
 from rtjazz_hf.live import LiveBlock
@@ -288,7 +289,7 @@ def load_pipeline(model: str, adapters: list[str]) -> RealTimeJazzPipeline:
     """The model, and personal styles by the last part of their folder's or repository's name."""
     pipe = RealTimeJazzPipeline.from_pretrained(model).to(choose_device("auto"))
     for adapter in adapters:
-        pipe.load_lora_weights(adapter, Path(adapter).name.replace(".", "-"))
+        pipe.load_lora_weights(adapter, adapter_name_of(adapter))
     pipe.set_adapters([])  # none, unless it is asked for
     with pipe.live("swing", first_block_frames=FIRST_BLOCK_FRAMES) as session:
         next(session)  # so that the first listener does not wait for what a first block costs

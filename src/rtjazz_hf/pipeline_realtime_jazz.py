@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,20 +23,25 @@ from .band import Band, Score
 from .charts import chart_text
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
+from .flow.scheduling_flow_match import check_scheduler
 from .hub.publishing import PushMixin
-from .live.group import SessionGroup
+from .hub.saving import SavingMixin
 from .live.models import LiveModels
-from .live.opening import open_session
+from .live.opening import SessionsMixin, open_session
 from .live.session import LiveSession
-from .live.snapshot import load_session
-from .live.steps import PlayingSteps, each_chart, seeds_of
+from .live.steps import PlayingSteps, draw_seed, each_chart, seeds_of
 from .music import LEAD_SHEET_DIM, LeadSheet
 from .music.score_features import SCORE_DIM
-from .prompts import Prompt, check_settings
+from .prompts import (
+    Prompt,
+    changed_by_callback,
+    check_callback_inputs,
+    check_settings,
+    refuse_others,
+    repeat_rows,
+)
 from .runtime.aligned_weights import align_weights
-from .runtime.files import atomic_folder
 from .runtime.precision import as_dtype, bfloat16_is_fast
-from .runtime.quantization import quantize
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
 
@@ -52,6 +57,8 @@ class RealTimeJazzPipelineOutput(BaseOutput):
         are.
         codes: `(batch, codebooks, frames)` int64 tensor, with `output_type="codes"`.
         scores: the notes that the transformer was told for each row; what a score does not tell it made up.
+        seeds: what each row's generator was seeded with: `torch.Generator().manual_seed(seed)` plays it again, alone.
+            None where one generator was given for several rows, as those after the first begin in its middle.
     """
 
     audios: np.ndarray | torch.Tensor | None
@@ -59,16 +66,18 @@ class RealTimeJazzPipelineOutput(BaseOutput):
     latents: torch.Tensor | None = None
     codes: torch.Tensor | None = None
     scores: list[Score] | None = None
+    seeds: list[int] | None = None
 
 
-class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipeline):
+class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin, SavingMixin, DiffusionPipeline):
     """Jazz from words, a clip or a chord chart, at 48 kHz in stereo.
 
     Args:
         codec: sound to latents and back. transformer: noise to latents, block after block.
         style_encoder, tokenizer: words or a clip to a style embedding.
         scheduler: times and steps of the flow.
-        num_inference_steps, guidance_scale: defaults of a call; what the model was found to play best with.
+        num_inference_steps, guidance_scale: defaults of a call; what the model was found to play best with. Where
+            nothing is said, those that a distilled transformer was made for, else 8 and 2.
         block_frames: frames that are generated at once (6, 12, 24, 36 or 48; 36 are 0.48 s).
         window_frames: how far back a new block hears, in frames (300 are 4 s).
     """
@@ -80,13 +89,21 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         style_encoder: RealTimeJazzStyleEncoder,
         tokenizer: RealTimeJazzTokenizer,
         scheduler: FlowMatchScheduler,
-        num_inference_steps: int = 8,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         block_frames: int = 36,
         window_frames: int = 300,
     ):
         super().__init__()
         self._adapters = AdapterBank()
+        parts = {"codec": codec, "transformer": transformer, "style_encoder": style_encoder, "tokenizer": tokenizer,
+                 "scheduler": scheduler}  # fmt: skip
+        if lacking := [name for name, part in parts.items() if part is None]:
+            raise ValueError(f"{', '.join(lacking)} is None: a pipeline plays with all of {', '.join(parts)}")
+        check_scheduler(scheduler)
+        best = transformer.config.sampling_defaults
+        num_inference_steps = best["num_inference_steps"] if num_inference_steps is None else num_inference_steps
+        guidance_scale = best["guidance_scale"] if guidance_scale is None else guidance_scale
         if codec.config.latent_dim != transformer.config.latent_dim:
             raise ValueError(
                 f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
@@ -125,9 +142,19 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "scheduler":
+            check_scheduler(value)
         super().__setattr__(name, value)
         if name in hub.COMPONENTS and "_models" in self.__dict__:  # the sessions hear of it
             setattr(self._models, name, value)
+
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call that is being answered ends with the block in the making."""
+        return self._interrupt
 
     @property
     def models(self) -> LiveModels:
@@ -195,7 +222,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         except Exception as error:  # strict configs, safetensors and torch each have their own
             raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
         if kwargs.get("quantization_config") is None:
-            hub.check_loaded_weights(pipe.models, folder)
+            hub.check_loaded_weights(pipe.models, folder, handed_in=kwargs)
         if pipe.transformer.dtype == torch.bfloat16 and not bfloat16_is_fast():
             warnings.warn(
                 "this CPU has no fast bfloat16 and plays it many times slower than float32: load with "
@@ -205,50 +232,6 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         pipe.transformer.pack_weights()  # here rather than before the first note
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
-
-    def quantize(self, precision: str = "int8") -> None:
-        """Hold the transformer's weights in fewer bits: "int8" or "nf4" (4 bits). Saves memory, not time.
-
-        Needs bitsandbytes (`rtjazz-hf[quant]`). While loading, diffusers' `quantization_config` does the same
-        without the whole weights ever being in memory.
-
-        Raises:
-            ValueError: another precision, an adapter that is attached or fused, or quantised already.
-            ImportError: bitsandbytes is not installed.
-        """
-        if self._adapters.fused:
-            raise ValueError(
-                "adapters are fused: unload_lora_weights, which leaves them in the weights for good, or unfuse_lora "
-                "before the pipeline is quantised"
-            )
-        self.transformer = quantize(self.transformer, precision)
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write a folder that `from_pretrained` reads, with a model card if it has none.
-
-        Raises:
-            ValueError: an adapter is loaded, and not fused, or attached: a folder saved so would lack it, or not load.
-            OSError: it cannot be written; the folder is as it was.
-        """
-        self._check_saveable()
-        for name, component in self.components.items():
-            if getattr(component, "_hf_peft_config_loaded", False) or hasattr(component, "peft_config"):
-                raise ValueError(
-                    f"an adapter is attached to {name!r}: fuse it or unload it before the pipeline is saved, "
-                    f"and save the adapter on its own"
-                )
-        if kwargs.pop("push_to_hub", False):
-            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
-            kwargs = {}
-        with atomic_folder(save_directory, replace=False) as partial:
-            super().save_pretrained(str(partial), **kwargs)
-            self._add_card(Path(save_directory), partial / "README.md")
-
-    def _add_card(self, save_directory: Path, card: Path) -> None:
-        if not (save_directory / "README.md").exists():
-            source = str(self.config.get("_name_or_path") or save_directory)
-            name = Path(save_directory).name if Path(source).exists() or source.count("/") > 1 else source
-            card.write_text(hub.model_card(self.models, name), encoding="utf-8")
 
     # -- whole clips ---------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -269,35 +252,46 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         block_frames: int | None = None,
         window_frames: int | None = None,
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         return_dict: bool = True,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
         score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
+        num_waveforms_per_prompt: int = 1,
+        prompt_embeds: torch.Tensor | None = None,
+        **others: Any,
     ) -> RealTimeJazzPipelineOutput | tuple:
         """Play.
 
         Args:
-            prompt: words, a clip `(2, samples)` at 48 kHz, a weighted mix, or a list of any of these (a
+            prompt: words, a clip `(2, samples)` at 48 kHz, or `(rate, samples)` of another rate, or the `Path` of a
+            sound file, a weighted mix, or a list of any of these (a
             batch).
             duration: seconds, more than 0 and at most 600.
             chords: a chart such as "Dm7 | G7 | Cmaj7 | %", an iReal Pro link, or a file: a `Path`, or its name
                 ("tune.musicxml"). tempo: 40 to 320 beats per minute.
             key, mood, instruments: as the music room names them; "-piano" among the instruments leaves the
             piano out.
-                What is not given follows from the prompt. One for all prompts, or (save instruments) one
+                What is not given follows from the prompt. One for all prompts, or one
                 for each.
             num_inference_steps, guidance_scale, block_frames, window_frames: see `generation_defaults`.
-            generator: seeds the noise and the band leader's choices; a list gives each prompt its own.
+            generator: seeds the noise and the band leader's choices; a list gives each prompt its own. By default the
+                seeds are drawn from torch's global generator (`torch.manual_seed`); the output tells them.
             output_type: "np", "pt", "codes" (through the codec's quantizer) or "latents".
             lead_sheet: followed as it is, and wins over chords, tempo, key, mood and instruments.
             callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": block_latents})`,
             steps counted
-                over all blocks; a dict with "latents" that it returns replaces them.
+                over all blocks; a dict with "latents" that it returns replaces them. It may set `pipe._interrupt`:
+                the music then ends with the block that is being made. callback_on_step_end_tensor_inputs: ("latents",)
+                or (), what it is given.
+            num_waveforms_per_prompt: takes of each prompt, which lie side by side; each draws noise of its own.
+            prompt_embeds: `(rows, style_dim)`, as `encode_prompt` gives them, in place of the prompt's sound; the
+                prompt still says what the band leader reads of it.
             return_dict: False returns the tuple `(audios or codes or latents, lead_sheets)`.
             adapter: a loaded adapter, or several and their strengths `{"a": 0.7, "b": 0.3}`; `{}` plays without.
-                By default the active ones. adapter_scale: times their strengths; both from 0 to 1.
+                By default the active ones. adapter_scale: times their strengths; both from -2 to 2.
             parts: "band": a band writes what everybody plays, by the generator's seed, and the model plays it; "free":
                 no notes are told, and the model makes them up. By default "band" where the model reads notes.
             melody: somebody's own part, a `Score` or a file of notes, that is played in place of the band's, from the
@@ -308,6 +302,12 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             ValueError: naming the argument, its value and what is allowed.
         """
         # 1. Check, and fill in defaults
+        refuse_others(others)
+        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        if num_waveforms_per_prompt != 1:
+            prompt, chords, tempo, key, mood, lead_sheet, score = repeat_rows(
+                num_waveforms_per_prompt, prompt, chords, tempo, key, mood, lead_sheet, score
+            )
         self.check_inputs(
             prompt,
             duration=duration,
@@ -348,7 +348,10 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             parts=parts,
             instruments=instruments,
         )
-        style = self.encode_prompt(prompt)  # (batch, style_dim)
+        if prompt_embeds is None:
+            style = self.encode_prompt(prompt)  # (batch, style_dim)
+        else:
+            style = self._check_embeds(prompt_embeds, len(generators))
 
         # 3. Play block after block: noise -> latents, against what was played
         stream = self.prepare_stream(generators, block_frames, window_frames, self.transformer_for(mix))
@@ -364,9 +367,13 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                 if callback_on_step_end is None:
                     return None
                 step = len(blocks) * steps_a_block + index
-                return (callback_on_step_end(self, step, t, {"latents": latents}) or {}).get("latents")
+                given = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
+                return changed_by_callback(callback_on_step_end(self, step, t, given))
 
+            self._interrupt = False
             for _ in range(num_blocks):
+                if self._interrupt and blocks:
+                    break
                 latents = stream.denoise(
                     self.prepare_latents(generators, stream.block_frames),
                     style,
@@ -375,9 +382,15 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                     guidance_scale=guidance_scale,
                     on_step_end=on_step_end,
                 )
+                if stream.broken is not None:
+                    raise ValueError(
+                        f"block {len(blocks)} was not finite (NaN or infinite values): the weights are damaged, or a "
+                        "callback or 16 bits went too far; nothing was played"
+                    )
                 stream.append(latents)
                 blocks.append(stream.without_cues(latents))
         latents = torch.cat(blocks, dim=-1)[..., :num_frames]  # (batch, latent_dim, frames)
+        num_samples = min(num_samples, latents.shape[-1] * HOP_LENGTH)
 
         # 4. Latents -> sound, or codes
         audios = codes = None
@@ -400,6 +413,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
                 else part or Score(told=())
                 for part, sheet in zip(tellers, lead_sheets)
             ],
+            seeds=None if len(set(map(id, generators))) < len(generators) else [g.initial_seed() for g in generators],
         )
 
     # -- live ----------------------------------------------------------------------------------------------
@@ -416,7 +430,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         window_frames: int | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
@@ -435,6 +449,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
         Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
 
         Args:
+            seed: a whole number; None draws one from torch's global generator, and `session.seed` tells it.
             adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
                 active now: which are later is nothing to a session that has begun.
             melody, parts: as of a call; every block tells its notes, as `LiveBlock.notes`.
@@ -453,6 +468,7 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             ValueError: naming the argument, its value and what is allowed.
         """
         started = time.perf_counter()
+        seed = draw_seed() if seed is None else seed
         settings = {"block_frames": block_frames, "guidance_scale": guidance_scale,
                     "num_inference_steps": num_inference_steps}  # fmt: skip
         asked = {"prompt": prompt, "chords": each_chart(chords, chart_text), "tempo": tempo, "key": key, "mood": mood,
@@ -463,38 +479,3 @@ class RealTimeJazzPipeline(PlayingSteps, AdapterMixin, PushMixin, DiffusionPipel
             target_latency=target_latency, context=context, context_sampling_rate=context_sampling_rate,
             start_beat=start_beat, overlap=overlap, started=started,
         )  # fmt: skip
-
-    def live_group(self) -> SessionGroup:
-        """Sessions that join and leave at any time, their blocks made in one batch."""
-        return SessionGroup(self.models, self.live)
-
-    def resume_live(self, source: str | os.PathLike | bytes, *, overlap: bool | None = None) -> LiveSession:
-        """The session that `session.save(path)` wrote or `session.to_bytes()` gave; it plays on as that one does.
-
-        To the bit on the same kind of device, in the same type. Statistics start anew.
-
-        Raises:
-            FileNotFoundError: no such file. ValueError: no session, cut short, damaged, of a newer version of
-            the format, of other models than this pipeline's, or such as none of its sessions saves.
-        """
-        return load_session(self.models, source, overlap=overlap)
-
-    def warm_up(self, block_frames: int | None = None) -> None:
-        """Make a block and throw it away, if none of this size was made yet, so that no listener waits for
-        what a first block costs: tables, kernels that are chosen or compiled. `live` calls it."""
-        self.models.warm_up(block_frames)
-
-    def block_frames_for(
-        self,
-        target_latency: float,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        window_frames: int | None = None,
-    ) -> int:
-        """The largest block size that answers a control within `target_latency` seconds on this machine.
-
-        Blocks are timed, each size once for the settings given. See `live.latency.choose_block_frames`.
-        """
-        return self.models.block_frames_for(
-            target_latency, num_inference_steps, guidance_scale, window_frames
-        )

@@ -4,19 +4,24 @@ each."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from .audio import HOP_LENGTH, SAMPLE_RATE
+from .audio import HOP_LENGTH, SAMPLE_RATE, read_audio, resample
 
 BLOCK_SIZES = (6, 12, 24, 36, 48)  # frames
 MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
 MAX_DURATION = 600.0  # seconds in one call; `live` has no end
 MAX_INFERENCE_STEPS = 1000
+_SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
+MAX_GUIDANCE_SCALE = 20.0  # up to which levels and notes were measured to hold
 
-# Words, a clip at 48 kHz `(2, samples)`, or a weighted mix: {"bebop": 0.7, "bossa": 0.3}, or, where a clip
+# Words, a clip at 48 kHz `(2, samples)` or of another rate (see `_is_recording`),
+# or a weighted mix: {"bebop": 0.7, "bossa": 0.3}, or, where a clip
 # takes part, a tuple of pairs: (("bebop", 0.7), (clip, 0.3)).
 Prompt: TypeAlias = "str | np.ndarray | torch.Tensor | dict[str, float] | tuple[tuple[Any, float], ...]"
 
@@ -49,8 +54,10 @@ def check_settings(
         raise ValueError(
             f"num_inference_steps {steps!r}: choose a whole number from 1 to {MAX_INFERENCE_STEPS}"
         )
-    if scale is not None and not (_is_number(scale) and scale >= 0):
-        raise ValueError(f"guidance_scale {scale!r}: choose a number of 0 or more; 1 is no guidance")
+    if scale is not None and not (_is_number(scale) and 0 <= scale <= MAX_GUIDANCE_SCALE):
+        raise ValueError(
+            f"guidance_scale {scale!r}: choose a number from 0 to {MAX_GUIDANCE_SCALE:g}; 1 is no guidance"
+        )
     if block is not None and block not in BLOCK_SIZES:
         raise ValueError(f"block_frames {block!r}: choose from {', '.join(map(str, BLOCK_SIZES))}")
     if window is not None and not (_is_whole(window) and 1 <= window <= MAX_WINDOW_FRAMES):
@@ -61,7 +68,7 @@ def check_settings(
 
 def mix_of(prompt: Prompt) -> list[tuple[str | torch.Tensor, float]]:
     """A prompt as weighted parts: words, and clips as float32 tensors `(2, samples)`."""
-    if isinstance(prompt, (str, np.ndarray, torch.Tensor)):
+    if isinstance(prompt, (str, np.ndarray, torch.Tensor)) or _is_recording(prompt):
         parts: list[tuple[Any, Any]] = [(prompt, 1.0)]
     elif isinstance(prompt, dict):
         parts = list(prompt.items())
@@ -81,12 +88,41 @@ def mix_of(prompt: Prompt) -> list[tuple[str | torch.Tensor, float]]:
             raise ValueError(f"the weight {weight!r} in a prompt mix: choose a number of 0 or more")
         if isinstance(part, str) and not part.strip():
             raise ValueError("the prompt is empty; describe the music, such as 'medium swing piano trio'")
+        if isinstance(part, str) and " " not in part and Path(part).suffix.lower() in _SOUND_FILES:
+            raise ValueError(
+                f"the prompt {part!r} is the name of a sound file, and a string is read as words: give "
+                f"pathlib.Path({part!r}) to have it heard (`rtjazz generate --like {part}`)"
+            )
     if not sum(weight for _, weight in parts) > 0:
         raise ValueError("all weights of the prompt mix are 0; give at least one that is more")
     return [(part if isinstance(part, str) else _as_clip(part), float(weight)) for part, weight in parts]
 
 
+def _is_recording(part: Any) -> bool:
+    """A file's path, `(rate, samples)` as Gradio has it, or `{"array": ..., "sampling_rate": ...}` as datasets does."""
+    if isinstance(part, tuple):
+        return len(part) == 2 and _is_number(part[0]) and isinstance(part[1], (np.ndarray, torch.Tensor))
+    return isinstance(part, Path) or (isinstance(part, Mapping) and {"array", "sampling_rate"} <= part.keys())
+
+
+def _at_our_rate(part: Any) -> np.ndarray:
+    """A recording as `(2 or 1, samples)` float32 at 48 kHz."""
+    if isinstance(part, Path):
+        return read_audio(part)
+    rate, samples = part if isinstance(part, tuple) else (part["sampling_rate"], part["array"])
+    if not (_is_number(rate) and 8_000 <= rate <= 192_000):
+        raise ValueError(f"a prompt clip's rate {rate!r}: choose from 8,000 to 192,000 Hz")
+    samples = np.asarray(samples)
+    if np.issubdtype(samples.dtype, np.integer):  # PCM, as Gradio gives it
+        samples = samples / -float(np.iinfo(samples.dtype).min or -128)
+    if samples.ndim == 2 and samples.shape[0] > 2 >= samples.shape[1]:  # Gradio's (samples, channels)
+        samples = samples.T
+    return resample(np.atleast_2d(samples).astype(np.float32), rate)
+
+
 def _as_clip(part: Any) -> torch.Tensor:
+    if _is_recording(part):
+        part = _at_our_rate(part)
     if not isinstance(part, (np.ndarray, torch.Tensor)):
         raise ValueError(
             f"a prompt part of type {type(part).__name__}: give words, or a clip as an array (2, samples)"
@@ -110,3 +146,70 @@ def words_of(prompt: Prompt) -> str:
     """What the band leader reads of a prompt: the heaviest words of a mix; nothing of a clip."""
     words = [(weight, part) for part, weight in mix_of(prompt) if isinstance(part, str)]
     return max(words, key=lambda pair: pair[0])[1] if words else ""
+
+
+# -- keywords that users of diffusers' pipelines bring along ------------------------------------------------------
+_INSTEAD = {
+    "negative_prompt": "guidance here pushes away from the same music without its chords; mix prompts by weight",
+    "negative_prompt_embeds": "guidance here pushes away from the same music without its chords",
+    "latents": "the noise is drawn block by block: give generator, and change it in callback_on_step_end",
+    "audio_length_in_s": "give duration",
+    "audio_end_in_s": "give duration",
+    "audio_duration": "give duration",
+    "audio_start_in_s": "music begins at its beginning; `live(start_beat=...)` begins elsewhere in the chart",
+    "initial_audio_waveforms": "give a clip as the prompt, or `live(context=...)` to go on from it",
+    "lyrics": "nobody sings",
+    "eta": "the steps draw no noise",
+    "callback": "give callback_on_step_end",
+    "callback_steps": "callback_on_step_end hears of every step",
+    "seed": "give generator=torch.Generator().manual_seed(seed)",
+    "num_images_per_prompt": "give num_waveforms_per_prompt",
+    "cross_attention_kwargs": 'give adapter_scale for the "scale" of adapters',
+    "joint_attention_kwargs": 'give adapter_scale for the "scale" of adapters',
+}
+
+
+def refuse_others(others: Mapping[str, Any]) -> None:
+    """Refuse keywords that a call does not take, saying what does it here.
+
+    Raises:
+        TypeError: one that no pipeline has. ValueError: one of diffusers' that is not None.
+    """
+    for name, value in others.items():
+        if name not in _INSTEAD:
+            raise TypeError(f"RealTimeJazzPipeline got an unexpected keyword argument {name!r}")
+        if value is not None:
+            raise ValueError(f"{name} is not taken: {_INSTEAD[name]}")
+
+
+def check_callback_inputs(names: Sequence[str], allowed: Sequence[str]) -> None:
+    """Refuse tensors that a callback cannot be given."""
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise ValueError(f"callback_on_step_end_tensor_inputs {unknown}: choose from {', '.join(allowed)}")
+
+
+def changed_by_callback(returned: Any) -> torch.Tensor | None:
+    """The latents that a callback gives back in a dict, if it does."""
+    if returned is None:
+        return None
+    if not isinstance(returned, Mapping):
+        raise ValueError(
+            f"callback_on_step_end returned a {type(returned).__name__}: return a dict, such as {{'latents': latents}} "
+            "to change them, or {}"
+        )
+    return returned.get("latents")
+
+
+def repeat_rows(times: int, prompt: Any, *wishes: Any) -> list[Any]:
+    """Every prompt `times` times, side by side, and what was given for each prompt with it."""
+    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+        raise ValueError(f"num_waveforms_per_prompt {times!r}: choose a whole number of 1 or more")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+
+    def repeated(values: Any) -> Any:
+        if not isinstance(values, (list, tuple)) or (len(values) in (1, len(prompts) * times) and len(prompts) != 1):
+            return values
+        return [value for value in values for _ in range(times)] if len(values) == len(prompts) else values
+
+    return [[each for each in prompts for _ in range(times)], *(repeated(values) for values in wishes)]

@@ -122,7 +122,7 @@ class TestLoading:
             load_file(f / "adapter_model.safetensors") for f in (folders / "a", tmp_path / "again")
         )
         assert wanted.keys() == got.keys() and all(torch.equal(wanted[n], got[n]) for n in wanted)
-        assert pipe.lora_state_dict("a").keys() == wanted.keys()
+        assert pipe.lora_state_dict("a").keys() >= wanted.keys()
         pipe.load_lora_weights(tmp_path / "again", "again")
         assert play(pipe, adapter="a").tobytes() == play(pipe, adapter="again").tobytes()
         with pytest.raises(ValueError, match="choose from a, b, again"):
@@ -195,10 +195,9 @@ class TestRefused:
             ({"rank_pattern": {"q_proj": 8}}, "rank 4.*says 8"),
             ({"alpha_pattern": {"(q|": 8}}, "alpha_pattern"),
             ({"alpha_pattern": {"q_proj": "8"}}, "alpha_pattern"),
-            ({"auto_mapping": []}, "this pipeline"),
+            ({"auto_mapping": ["x"]}, "auto_mapping"),
             ({"use_dora": True}, "use_dora"),
             ({"init_lora_weights": "pissa"}, "pissa"),
-            ({"auto_mapping": None, "base_model_name_or_path": "me/other"}, "me/other"),
         ],
     )
     def test_configs(self, tiny_pipeline, folders, tmp_path, config, match):
@@ -246,8 +245,8 @@ class TestRefused:
             pipe.load_lora_weights(folders / "a", "a")
         with pytest.raises(ValueError, match="'c' is not loaded; loaded: 'a', 'b'"):
             pipe.set_adapters(["a", "c"])
-        for strength in (-0.1, 1.5, float("nan"), "loud", True):
-            with pytest.raises(ValueError, match="0 \\(not heard\\) to 1"):
+        for strength in (-2.1, 3, float("nan"), "loud", True):
+            with pytest.raises(ValueError, match="from -2 to 2"):
                 pipe.set_adapters("a", strength)
         with pytest.raises(ValueError, match="one strength"):
             pipe.set_adapters(["a", "b"], [1.0])

@@ -56,7 +56,7 @@ class TestLive:
         np.testing.assert_allclose(streamed, clip, rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize(
-        "wrong", [{"adapter": "c"}, {"adapter": {"a": 2}}, {"adapter": 3}, {"adapter_scale": -1}]
+        "wrong", [{"adapter": "c"}, {"adapter": {"a": 3}}, {"adapter": 3}, {"adapter_scale": -2.5}]
     )
     def test_refused_updates_leave_the_music_alone(self, pipe, wrong):
         with (
@@ -139,6 +139,12 @@ class TestHub:
         assert pipe.encode_prompt("in the style of Anna Blue").shape == (1, 512)
         files = {file.file_name for repo in scan_cache_dir().repos for rev in repo.revisions for file in rev.files}
         assert files == {"adapter_config.json", "adapter_model.safetensors", "style_embedding.safetensors"}, files
+        api.create_repo("stub/nested")
+        api.upload_folder(repo_id="stub/nested", folder_path=sys.argv[1], path_in_repo="adapter")
+        pipe.load_lora_weights("stub/nested", "nested")
+        pipe.load_lora_weights("stub/nested", "inside", subfolder="adapter", weight_name="adapter_model.safetensors")
+        assert play(pipe, adapter="nested").tobytes() == play(pipe, adapter="inside").tobytes()
+        assert play(pipe, adapter="nested").tobytes() == play(pipe, adapter="here").tobytes()
         for name in ("stub/nothing", "stub/pickle"):
             try:
                 pipe.load_lora_weights(name)

@@ -66,6 +66,8 @@ class TestCorpus:
         write_metadata(tmp_path)
         data = as_dataset(tmp_path)
         assert len(data) == 1 and read_audio(data[0]["audio"], 0, 1.0).shape == (2, 48_000)
+        heard = as_dataset(tmp_path, decode=True)[0]["audio"]  # by soundfile: there need be no torchcodec
+        assert heard["sampling_rate"] == 48_000 and np.shape(heard["array"])[0] == 2
         assert LeadSheet.from_dict(json.loads(data[0]["lead_sheet"])) == load_takes(tmp_path)[0].lead_sheet
         table = datasets.load_dataset(
             "json",

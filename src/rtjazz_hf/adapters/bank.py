@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer
 
 Mix: TypeAlias = "tuple[tuple[str, float], ...]"  # names and strengths, those of strength 0 left out
+MAX_STRENGTH = 2.0  # of an adapter, either way
 MAX_MODELS = 4  # mixes that are kept at hand; each holds a second copy of the adapted layers
 
 
@@ -118,6 +119,12 @@ class AdapterBank:
         copied.fused = copy.deepcopy(self.fused, memo)
         return copied
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_models")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # in another process, which makes its own
+        vars(self).update(state, _models=OrderedDict(), _lock=threading.Lock())
+
     def check_names(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name not in self.adapters]
         if unknown:
@@ -130,7 +137,7 @@ class AdapterBank:
         """What the listener asks for as a mix: a name, names and strengths, or None for none.
 
         Raises:
-            ValueError: an adapter that is not loaded or is fused, or a strength that is not from 0 to 1.
+            ValueError: an adapter that is not loaded or is fused, or a strength that is not from -2 to 2.
         """
         if isinstance(adapter, str):
             adapter = {adapter: 1.0}
@@ -143,9 +150,12 @@ class AdapterBank:
         self.check_names(list(adapter))
         scale = _strength(scale, "adapter_scale")
         weights = {
-            name: scale * _strength(weight, f"the strength of {name!r}") for name, weight in adapter.items()
+            name: _strength(
+                scale * _strength(weight, f"the strength of {name!r}"), f"the strength of {name!r} times adapter_scale"
+            )
+            for name, weight in adapter.items()
         }
-        mix = tuple(sorted((name, weight) for name, weight in weights.items() if weight > 0))
+        mix = tuple(sorted((name, weight) for name, weight in weights.items() if weight))
         fused = dict(self.fused[0]) if self.fused else {}
         if twice := [name for name, _ in mix if name in fused]:
             raise ValueError(f"adapter {', '.join(map(repr, twice))} is fused already: unfuse_lora first")
@@ -216,9 +226,12 @@ class AdapterBank:
 
 
 def _strength(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
-        raise ValueError(f"{what} is {value!r}: choose a number from 0 (not heard) to 1 (as trained)")
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not abs(value) <= MAX_STRENGTH:
+        raise ValueError(
+            f"{what} is {value!r}: choose a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; 0 is not heard, 1 as "
+            "trained, less than 0 away from it"
+        )
     return float(value)
 
 
-__all__ = ["AdaptedLinear", "AdapterBank", "Mix", "adapted_transformer", "is_quantized"]
+__all__ = ["MAX_STRENGTH", "AdaptedLinear", "AdapterBank", "Mix", "adapted_transformer", "is_quantized"]

@@ -12,27 +12,31 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
-from ..hub.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PICKLES, STYLE_EMBEDDING, refused_pickle
+from ..hub.adapter_folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    DIFFUSERS_WEIGHTS,
+    PICKLES,
+    STYLE_EMBEDDING,
+    adapter_root,
+    refused_pickle,
+)
 from ..music.vocabulary import canonical_instruments
 from ..runtime.files import whole_or_not_at_all
 
-if TYPE_CHECKING:
-    from ..flow import RealTimeJazzFlowTransformer
-
 MAX_RANK = 256
 PREFIX = "base_model.model."  # PEFT's, of every tensor name
-_SAMPLED = 64  # values of a weight that the fingerprint looks at
 # Features of PEFT's LoRA that change more than a layer's weight, and what they must be here.
 _PLAIN = {"bias": ("none",), "modules_to_save": (None, []), "layer_replication": (None,), "lora_bias": (False, None),
           "fan_in_fan_out": (False, None), "trainable_token_indices": (None,), "target_parameters": (None, []),
@@ -104,96 +108,37 @@ class Adapter:
 
     def save(self, folder: str | Path, base_name: str | None = None) -> None:
         """Write the folder; each file appears whole or not at all."""
-        config = dict(self.config)
+        root = math.sqrt if self.config.get("use_rslora") else float
+        told = {n: (each.down.shape[0], each.scale * root(each.down.shape[0])) for n, each in self.layers.items()}
+        config = exact_patterns(self.config, told)
         if base_name is not None:
             config["base_model_name_or_path"] = base_name
         write_adapter(folder, self.state_dict(), config, self.style, self.style_name, self.band)
 
 
-# -- the base ------------------------------------------------------------------------------------------------
-def base_fingerprint(transformer: RealTimeJazzFlowTransformer) -> str:
-    """32 hexadecimal digits that tell the base of an adapter from other trained models of the same shape.
-
-    Of the weights outside the layers, which no quantisation and no adapter on attention or MLP touches, at 16
-    bits: a base in another type, in 4 bits, or with an adapter attached has the same.
-    """
-    digest = hashlib.sha256(f"{_shape_of(transformer)}".encode())
-    for name, tensor in sorted(
-        (n.replace(".base_layer.", "."), t) for n, t in transformer.state_dict().items()
-    ):
-        if name.startswith("layers.") or "lora_" in name or not tensor.is_floating_point():
-            continue
-        flat = tensor.detach().flatten()
-        values = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED]
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(values.to(torch.bfloat16).cpu().view(torch.int16).numpy().astype("<i2").tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _shape_of(transformer: RealTimeJazzFlowTransformer) -> tuple:
-    config = transformer.config
-    return config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads
-
-
-def check_base(
-    adapter: Adapter, transformer: RealTimeJazzFlowTransformer, base_name: str, strict: bool
-) -> None:
-    """Refuse an adapter that was not made for this transformer.
-
-    Raises:
-        ValueError: a layer that is not there or of another shape; or, if `strict`, another base by fingerprint, or,
-            where the adapter has none, by name.
-    """
-    asked = adapter.config.get("base_model_name_or_path") or "an unnamed base"
-    modules = dict(transformer.named_modules())
-    for name, layer in adapter.layers.items():
-        module = modules.get(name)
-        if not isinstance(module, nn.Linear):
-            raise ValueError(
-                f"the adapter changes the layer {name!r}, which {base_name} does not have: it was made for {asked}; "
-                "load it on that"
-            )
-        given, wanted = (layer.up.shape[0], layer.down.shape[1]), (module.out_features, module.in_features)
-        if given != wanted:
-            raise ValueError(
-                f"the adapter's layer {name!r} is {given[0]} x {given[1]}, that of {base_name} is "
-                f"{wanted[0]} x {wanted[1]}: it was made for {asked}; load it on that"
-            )
-    width = transformer.config.style_dim
-    if adapter.style is not None and adapter.style.shape != (width,):
-        raise ValueError(
-            f"the adapter's style embedding has shape {tuple(adapter.style.shape)}, {base_name} takes ({width},): "
-            f"it was made for {asked}; load it on that"
-        )
-    if not strict:
-        return
-    recorded = (adapter.config.get("auto_mapping") or {}).get("base_fingerprint")
-    advice = f"load it on {asked}, or give check_base=False to try it here (the shapes fit)"
-    if recorded is not None and recorded != base_fingerprint(transformer):
-        same = " under the same name" if asked == base_name else ""
-        raise ValueError(
-            f"the adapter was trained on {asked}, whose weights are not those of {base_name}: another model"
-            f"{same}; {advice}"
-        )
-    if recorded is None and adapter.config.get("base_model_name_or_path"):
-        names = [Path(name).name for name in (asked, base_name)]
-        if names[0] != names[1]:
-            raise ValueError(f"the adapter names the base {asked}, this is {base_name}; {advice}")
-
-
 # -- reading -------------------------------------------------------------------------------------------------
-def read_adapter(folder: str | Path) -> Adapter:
+def read_adapter(folder: str | Path, weight_name: str | None = None) -> Adapter:
     """Read an adapter's folder, and refuse what is not one.
+
+    Args:
+        folder: what holds the adapter; see `hub.adapter_folder.adapter_root`.
+        weight_name: of its file, if not PEFT's or diffusers'. A file without a config beside it is read as diffusers
+            writes and reads it: see `adapter_of_state_dict`.
 
     Raises:
         OSError: a file is missing. ValueError: a pickle, a damaged file, a kind of adapter that cannot be played
             here, or tensors whose ranks are not what the config says.
     """
-    folder = Path(folder)
+    folder = adapter_root(folder)
+    alone = folder / (weight_name or DIFFUSERS_WEIGHTS)
+    if alone.is_file() and not (folder / ADAPTER_CONFIG).is_file():
+        tensors, header = _read_tensors(alone)
+        return adapter_of_state_dict(tensors, _config_of_header(header), alone)
     pickles = [path.name for path in folder.glob("adapter_model*") if path.suffix in PICKLES]
     if pickles:
         raise ValueError(refused_pickle(str(folder / pickles[0])))
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+    weights = weight_name or ADAPTER_WEIGHTS
+    for name in (ADAPTER_CONFIG, weights):
         if not (folder / name).is_file():
             raise OSError(f"{folder} is no adapter folder: it has no {name}")
     try:
@@ -203,7 +148,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     except ValueError as error:
         raise ValueError(f"{folder / ADAPTER_CONFIG} is not an adapter's config ({error})") from None
     _check_config(config, folder)
-    layers = _layers_of(_read_tensors(folder / ADAPTER_WEIGHTS)[0], config, folder / ADAPTER_WEIGHTS)
+    layers = _layers_of(_read_tensors(folder / weights)[0], config, folder / weights)
     style, style_name, band = None, None, ()
     if (folder / STYLE_EMBEDDING).is_file():
         tensors, header = _read_tensors(folder / STYLE_EMBEDDING)
@@ -216,6 +161,71 @@ def read_adapter(folder: str | Path) -> Adapter:
         except ValueError as error:
             raise ValueError(f"{folder / STYLE_EMBEDDING}: {error}") from None
     return Adapter(layers, config, style, style_name, band)
+
+
+def adapter_of_state_dict(
+    tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None, source: str | Path = "the state dict"
+) -> Adapter:
+    """An adapter of tensors alone, under PEFT's names or diffusers' (`transformer.<layer>.lora_A.weight`).
+
+    A layer's rank is its tensors'; its alpha that of `config` or of its own `<layer>.alpha`, and where neither says
+    it the rank, as in diffusers: full strength as the tensors are.
+
+    Raises:
+        ValueError: tensors that are no LoRA of linear layers, or are not finite.
+    """
+    parts, alphas = {}, {}
+    for key, tensor in tensors.items():
+        if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{source}: give tensors by name, such as {{'<layer>.lora_A.weight': ...}}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{source} holds NaN or infinite values in {key}; train the adapter again")
+        name = key.removeprefix("transformer.").removeprefix(PREFIX)
+        if name.endswith(".alpha"):
+            alphas[name.removesuffix(".alpha")] = float(tensor)
+        else:
+            parts[name] = tensor
+    ranks = {n.rpartition(".lora_A")[0]: t.shape[0] for n, t in parts.items() if ".lora_A" in n and t.ndim == 2}
+    if not ranks:
+        raise ValueError(f"{source} holds no layers of a LoRA adapter, '<layer>.lora_A.weight' and '.lora_B.weight'")
+    dora = any(n.endswith((".lora_magnitude_vector", ".lora_magnitude_vector.weight")) for n in parts)
+    most = max(ranks.values())
+    given = {"peft_type": "LORA", "r": most, "lora_alpha": most, "use_dora": dora, **(config or {})}
+    told = {}
+    for name, rank in ranks.items():
+        default = _pattern(given.get("alpha_pattern"), name, given["lora_alpha"] if config else rank)
+        told[name] = rank, alphas.get(name, default)
+    given = {**exact_patterns(given, told), "target_modules": sorted(ranks)}
+    _check_config(given, Path(source))
+    return Adapter(_layers_of(parts, given, Path(source)), given)
+
+
+def _config_of_header(header: Mapping[str, str]) -> dict[str, Any] | None:
+    """The LoRA config that diffusers writes into a file of weights, if it is there."""
+    try:
+        told = json.loads(header.get("lora_adapter_metadata", "null"))
+    except ValueError:
+        return None
+    if not isinstance(told, dict):
+        return None
+    return {key.removeprefix("transformer."): value for key, value in told.items()} or None
+
+
+def exact_patterns(config: Mapping[str, Any], told: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+    """`config` with a rank and an alpha of its own for every layer that has others than the config's.
+
+    PEFT takes the first key of a pattern that fits, and sorts the keys when it saves: of two that fit a layer, another
+    is the first when it loads. A layer's whole name fits that layer alone.
+
+    Args:
+        told: rank and alpha that each layer was trained with.
+    """
+    ranks = {name: rank for name, (rank, _) in told.items() if rank != config.get("r")}
+    alphas = {
+        name: alpha for name, (_, alpha) in told.items()
+        if not math.isclose(alpha, config.get("lora_alpha") or 0, rel_tol=1e-6)
+    }  # fmt: skip
+    return {**config, "rank_pattern": ranks, "alpha_pattern": alphas}
 
 
 def _check_config(config: dict[str, Any], folder: Path) -> None:
@@ -264,6 +274,9 @@ def _read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise ValueError(
             f"{path} is not a safetensors file, or is cut short ({error}); fetch it again"
         ) from error
+    whole = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    if whole:
+        raise ValueError(f"{path} holds whole numbers in {whole[0]}; an adapter is of float16, bfloat16 or float32")
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise ValueError(f"{path} holds NaN or infinite values in {broken[0]}; train the adapter again")
@@ -281,19 +294,22 @@ def _layers_of(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: P
         parts.setdefault(match[1], {})[match[2]] = tensor
     if not parts:
         raise ValueError(f"{path} holds no layers")
-    layers = {}
+    layers, unsure = {}, []
     for name, part in parts.items():
         down, up = part.get("lora_A"), part.get("lora_B")
-        rank = _pattern(config.get("rank_pattern"), name, config["r"])
-        alpha = _pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
+        allowed = _fitting(config.get("rank_pattern"), name) or [config["r"]]
+        alphas = _fitting(config.get("alpha_pattern"), name) or [config["lora_alpha"]]
         shapes = [None if each is None else tuple(each.shape) for each in (down, up)]
         if any(shape is None or len(shape) != 2 for shape in shapes) or down.shape[0] != up.shape[1]:
             raise ValueError(f"{path}: lora_A and lora_B of {name!r} are {shapes[0]} and {shapes[1]}")
-        if down.shape[0] != rank:
+        rank, alpha = down.shape[0], alphas[0]
+        if rank not in allowed:  # of patterns that overlap, the tensors tell which one counted
             raise ValueError(
-                f"{path}: the layer {name!r} has rank {down.shape[0]}, {ADAPTER_CONFIG} says {rank}: the two files "
+                f"{path}: the layer {name!r} has rank {rank}, {ADAPTER_CONFIG} says {allowed[0]}: the two files "
                 "do not belong together; save or fetch the adapter again"
             )
+        if len(set(alphas)) > 1:
+            unsure.append(f"{name} ({' or '.join(f'{each:g}' for each in alphas)})")
         magnitude = part.get("lora_magnitude_vector")
         if bool(config.get("use_dora")) != (magnitude is not None):
             raise ValueError(
@@ -303,15 +319,23 @@ def _layers_of(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: P
             raise ValueError(f"{path}: the magnitude of {name!r} has shape {tuple(magnitude.shape)}")
         scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
         layers[name] = LowRank(down, up, scale, magnitude)
+    if unsure:
+        warnings.warn(
+            f"{path}: the alpha_pattern beside it gives several alphas for {', '.join(unsure[:3])}"
+            f"{', ...' if len(unsure) > 3 else ''}, and PEFT sorts them when it saves: the first is taken, and may not "
+            "be what was trained. Save it anew from training with save_adapter, or with keys of one layer each",
+            stacklevel=5,
+        )
     return layers
 
 
+def _fitting(pattern: Mapping[str, Any] | None, name: str) -> list[Any]:
+    """What a config says of the layer `name`, or of the end of its name, the first said first."""
+    return [v for k, v in (pattern or {}).items() if name == k.removeprefix("^") or name.endswith(f".{k}")]
+
+
 def _pattern(pattern: Mapping[str, Any] | None, name: str, default: Any) -> Any:
-    """What a config says of the layer `name`, if it names it or the end of its name."""
-    for key, value in (pattern or {}).items():
-        if name == key.removeprefix("^") or name.endswith(f".{key}"):
-            return value
-    return default
+    return next(iter(_fitting(pattern, name)), default)
 
 
 # -- writing -------------------------------------------------------------------------------------------------
@@ -339,7 +363,7 @@ def write_adapter(
     else:
         (folder / STYLE_EMBEDDING).unlink(missing_ok=True)  # an older adapter's
     with whole_or_not_at_all(folder / ADAPTER_CONFIG) as partial:
-        partial.write_text(json.dumps(config, indent=2, sort_keys=True, default=_as_json), encoding="utf-8")
+        partial.write_text(json.dumps(config, indent=2, default=_as_json), encoding="utf-8")
 
 
 def _as_json(value: Any) -> Any:
@@ -351,8 +375,8 @@ def _as_json(value: Any) -> Any:
 __all__ = [
     "Adapter",
     "LowRank",
-    "base_fingerprint",
-    "check_base",
+    "adapter_of_state_dict",
+    "exact_patterns",
     "read_adapter",
     "write_adapter",
 ]

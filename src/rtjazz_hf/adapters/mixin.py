@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..hub.adapter_folder import find_adapter
 from .bank import AdapterBank, Mix, is_quantized
+from .base import check_base
 from .blending import COMBINATIONS, weighted_adapter
-from .files import Adapter, check_base, read_adapter
+from .files import PREFIX, Adapter, adapter_of_state_dict, read_adapter
 from .training import is_attached, save_adapter
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class AdapterMixin:
     """The adapter methods of `RealTimeJazzPipeline`; named and called as diffusers' are.
 
     Live sessions hold the mix that they were started or last updated with: what follows changes what calls and
-    new sessions play. Strengths are from 0, not heard, to 1, as trained.
+    new sessions play. Strengths are from -2 to 2: 0 is not heard, 1 as trained, below 0 away from it.
     """
 
     transformer: RealTimeJazzFlowTransformer
@@ -34,11 +35,30 @@ class AdapterMixin:
     def _base_name(self) -> str:
         return str(self.config.get("_name_or_path") or "this pipeline")
 
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Any:
+        """Another pipeline with the same models, as diffusers makes it; adapters that are loaded go with it.
+
+        Raises:
+            ValueError: they are fused, or another transformer is given and they were not made for it.
+        """
+        bank = getattr(pipeline, "_adapters", None)
+        if bank is not None and bank.fused:
+            raise ValueError("adapters are fused: unfuse_lora before another pipeline is made of this one")
+        made = super().from_pipe(pipeline, **kwargs)
+        if bank is not None and isinstance(made, AdapterMixin):
+            for name, adapter in bank.adapters.items():
+                made._add_adapter(name, adapter, made.transformer is not pipeline.transformer)
+            made._adapters.active, made._adapters.enabled = bank.active, bank.enabled
+        return made
+
     def load_lora_weights(
         self,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path_or_dict: str | Path | Mapping[str, torch.Tensor],
         adapter_name: str | None = None,
         *,
+        subfolder: str | None = None,
+        weight_name: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -48,6 +68,10 @@ class AdapterMixin:
         """Load an adapter from a folder or the Hub and make it the active one, at strength 1; its name.
 
         Args:
+            pretrained_model_name_or_path_or_dict: a folder (that `rtjazz adapt`, `save_lora_weights`, PEFT or
+                diffusers wrote), a Hub id, or a state dict under PEFT's or diffusers' names.
+            subfolder, weight_name: where in it the adapter lies, if it is not to be found without: the one folder
+                inside that holds an adapter is.
             adapter_name: "default_0", "default_1", ... unless given.
             check_base: False takes an adapter of another base (such as a fine-tune of it) whose shapes fit.
 
@@ -60,8 +84,16 @@ class AdapterMixin:
                 name for n in range(10**6) if (name := f"default_{n}") not in self._adapters.adapters
             )
         self._check_new_name(adapter_name)
-        folder = find_adapter(pretrained_model_name_or_path, revision, token, cache_dir, local_files_only)
-        self._add_adapter(adapter_name, read_adapter(folder), check_base)
+        source = pretrained_model_name_or_path_or_dict
+        if isinstance(source, Mapping):
+            adapter = adapter_of_state_dict(source)
+        else:
+            path = Path(source).expanduser()
+            if path.is_file() and path.suffix == ".safetensors" and weight_name is None:
+                source, weight_name = path.parent, path.name
+            folder = find_adapter(source, revision, token, cache_dir, local_files_only, subfolder, weight_name)
+            adapter = read_adapter(folder, weight_name)
+        self._add_adapter(adapter_name, adapter, check_base)
         return adapter_name
 
     def _check_new_name(self, name: str) -> None:
@@ -90,8 +122,13 @@ class AdapterMixin:
         bank.active = ((name, 1.0),)
 
     def lora_state_dict(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
-        """The tensors of a loaded adapter, under PEFT's names."""
-        return self._adapters.adapters[self._one_adapter(adapter_name)].state_dict()
+        """The tensors of a loaded adapter, under PEFT's names, and each layer's alpha: `load_lora_weights` takes it."""
+        adapter = self._adapters.adapters[self._one_adapter(adapter_name)]
+        alphas = {
+            f"{PREFIX}{name}.alpha": torch.tensor(layer.scale * layer.down.shape[0])
+            for name, layer in adapter.layers.items()
+        }
+        return adapter.state_dict() | alphas
 
     def save_lora_weights(self, save_directory: str | Path, adapter_name: str | None = None) -> None:
         """Write an adapter as a folder that `load_lora_weights` and PEFT read: a loaded one, or one in training.
@@ -125,7 +162,7 @@ class AdapterMixin:
         """Make these adapters the active ones, at these strengths (1 by default; one for all, or one each).
 
         Raises:
-            ValueError: an adapter that is not loaded, or a strength that is not from 0 to 1.
+            ValueError: an adapter that is not loaded, or a strength that is not from -2 to 2.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         weights = 1.0 if adapter_weights is None else adapter_weights

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .files import MAX_RANK, PREFIX, base_fingerprint, write_adapter
+from .base import base_fingerprint
+from .files import MAX_RANK, PREFIX, exact_patterns, write_adapter
 
 if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer
@@ -142,7 +143,12 @@ def save_adapter(
 
     # no embedding layers: PEFT would look for the base's vocabulary on the Hub
     tensors = get_peft_model_state_dict(transformer, adapter_name=adapter_name, save_embedding_layers=False)
-    config = {**configs[adapter_name].to_dict(), "inference_mode": True}
+    trained = {
+        name.replace(".base_layer", ""): (module.r[adapter_name], module.lora_alpha[adapter_name])
+        for name, module in transformer.named_modules()
+        if adapter_name in getattr(module, "lora_A", ())
+    }
+    config = {**exact_patterns(configs[adapter_name].to_dict(), trained), "inference_mode": True}
     config["base_model_name_or_path"] = base_name or config.get("base_model_name_or_path")
     config["auto_mapping"] = _auto_mapping(transformer)
     write_adapter(folder, {PREFIX + name.removeprefix(PREFIX): t for name, t in tensors.items()}, config,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -96,8 +95,8 @@ def check_sampling(args: argparse.Namespace) -> None:
     """Refuse `--steps` and `--guidance` that no pipeline takes."""
     if args.steps is not None and not 1 <= args.steps <= 1000:
         raise Refused(f"--steps {args.steps}: choose 1 to 1000")
-    if args.guidance is not None and not (math.isfinite(args.guidance) and args.guidance >= 0):
-        raise Refused(f"--guidance {args.guidance:g}: choose 0 or more; 1 is no guidance")
+    if args.guidance is not None and not 0 <= args.guidance <= 20:
+        raise Refused(f"--guidance {args.guidance:g}: choose 0 to 20; 1 is no guidance")
 
 
 def choose_device(name: str) -> str:

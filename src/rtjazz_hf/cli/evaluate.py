@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .adapters import add_adapters, check_adapters, load_adapters
 from .common import Refused, add_command, check_sampling, load_pipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
@@ -57,6 +58,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--long-duration", type=float, default=120.0, help="seconds heard for drift (default: %(default)g)"
     )
+    add_adapters(parser, "they are mixed")
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's)")
     parser.add_argument(
@@ -86,6 +88,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
         return _score(args)
     parts = _check(args)
     pipe = load_pipeline(args)
+    if load_adapters(pipe, args):
+        pipe.fuse_lora()  # so that every part measures the model that plays so, and its clips are kept apart
     reference = None
     if args.reference is not None:
         reference = load_pipeline(argparse.Namespace(**{**vars(args), "model": args.reference}))
@@ -143,6 +147,10 @@ def _check(args: argparse.Namespace) -> list[str] | None:
                 "600 seconds"
             )
     check_sampling(args)
+    try:
+        check_adapters(args)
+    except (ValueError, OSError) as error:
+        raise Refused(str(error)) from error
     return parts
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .adapters import add_adapters, check_adapters, load_adapters
 from .charts import practise, tell
 from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 from .notes import add_notes, check_notes, read_melody, telling_remarks
@@ -29,6 +30,7 @@ example:
   rtjazz generate "Bill Evans modal jazz" -o evans.wav
   rtjazz generate "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --duration 20 \\
       --instruments=-piano --seed 7 --plot quartet.png -o quartet.flac
+  rtjazz generate "medium swing in the style of me" --adapter my-style/ -o mine.flac
   rtjazz generate "bossa nova" --bars 8 --loop -o loop.wav
   rtjazz generate "ballad with tenor sax" --chords "Cmaj7 | Am7 | Dm7 | G7" --melody tune.mid --midi take.mid \
       --stems stems/ -o take.flac
@@ -48,8 +50,10 @@ def add_generate(commands: Any) -> None:
     parser.add_argument("--bars", type=int, help="instead of --duration: so many bars, to the sample")
     parser.add_argument("--loop", action="store_true", help="with --bars: the end runs into the beginning")
     parser.add_argument("--count-in", type=int, default=0, metavar="BARS", help="clicks before bar 1, 0 to 8")
+    parser.add_argument("--like", type=Path, metavar="FILE", help="a recording that it shall sound like too")
     add_music(parser)
     add_notes(parser)
+    add_adapters(parser, "they are mixed")
     parser.add_argument("--midi", type=Path, metavar="FILE.mid", help="write the notes that were told too")
     parser.add_argument(
         "--stems", type=Path, metavar="DIR", help="write every player alone too, as 32-bit wav, in time with the output"
@@ -76,6 +80,7 @@ def run_generate(args: argparse.Namespace) -> int:
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)
     check_notes(args, pipe, ("melody", "midi", "stems"))
+    adapters = load_adapters(pipe, args)
 
     import torch
 
@@ -88,6 +93,10 @@ def run_generate(args: argparse.Namespace) -> int:
         **({} if args.melody is None else {"melody": args.melody}),
         **({} if args.parts is None else {"parts": args.parts}),
     }
+    if args.like is not None:
+        args.prompt, words = ((args.prompt, 1.0), (args.like, 1.0)), args.prompt
+    else:
+        words = args.prompt
     with telling_remarks():
         output = _play(pipe, args, wishes, options, seed)
     seconds = time.perf_counter() - started
@@ -108,20 +117,21 @@ def run_generate(args: argparse.Namespace) -> int:
         from ..codec import write_codes
 
         codes = pipe.codec.latents_to_codes(output.latents.to(pipe.codec.dtype))[0]
-        notes = {"prompt": args.prompt, "seed": str(seed)}
+        notes = {"prompt": words, "seed": str(seed)}
         write_codes(args.codes, codes, pipe.codec, audio.shape[-1], str(args.model), notes, args.overwrite)
     score = None if output.scores is None else output.scores[0]
     if args.midi:
         score.to_midi(args.midi, lead_sheet, args.overwrite)
     stems = _write_stems(pipe, args, lead_sheet, score, audio, seed) if args.stems else []
     if args.plot:
-        plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=args.prompt, overwrite=args.overwrite)
+        plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=words, overwrite=args.overwrite)
 
     duration = audio.shape[-1] / pipe.sampling_rate
     result = {
         "output": str(args.output),
         "model": str(args.model),
-        "prompt": args.prompt,
+        "prompt": words,
+        "like": str(args.like) if args.like else None,
         "seed": seed,
         "duration": duration,
         "bars": args.bars,
@@ -135,6 +145,8 @@ def run_generate(args: argparse.Namespace) -> int:
         "key": lead_sheet.key,
         "genre": lead_sheet.genre,
         "mood": lead_sheet.mood,
+        "instruments": list(lead_sheet.instruments),
+        "adapters": adapters,
         "chart": lead_sheet.to_text(),
         "parts": args.parts or pipe.default_parts,
         "melody": str(args.melody_file) if args.melody_file else None,
@@ -145,7 +157,8 @@ def run_generate(args: argparse.Namespace) -> int:
     }
     print(
         f"{args.output}: {duration:.2f} s, real-time factor {seconds / duration:.2f}, seed {seed}, "
-        f"{lead_sheet.tempo:g} BPM in {lead_sheet.key}, chart {_shorten(lead_sheet.to_text())}",
+        f"{lead_sheet.tempo:g} BPM in {lead_sheet.key}, {', '.join(lead_sheet.instruments)}, "
+        f"chart {_shorten(lead_sheet.to_text())}",
         file=sys.stderr,
     )
     if args.json:
@@ -210,6 +223,11 @@ def _check_generate(args: argparse.Namespace) -> None:
             if path is not None:
                 check_output_path(path, suffixes, args.overwrite)
         _check_stems(args)
+        check_adapters(args)
+        if args.like is not None:
+            from ..prompts import mix_of
+
+            mix_of(args.like)
         read_melody(args)
         _trial_lead_sheet(args)
         if args.plot:

@@ -7,11 +7,14 @@ import json
 import math
 import os
 import secrets
+import signal
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from .adapters import add_adapters, check_adapters, load_adapters
 from .charts import practise, tell
 from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
 from .notes import add_notes, check_notes, read_melody, telling_remarks
@@ -29,6 +32,7 @@ example:
   rtjazz play "medium swing quartet" --chords "Dm7 | G7 | Cmaj7 | %" --tempo 132 --instruments=-piano
   rtjazz play "0.6 hard bop + 0.4 bossa nova" --record evening.flac
   rtjazz play "bossa nova" --output - | ffplay -f s16le -ar 48000 -ch_layout stereo -i -
+  rtjazz play "medium swing in the style of me" --adapter my-style/ --adapter me/late-nights=0.7
   rtjazz play "swing trio" --output take.wav --duration 60          # at real-time pace, no sound card
   rtjazz play "hard bop" --follow "Drum Machine" --clock-offset -8   # in time with a MIDI clock
   rtjazz play "hard bop" --follow link --lead "Synth" --count-in 1
@@ -45,10 +49,7 @@ def add_play(commands: Any) -> None:
     add_music(music)
     add_notes(music)
     music.add_argument("--chords-from", metavar="PORT", help="MIDI keyboard whose held notes become the chord")
-    music.add_argument(
-        "--adapter", action="append", default=[], metavar="NAME",
-        help="a personal style; given several times, the key a goes round them",
-    )  # fmt: skip
+    add_adapters(music, "the key a goes round them")
     music.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     music.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
     music.add_argument(
@@ -114,15 +115,15 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         check_notes(args, pipe, ("melody", "midi"))
         stack.enter_context(telling_remarks())
         try:
+            adapters = load_adapters(pipe, args)
             session = stack.enter_context(
                 pipe.live(
                     prompt, chords=args.chords, tempo=args.tempo, key=args.key, mood=args.mood,
                     instruments=args.instruments, block_frames=args.block_frames, num_inference_steps=args.steps,
                     guidance_scale=args.guidance, seed=seed, melody=args.melody, parts=args.parts,
+                    adapter=dict(list(adapters.items())[:1]),
                 )
             )  # fmt: skip
-            if args.adapter:
-                session.update(adapter=args.adapter[0])
         except ValueError as error:
             output.close(drain=False)
             raise Refused(str(error)) from error
@@ -142,7 +143,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             count_in=args.count_in, duration=args.duration, say=_say,
             on_block=_each_block(_ramp(args, session), log and log.add),
         )  # fmt: skip
-        code = _play(args, player, prompt, clock)
+        code = _play(args, player, prompt, clock, adapters)
         if log is not None:
             log.score().to_midi(args.midi, overwrite=args.overwrite)
         result = _result(args, player, seed)
@@ -203,19 +204,32 @@ def _rider(lufs: float) -> Any:
     return LoudnessRider(lufs)
 
 
-def _play(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None) -> int:
-    """Until it ends: the exit code."""
+def _play(
+    args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None, adapters: dict[str, float]
+) -> int:
+    """Until it ends: the exit code. SIGTERM ends it as Ctrl-C does: what was played is told."""
+    terminated = []
+
+    def stop(*_: Any) -> NoReturn:
+        terminated.append(True)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
     try:
         with ExitStack() as stack:
             if not args.no_display and sys.stderr.isatty():
-                _show(args, player, prompt, clock, stack)
+                _show(args, player, prompt, clock, adapters, stack)
             player.run()
     except KeyboardInterrupt:
-        return 130
+        return 143 if terminated else 130
     return 0
 
 
-def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None, stack: ExitStack) -> None:
+def _show(
+    args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | None, adapters: dict[str, float],
+    stack: ExitStack,
+) -> None:  # fmt: skip
     from .play_screen import Controls, Screen, keys
 
     try:
@@ -224,7 +238,7 @@ def _show(args: argparse.Namespace, player: Any, prompt: Any, clock: Clock | Non
         _say("no display: it needs rich; run: pip install 'rtjazz-hf[live]'")
         return
     controls = Controls(
-        player, prompt, chords=args.chords, instruments=args.instruments, adapters=args.adapter,
+        player, prompt, chords=args.chords, instruments=args.instruments, adapters=adapters,
         set_tempo=None if clock is None else lambda tempo: _set_clock_tempo(clock, tempo),
     )  # fmt: skip
     player.say = lambda text: setattr(controls, "message", text)
@@ -272,6 +286,7 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
             f"--block-frames {args.block_frames}: choose from {', '.join(map(str, BLOCK_SIZES))}"
         )
     check_sampling(args)
+    check_adapters(args)
     if args.midi is not None:
         check_output_path(args.midi, (".mid", ".midi"), args.overwrite)
         if args.parts == "free" and args.melody is None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,8 @@ class Controls:
 
     Args:
         prompt: as `parse_mix` gave it. chords: the chart that was asked for, if any.
-        instruments: the band that was asked for, if any. adapters: names that the key "a" goes round.
+        instruments: the band that was asked for, if any. adapters: names that the key "a" goes round, and
+            their strengths.
         set_tempo: instead of `session.update(tempo=...)`, where a clock has the tempo.
     """
 
@@ -52,14 +53,15 @@ class Controls:
         *,
         chords: str | None = None,
         instruments: Sequence[str] | None = None,
-        adapters: Sequence[str] = (),
+        adapters: Mapping[str, float] | None = None,
         set_tempo: Callable[[float], None] | None = None,
     ):
         self.player, self.session = player, player.session
         self.mix = dict(prompt) if isinstance(prompt, dict) else {prompt: 1.0}
         self.band = list(player.session.lead_sheet.instruments)  # whoever may be muted
         self.muted: set[str] = set()
-        self.adapters = list(adapters)
+        self._strengths = dict(adapters or {})
+        self.adapters = list(self._strengths)
         self.adapter = self.adapters[0] if self.adapters else None
         self.message = ""
         self.asking: str | None = None  # the field whose new value is being typed
@@ -171,7 +173,7 @@ class Controls:
             raise ValueError("no adapters: name some with --adapter")
         at = self.adapters.index(self.adapter) if self.adapter in self.adapters else -1
         name = self.adapters[(at + 1) % len(self.adapters)]
-        self.session.update(adapter=name)
+        self.session.update(adapter={name: self._strengths[name]})
         self.adapter, self.message = name, f"adapter {name}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import read_audio
+from ..audio import SAMPLE_RATE, read_audio
 from ..band.score import Score
 from ..music.lead_sheet import LeadSheet
 
@@ -116,8 +116,8 @@ def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool
 
     Args:
         split: "train", "test", or None for both.
-        decode: let `datasets` decode the audio itself (needs its audio extra); else the column holds file
-            paths, which `rtjazz_hf.audio.read_audio` opens.
+        decode: rows hold `{"path", "array" (2, samples) float32, "sampling_rate"}`, read by `rtjazz_hf.audio` when they
+            are asked for: datasets' own decoder wants torchcodec, which not every torch has. Else they hold paths.
     """
     try:
         import datasets
@@ -134,4 +134,11 @@ def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool
     for row in rows:
         row["audio"] = str(folder / row.pop("file_name"))
     data = datasets.Dataset.from_list(rows)
-    return data.cast_column("audio", datasets.Audio(sampling_rate=48_000, decode=decode)) if decode else data
+    return data.with_transform(_decoded) if decode else data
+
+
+def _decoded(rows: dict[str, list]) -> dict[str, list]:
+    if "audio" not in rows:
+        return rows
+    sounds = [{"path": path, "array": read_audio(path), "sampling_rate": SAMPLE_RATE} for path in rows["audio"]]
+    return {**rows, "audio": sounds}

@@ -122,6 +122,7 @@ class TakeReport:
     split: str | None = None
     skipped: str | None = None
     picture: str | None = None
+    held_out_seconds: float = 0.0  # of those used
 
 
 @dataclass
@@ -134,6 +135,11 @@ class PersonalReport:
     def minutes(self) -> float:
         return sum(take.used_seconds for take in self.takes) / 60
 
+    @property
+    def minutes_held_out(self) -> float:
+        """Of the test split: judged by, not learnt."""
+        return sum(take.held_out_seconds for take in self.takes) / 60
+
     def to_text(self) -> str:
         lines = []
         for take in self.takes:
@@ -145,7 +151,8 @@ class PersonalReport:
                     f"pieces, {take.tempo:.0f} BPM, {take.key}"
                 )
         used = sum(not take.skipped for take in self.takes)
-        lines.append(f"{used} of {len(self.takes)} files used, {self.minutes:.1f} minutes in all")
+        lines.append(f"{used} of {len(self.takes)} recordings used, {self.minutes:.1f} minutes in all, "
+                     f"{self.minutes_held_out:.1f} of them held out")  # fmt: skip
         return "\n".join(lines)
 
 
@@ -430,6 +437,8 @@ def prepare_takes(
             split = "test" if single and number >= len(pieces) - single else take.split
             piece = f"{index:03d}_{stem}_{number:03d}"
             records.append(_write_piece(out_dir, piece, part, sheet, name, split))
+            if split == "test":
+                take.held_out_seconds += records[-1].duration
             for copy, tempo in enumerate(
                 other_tempi(sheet.tempo, copies, np.random.default_rng(len(records)))
             ):

@@ -21,6 +21,15 @@ class FlowMatchSchedulerOutput(BaseOutput):
     prev_sample: torch.Tensor
 
 
+def check_scheduler(scheduler: object) -> None:
+    """Refuse another scheduler by name: most run from data to noise, and what they make of this flow is loud noise."""
+    if not isinstance(scheduler, FlowMatchScheduler):
+        raise ValueError(
+            f"scheduler {type(scheduler).__name__}: this flow's time runs from noise (0) to data (1), which only "
+            "FlowMatchScheduler steps along: give FlowMatchScheduler(shift=..., method='euler' or 'heun')"
+        )
+
+
 class FlowMatchScheduler(SchedulerMixin, ConfigMixin):
     """
     Every time and every step formula of the flow.
@@ -145,4 +154,4 @@ class FlowMatchScheduler(SchedulerMixin, ConfigMixin):
         return len(self.timesteps)
 
 
-__all__ = ["FlowMatchScheduler", "FlowMatchSchedulerOutput"]
+__all__ = ["FlowMatchScheduler", "FlowMatchSchedulerOutput", "check_scheduler"]

@@ -7,6 +7,7 @@ import logging
 import re
 import struct
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,7 @@ def part_folder(name_or_path: str | Path, part: str) -> Path:
     if (folder / "model_index.json").is_file() or (folder / part / "config.json").is_file():
         folder = folder / part
     config = read_json(folder / "config.json", f"is neither a pipeline nor a {words}: it has no config.json")
+    check_sizes(config, folder / "config.json")
     if config.get("model_type") != MODEL_TYPES[COMPONENTS[part]]:
         raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}, not a {words}")
     return folder
@@ -258,12 +260,32 @@ def check_pipeline_folder(folder: str | Path) -> None:
     for part, class_name in COMPONENTS.items():
         if class_name in MODEL_TYPES:
             config = read_json(folder / part / "config.json")
+            check_sizes(config, folder / part / "config.json")
             if config.get("model_type") != MODEL_TYPES[class_name]:
                 raise ValueError(
                     f"{folder / part / 'config.json'} is of model type {config.get('model_type')!r}; "
                     f"the part {part!r} needs {MODEL_TYPES[class_name]!r}"
                 )
             weight_names(folder / part)
+
+
+def check_sizes(config: dict[str, Any], path: Path) -> None:
+    """Refuse a config whose model could not be built in any memory, or not play, before anything is built.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name, value in config.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        most = _MOST_LAYERS if name.endswith("layers") else _MOST_WIDE
+        if not abs(value) <= most:
+            raise ValueError(f"{path}: {name} is {value}; at most {most:,} can be built; {_fetch_again()}")
+        if name.endswith("_eps") and not 0 < value < 1:
+            raise ValueError(f"{path}: {name} is {value}; choose more than 0 and less than 1")
+
+
+_MOST_LAYERS, _MOST_WIDE = 1_000, 1_000_000
 
 
 def weight_names(folder: str | Path) -> set[str]:
@@ -315,7 +337,7 @@ def read_json(path: Path, missing: str | None = None) -> dict[str, Any]:
         raise OSError(f"{path.parent} {missing}" if missing else f"{path} is missing; {_fetch_again()}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); {_fetch_again()}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not an object; {_fetch_again()}")
@@ -326,19 +348,22 @@ def _fetch_again() -> str:
     return "fetch or save the model again"
 
 
-def check_loaded_weights(models: Models, folder: str | Path) -> None:
+def check_loaded_weights(models: Models, folder: str | Path, handed_in: Container[str] = ()) -> None:
     """Refuse a pipeline some of whose weights were not in the folder: transformers fills those in with
-    fresh ones.
+    fresh ones. Parts that were `handed_in` are not the folder's.
 
     Raises:
         ValueError: naming the part and a few of the weights.
     """
     for part, class_name in COMPONENTS.items():
-        if class_name in MODEL_TYPES:
+        if class_name in MODEL_TYPES and part not in handed_in:
             _check_weights(getattr(models, part), Path(folder) / part)
 
 
 def _check_weights(model: Any, folder: Path) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{folder} holds NaN or infinite values in {name}; {_fetch_again()}")
     saved = weight_names(folder)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     wanted = set(model.state_dict())

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
+from .adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_root, check_adapter_folder
 from .cards import NO_SAMPLE, card_metadata, fill_model_card
 from .cards import model_card as pipeline_card
 from .loading import check_repo_id, check_revision
@@ -170,8 +170,8 @@ def push_adapter(
         ValueError, OSError: the folder holds no whole adapter, holds a pickle or a link, or what `push_folder` raises.
     """
     check_repo_id(repo_id)
+    adapter = adapter_root(adapter)
     config = check_adapter_folder(adapter)
-    adapter = Path(adapter)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "adapter"
         folder.mkdir()
@@ -181,7 +181,7 @@ def push_adapter(
         # PEFT notes where the base lay on this machine, which is nobody's business and means nothing elsewhere.
         config = {**config, "base_model_name_or_path": base}
         (folder / ADAPTER_CONFIG).write_text(
-            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+            json.dumps(config, indent=2) + "\n", encoding="utf-8"  # in their order: patterns go by the first
         )
         card = folder / "README.md"
         if model_card is not None or not card.exists():

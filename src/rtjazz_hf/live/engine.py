@@ -7,6 +7,7 @@ on it, so a clip is a stream that was stopped.
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 StepCallback = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 _KNEE, _CEILING = 0.95, 0.99
+log = logging.getLogger(__name__)
 
 
 def draw_noise(
@@ -90,6 +92,7 @@ class BlockStream:
         self.cache = transformer.init_cache(len(self.generators), window_frames)
         self.decoder_state: Any = None
         self.frame = 0  # of the next block's start
+        self.broken: torch.Tensor | None = None  # rows of the last block that were not finite
         self._pending: torch.Tensor | Future | None = None  # a finished block that has not joined yet
         self._settling = threading.Lock()  # the rows of a batch may be asked for by several threads
         self._conditions: FlowConditions | None = None  # of the block in the making
@@ -153,7 +156,17 @@ class BlockStream:
             latents = self.scheduler.step(velocity, t, latents).prev_sample
             if on_step_end is not None and (changed := on_step_end(index, t, latents)) is not None:
                 latents = changed
-        return latents
+        return self._without_broken(latents)
+
+    def _without_broken(self, latents: torch.Tensor) -> torch.Tensor:
+        """`latents` with zeros for rows that are not finite, which `decode` makes silence: they must not reach a
+        loudspeaker, nor stay in the cache and spoil what follows."""
+        whole = latents.isfinite().all(-1).all(-1)  # (batch,)
+        self.broken = None if bool(whole.all()) else ~whole
+        if self.broken is None:
+            return latents
+        log.error("a block was not finite (NaN or infinite values) and is silence: the weights may be damaged")
+        return torch.where(whole[:, None, None], latents, torch.zeros_like(latents))
 
     @torch.no_grad()
     def append(self, latents: torch.Tensor) -> None:
@@ -161,6 +174,16 @@ class BlockStream:
         conditions, self._conditions = self._conditions, None
         self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache, conditions)
         self.frame += latents.shape[-1]
+        if self.broken is not None:
+            self._forget_broken(self.broken.tolist())
+
+    def _forget_broken(self, broken: list[bool]) -> None:
+        """Rows that were not finite remember nothing, so that they can go on: their keys and values are not either."""
+        window, places = self.cache.window_frames, self.cache.positions
+        self.cache = FlowCache.stack([
+            self.transformer.init_cache(1, window, places[row]) if is_broken else self.cache.select([row])
+            for row, is_broken in enumerate(broken)
+        ])  # fmt: skip
 
     def append_later(self, latents: torch.Tensor, worker: Executor | None = None) -> None:
         """`append`, at the latest when the next block begins; by a `worker` thread, at once and beside what
@@ -195,7 +218,14 @@ class BlockStream:
         """
         output = self.codec.decode(latents=latents.to(self.codec.dtype), state=self.decoder_state)
         self.decoder_state = output.state
-        return soft_limit(output.audio.float())
+        audio = soft_limit(output.audio.float())
+        if not bool((whole := audio.isfinite()).all()):
+            log.error("a block's sound was not finite (NaN or infinite values) and is silence there")
+            audio = torch.where(whole, audio, torch.zeros_like(audio))
+            self.decoder_state = self.decoder_state if len(audio) > 1 else None  # nor is it finite
+        if self.broken is not None and len(self.broken) == len(audio):
+            audio = torch.where(self.broken[:, None, None].to(audio.device), torch.zeros_like(audio), audio)
+        return audio
 
     # -- rows ----------------------------------------------------------------------------------------------
     @property

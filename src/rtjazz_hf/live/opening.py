@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..band.parts import tell
 from ..prompts import BLOCK_SIZES
 from .context import prepare_context
+from .group import SessionGroup
 from .plan import first_plan
 from .session import LiveSession
+from .snapshot import load_session
 
 if TYPE_CHECKING:
     from .models import LiveModels
@@ -70,3 +73,43 @@ def open_session(
         models, plan, window_frames=window_frames, first_block_frames=first_block_frames, overlap=overlap,
         context=context, started=started,
     )  # fmt: skip
+
+
+class SessionsMixin:
+    """The pipeline's methods about sessions beside `live`."""
+
+    def live_group(self) -> SessionGroup:
+        """Sessions that join and leave at any time, their blocks made in one batch."""
+        return SessionGroup(self.models, self.live)
+
+    def resume_live(self, source: str | os.PathLike | bytes, *, overlap: bool | None = None) -> LiveSession:
+        """The session that `session.save(path)` wrote or `session.to_bytes()` gave; it plays on as that one does.
+
+        To the bit on the same kind of device, in the same type. Statistics start anew.
+
+        Raises:
+            FileNotFoundError: no such file. ValueError: no session, cut short, damaged, of a newer version of
+            the format, of other models than this pipeline's, or such as none of its sessions saves.
+        """
+        return load_session(self.models, source, overlap=overlap)
+
+    def warm_up(self, block_frames: int | None = None) -> None:
+        """Make a block and throw it away, if none of this size was made yet, so that no listener waits for
+        what a first block costs: tables, kernels that are chosen or compiled. `live` calls it."""
+        self.models.warm_up(block_frames)
+
+    def block_frames_for(
+        self,
+        target_latency: float,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        window_frames: int | None = None,
+    ) -> int:
+        """The largest block size that answers a control within `target_latency` seconds on this machine.
+
+        Blocks are timed, each size once for the settings given. See `live.latency.choose_block_frames`.
+        """
+        return self.models.block_frames_for(
+            target_latency, num_inference_steps, guidance_scale, window_frames
+        )
+

@@ -228,6 +228,8 @@ class LiveSession:
             ValueError: an unknown field or value; the music plays on as it was.
         """
         called = self._meter.clock()
+        if self._closed:
+            raise ValueError("the session is closed: nothing is played that could be changed; open another")
         if not changes:
             return
         with self._update_lock:

@@ -45,7 +45,8 @@ class LiveStats:
         updates: updates that a block has obeyed while the music played.
         control_to_output: from the call of `update` until the first block that obeys it is handed out.
         control_to_ear: until the listener hears it: what was handed out before plays to its end first. For one
-            who asks just in time it is at most a block's length and the time to make one.
+            who asks just in time it is at most a block's length and the time to make one; for a loop that asks for
+            blocks faster than they are heard, into a file, it is as long as what lies ready then.
     """
 
     blocks: int

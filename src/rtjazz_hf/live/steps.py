@@ -35,6 +35,21 @@ OUTPUT_TYPES = ("np", "pt", "codes", "latents")
 _DECODE_FRAMES = 750  # decoded at a time: 10 s
 
 
+def bands_of(instruments: Any, rows: int) -> list[Any]:
+    """The band that each row asks for: one for all, or a list of lists, one for each prompt."""
+    several = isinstance(instruments, (list, tuple)) and any(isinstance(band, (list, tuple)) for band in instruments)
+    if not several:
+        return [instruments] * rows
+    if len(instruments) != rows or not all(isinstance(band, (list, tuple)) for band in instruments):
+        raise ValueError(f"instruments {instruments!r} for {rows} prompts: give one band, or a list of one for each")
+    return list(instruments)
+
+
+def _left_out(instruments: Sequence[str] | str | None) -> list[str]:
+    names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
+    return [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
+
+
 class PlayingSteps:
     """The steps, for whoever has the models, the loaded adapters, the settings and a device."""
 
@@ -89,6 +104,11 @@ class PlayingSteps:
                 f"{len(sheets)} lead sheets for {len(batch)} prompts: give one, or one for each prompt"
             )
         self._check_notes(melody, score, parts, len(batch))
+        if training := [n for n in ("codec", "transformer", "style_encoder") if getattr(self, n).training]:
+            warnings.warn(
+                f"{', '.join(training)} is in training mode and sounds otherwise: pipe.{training[0]}.eval()",
+                stacklevel=3,
+            )
 
     def _check_notes(self, melody: Any, score: Any, parts: Any, rows: int) -> None:
         if parts is not None:
@@ -127,6 +147,15 @@ class PlayingSteps:
             rows.append(mix_styles(torch.cat([self._encode_one(part) for part in parts]), weights))
         return torch.stack(rows)
 
+    def _check_embeds(self, embeds: torch.Tensor, rows: int) -> torch.Tensor:
+        """Style embeddings that were given, one for all rows or one each, where the models compute."""
+        width = self.style_encoder.config.projection_dim
+        good = isinstance(embeds, torch.Tensor) and embeds.ndim == 2 and embeds.shape[1] == width
+        if not good or len(embeds) not in (1, rows) or not torch.isfinite(embeds).all():
+            shape = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__
+            raise ValueError(f"prompt_embeds {shape}: give finite ({rows}, {width}), as encode_prompt does")
+        return embeds.to(self.execution_device, torch.float32).expand(rows, -1)
+
     def _encode_one(self, part: str | torch.Tensor) -> torch.Tensor:
         # one at a time, so that a prompt's embedding does not depend on how long its neighbours are
         if isinstance(part, str):
@@ -156,8 +185,8 @@ class PlayingSteps:
         """One lead sheet a prompt: those given, or written by the band leader from the prompt and the wishes.
 
         chords, tempo, key and mood are one for all, or one for each prompt; `instruments` is the band for
-        all. Without it, and where the words name none, a learnt style that they call brings its own. What words and
-        charts ask for and nobody plays is told by a `NotPlayed` warning each.
+        all, or a list of bands, one for each. Without it, and where the words name none, a learnt style that they call
+        brings its own. What words and charts ask for and nobody plays is told by a `NotPlayed` warning each.
         """
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if lead_sheet is not None:
@@ -170,6 +199,7 @@ class PlayingSteps:
                 raise ValueError(
                     f"{len(value)} values of {name} for {len(prompts)} prompts: give one, or one for each"
                 )
+        bands = bands_of(instruments, len(prompts))
         sheets = []
         for row, item in enumerate(prompts):
             words, band = self.adapter_bank.called_band(words_of(item))
@@ -179,7 +209,7 @@ class PlayingSteps:
                 write_lead_sheet(
                     words,
                     **{name: v[row] if isinstance(v, (list, tuple)) else v for name, v in wishes.items()},
-                    instruments=instruments,
+                    instruments=bands[row],
                     regulars=band,
                     duration=duration,
                     seed=seeds[row] if seeds is not None else 0,
@@ -214,11 +244,10 @@ class PlayingSteps:
         """Who tells the transformer which notes are played, for each row: a band that goes by the row's seed, the score
         that was given, without the players whom `instruments` leaves out, or nobody."""
         if score is not None:
-            names = instruments.split(",") if isinstance(instruments, str) else instruments or ()
-            muted = [canonical_instrument(name.strip()[1:]) for name in names if name.strip().startswith("-")]
             scores = [score] if isinstance(score, Score) else list(score)
             scores = scores * len(lead_sheets) if len(scores) == 1 else scores
-            return [each.without_players(muted) for each in scores]
+            bands = bands_of(instruments, len(scores))
+            return [each.without_players(_left_out(band)) for each, band in zip(scores, bands)]
         parts = parts or self.default_parts
         if parts == "free" and melody is None:
             return [None] * len(lead_sheets)
@@ -258,7 +287,9 @@ class PlayingSteps:
     ) -> BlockStream:
         """An empty performance, one row a generator, by the active adapters' transformer unless another is given."""
         return BlockStream(
-            transformer or self.adapter_bank.model(self.transformer, self.adapter_bank.active_mix),
+            self.adapter_bank.model(self.transformer, self.adapter_bank.active_mix)
+            if transformer is None  # a compiled model cannot be asked whether it is true
+            else transformer,
             self.codec,
             self.scheduler,
             generators=generators,
@@ -270,18 +301,16 @@ class PlayingSteps:
     def prepare_generators(
         self, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
     ) -> list[torch.Generator]:
-        """One generator a row; one for all is drawn from in turn; without any, the seeds are random."""
+        """One generator a row; one for all is drawn from in turn; without any, torch's global one draws the seeds."""
         if generator is None:
-            generators = [torch.Generator() for _ in range(batch_size)]
-            for each in generators:
-                each.seed()
-            return generators
+            return [torch.Generator().manual_seed(draw_seed()) for _ in range(batch_size)]
         if isinstance(generator, torch.Generator):
             return [generator] * batch_size
-        generators = list(generator)
+        generators = list(generator) if isinstance(generator, (list, tuple)) else []
         if len(generators) != batch_size or not all(isinstance(g, torch.Generator) for g in generators):
             raise ValueError(
-                f"generator: give one torch.Generator, or a list of {batch_size}, one for each prompt"
+                f"generator {generator!r}: give one torch.Generator, such as torch.Generator().manual_seed(42), or a "
+                f"list of {batch_size}, one for each prompt"
             )
         return generators
 
@@ -289,6 +318,11 @@ class PlayingSteps:
         """Latents `(batch, latent_dim, frames)` to sound `(batch, 2, num_samples)`, in pieces."""
         pieces = [stream.decode(piece) for piece in latents.split(_DECODE_FRAMES, dim=-1)]
         return torch.cat(pieces, dim=-1)[..., :num_samples]
+
+
+def draw_seed() -> int:
+    """A seed from torch's global generator, small enough for every door (JavaScript's too)."""
+    return int(torch.randint(2**53, ()))
 
 
 def seeds_of(generators: Sequence[torch.Generator]) -> list[int]:

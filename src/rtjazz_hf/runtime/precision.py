@@ -30,8 +30,9 @@ def training_precision(mixed_precision: str) -> str:
 
 def as_dtype(dtype: Any) -> torch.dtype:
     """A type of floating-point numbers, given as one or by its name; ValueError for what is none."""
-    value = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+    names = {"auto": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}  # diffusers' words too
+    value = getattr(torch, names.get(dtype, dtype), None) if isinstance(dtype, str) else dtype
+    if value not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype {dtype!r}: choose from float32, bfloat16, float16")
     return value
 

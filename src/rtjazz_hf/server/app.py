@@ -20,6 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
 from ..charts import choose_tune, read_tunes
+from ..hub.adapter_folder import adapter_name_of, is_adapter_folder
 from ..music import GENRES, INSTRUMENTS, MOODS
 from .access import CHARTS_PATH, ForwardedHost, Gate
 from .encoding import CLIP_FORMATS, LIVE_ENCODINGS, ClipEncoder, has_opus
@@ -111,15 +112,20 @@ class ServerState:
 
 
 def load_adapters(pipe: RealTimeJazzPipeline, folder: Path | None) -> None:
-    """Load the adapters in a folder's sub-folders under their names; those that do not load are told and left out."""
-    for path in sorted(folder.iterdir()) if folder else ():
-        if not path.is_dir() or path.name.startswith("."):
+    """Load the adapters in a folder's sub-folders under their names; those that do not load are told and left out.
+
+    The folder may be one adapter's own too, such as `rtjazz adapt` writes."""
+    paths = {path.name: path for path in sorted(folder.iterdir())} if folder else {}
+    if folder and is_adapter_folder(folder):
+        paths = {adapter_name_of(folder): folder}
+    for name, path in paths.items():
+        if not path.is_dir() or name.startswith("."):
             continue
         try:
-            pipe.load_lora_weights(path, path.name)
+            pipe.load_lora_weights(path, name)
         except (ValueError, OSError) as error:
             log.error(
-                "an adapter does not load", extra={"fields": {"adapter": path.name, "reason": str(error)}}
+                "an adapter does not load", extra={"fields": {"adapter": name, "reason": str(error)}}
             )
     pipe.set_adapters([])  # none, unless it is asked for
 

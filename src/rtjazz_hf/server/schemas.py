@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..adapters import MAX_STRENGTH
 from ..band.band_leader import told
 from ..charts import sent_text
-from ..prompts import MAX_DURATION, words_of
+from ..prompts import MAX_DURATION, MAX_GUIDANCE_SCALE, words_of
 from .settings import MAX_STATE_BYTES
 
 MAX_SEED = 2**53 - 1  # what JavaScript can count to
@@ -18,7 +19,7 @@ MAX_STEPS = 32  # of a block of a clip: a request may not hold the machine for m
 # Names are folders of the adapters' folder and files of the state's: nothing that could lead out of them.
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 SessionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Strength = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 PromptMix = Annotated[dict[Words, Annotated[float, Field(ge=0, le=1e6)]], Field(min_length=1, max_length=8)]
 AdapterMix = Annotated[dict[AdapterName, Strength], Field(max_length=8)]
@@ -78,7 +79,7 @@ class ClipRequest(Music):
         "request with the same seed plays, as a MIDI file",
     )
     num_inference_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    guidance_scale: float | None = Field(None, ge=0, le=20)
+    guidance_scale: float | None = Field(None, ge=0, le=MAX_GUIDANCE_SCALE)
 
 
 class Start(Music):

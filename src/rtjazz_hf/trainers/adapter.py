@@ -344,7 +344,8 @@ def train_lora(config: LoraTrainConfig) -> dict:
         listen("after")
     run.finish()
     return {"before": kept.before, "after": kept.best, "improved": kept.improved, "steps": run.step,
-            "minutes": report.minutes, "adapter": str(folder)}  # fmt: skip
+            "minutes": report.minutes, "minutes_held_out": report.minutes_held_out,
+            "minutes_learnt": report.minutes - report.minutes_held_out, "adapter": str(folder)}  # fmt: skip
 
 
 @dataclass(frozen=True)
