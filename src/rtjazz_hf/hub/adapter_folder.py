@@ -196,8 +196,10 @@ def check_adapter_folder(folder: str | Path) -> dict[str, Any]:
         )
     links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
     inside = folder.resolve()
-    if inside.parent.name == "snapshots":  # the Hub's cache is made of links, which lead to its own blobs
-        inside = inside.parents[1]
+    for place in (inside, *inside.parents):  # the Hub's cache is made of links, which lead to its own blobs
+        if place.parent.name == "snapshots" and (place == inside or place.parents[1].name.startswith("models--")):
+            inside = place.parents[1]
+            break
     astray = [name for name in links if inside not in (folder / name).resolve().parents]
     if astray:
         raise OSError(
