@@ -149,6 +149,7 @@ class TestMusicXML:
             (mxl(b"", name="a.txt", container=False), "no MusicXML in it"),
             (mxl(b"<a/>")[:60], "cannot be unpacked"),
         ],
+        ids=["no chords", "timewise", "html", "not well-formed", "too large", "no score", "cut"],  # bytes hold a time
     )
     def test_what_is_none_is_refused(self, data, message):
         with pytest.raises(ValueError, match=message):
