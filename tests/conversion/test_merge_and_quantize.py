@@ -97,7 +97,7 @@ class TestMerge:
         assert self.merge(scripts, tiny_folder, adapter, tmp_path / "out") == 1
         assert "nothing was written" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("strength", ["0", "2", "nan"])
+    @pytest.mark.parametrize("strength", ["0", "2.5", "nan"])
     def test_strength(self, scripts, tiny_folder, adapter, tmp_path, strength, capsys):
         assert self.merge(scripts, tiny_folder, adapter, tmp_path / "out", "--strength", strength) == 1
         assert "strength" in capsys.readouterr().err
