@@ -209,6 +209,17 @@ class TestFlow:
         assert same_weights(RealTimeJazzFlowTransformer, again, whole)
 
 
+def test_a_run_that_began_before_notes_goes_on_without(train_flow, corpus, parts, tmp_path):
+    out = tmp_path / "old"
+    train_flow.main([*flow_options(corpus, parts, out, max_steps=1), "--no-score"])
+    for file in (out / "checkpoints").glob("*/state.json"):
+        state = json.loads(file.read_text())
+        del state["config"]["score"]
+        file.write_text(json.dumps(state))
+    train_flow.main(flow_options(corpus, parts, out, max_steps=2))
+    assert RealTimeJazzFlowTransformer.from_pretrained(out / "final").config.score_dim == 0
+
+
 class TestLatents:
     def test_parts_fill_the_store_that_training_uses(self, train_flow, corpus, parts, tmp_path, capsys):
         typed = ["--takes", str(corpus), "--codec", str(parts / "codec"), "--style-encoder", str(parts / "style"),

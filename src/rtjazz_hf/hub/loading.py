@@ -361,9 +361,6 @@ def check_loaded_weights(models: Models, folder: str | Path, handed_in: Containe
 
 
 def _check_weights(model: Any, folder: Path) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{folder} holds NaN or infinite values in {name}; {_fetch_again()}")
     saved = weight_names(folder)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     wanted = set(model.state_dict())
@@ -374,3 +371,6 @@ def _check_weights(model: Any, folder: Path) -> None:
                 f"{folder} {text} weights {shown}{', ...' if len(names) > 3 else ''} "
                 f"({len(names)} in all): its config.json and its weights do not belong together"
             )
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{folder} holds NaN or infinite values in {name}; {_fetch_again()}")

@@ -206,6 +206,10 @@ class TrainingRun:
                 self._optimizers.append((item, [group["lr"] for group in item.param_groups]))
         return prepared
 
+    def begun_without(self, setting: str) -> bool:
+        """Whether the run that is gone on with began before there was such a setting."""
+        return self.checkpoint is not None and setting not in read_state(self.checkpoint)["config"]
+
     def resume(self) -> int:
         """Load the newest whole checkpoint, if any, into everything prepared; the steps done so far.
 
