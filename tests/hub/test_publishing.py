@@ -138,6 +138,7 @@ class TestRefusals:
             assert said.count("needs a token with write access") == 2
             assert not stub.repositories
 
+    @pytest.mark.slow  # the client waits between its tries
     def test_a_hub_that_is_lost_on_the_way(self, tiny_folder, tmp_path):
         script = """
             pipe = RealTimeJazzPipeline.from_pretrained(sys.argv[1])
@@ -236,6 +237,7 @@ class TestWithoutThePackage:
         print(sys.modules["rtjazz_hf"].__file__)
     """
 
+    @pytest.mark.slow
     def test_from_the_hub(self, tiny_folder, tmp_path):
         shutil.copytree(tiny_folder, tmp_path / "model")
         script = load_script("add_code", "pipelines/hub")
