@@ -285,11 +285,6 @@ class StoredTake:
         crop["score"] = torch.from_numpy(self.score_features(start, frames))
         return crop
 
-    @property
-    def has_score(self) -> bool:
-        """Whether somebody wrote down what is played here."""
-        return "notes" in self.tensors()
-
     def score_features(self, start: int, frames: int) -> np.ndarray:
         """(frames, SCORE_DIM) float32: metre, and notes where the store has them; see `music.score_features`."""
         tensors = self.tensors()

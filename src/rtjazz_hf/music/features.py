@@ -39,15 +39,16 @@ _LAYOUT: tuple[tuple[str, int], ...] = (
 )
 
 
-def _slices() -> dict[str, slice]:
+def slices_of(layout: tuple[tuple[str, int], ...]) -> dict[str, slice]:
+    """Where each part of a layout of (name, width) stands among its columns."""
     slices, start = {}, 0
-    for name, width in _LAYOUT:
+    for name, width in layout:
         slices[name] = slice(start, start + width)
         start += width
     return slices
 
 
-FEATURE_SLICES: dict[str, slice] = _slices()
+FEATURE_SLICES: dict[str, slice] = slices_of(_LAYOUT)
 LEAD_SHEET_DIM: int = sum(width for _, width in _LAYOUT)
 
 _CHORD_COLUMNS = slice(FEATURE_SLICES["chord"].start, FEATURE_SLICES["root"].stop)

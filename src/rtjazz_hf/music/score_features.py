@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .features import LEAD_SHEET_DIM, without_chords
+from .features import LEAD_SHEET_DIM, slices_of, without_chords
 from .vocabulary import INSTRUMENTS
 
 NOTE_ROLES: tuple[str, ...] = ("lead", "second", "bass", "comp", "drums")
@@ -49,17 +49,8 @@ _LAYOUT: tuple[tuple[str, int], ...] = (
 )
 
 
-def _slices() -> dict[str, slice]:
-    slices, start = {}, 0
-    for name, width in _LAYOUT:
-        slices[name] = slice(start, start + width)
-        start += width
-    return slices
-
-
-SCORE_SLICES: dict[str, slice] = _slices()
+SCORE_SLICES: dict[str, slice] = slices_of(_LAYOUT)
 SCORE_DIM: int = sum(width for _, width in _LAYOUT)
-_METRE = ("beat_in_bar", "beats_per_bar", "group_pulse")
 
 # Columns of a table of notes and of one of controls, as `Score.rows` gives them.
 NOTE_COLUMNS = ("start", "seconds", "midi", "velocity", "role", "player")
