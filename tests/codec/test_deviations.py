@@ -139,15 +139,27 @@ def test_channels_of_a_latent_far_beyond_are_held(codec):
     assert far.max() == 60.0
 
 
-def test_each_note_has_one_channel():
-    members = constant("register_members", REGISTERS, 24, 92)
-    assert members.shape == (92, 36) and torch.equal(members.sum(1), torch.ones(92)) and members.sum(0).min() >= 1
+@pytest.mark.parametrize("registers", [REGISTERS, REGISTERS[1:], (31,)])
+def test_each_note_has_one_channel_and_those_below_have_none(registers):
+    members = constant("register_members", registers, 24, 92)
+    assert members.shape == (92, 12 * len(registers)) and members.sum(0).min() >= 1
+    assert torch.equal(members.sum(1), (torch.arange(24, 116) >= registers[0]).float())
+
+
+def test_registers_above_are_measured_alike_whatever_lies_below(codec):
+    """The long window is looked at only where a register reaches into it."""
+    high = build(latent_dim=40, deviation_registers=REGISTERS[1:])
+    high.encoder.load_state_dict(codec.encoder.state_dict())
+    audio = tone(57, 30) + tone(64, -20) + tone(88, 40)
+    both = codec.encoder(audio)[0][:, 28:]
+    torch.testing.assert_close(high.encoder(audio)[0][:, 16:], both)
+    assert both.abs().amax() > 1
 
 
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        (dict(deviation_registers=(30,)), "lowest_note=24"),
+        (dict(deviation_registers=(23, 60)), "lowest_note=24"),
         (dict(deviation_registers=(24, 24)), "rising"),
         (dict(deviation_registers=(24, 116)), "below 116"),
         (dict(deviation_registers=(24, 60.5)), "rising MIDI notes"),

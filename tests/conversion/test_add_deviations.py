@@ -74,7 +74,7 @@ def test_with_takes_scale_and_codes_are_fitted(add_deviations, old, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--registers", "30"], "lowest_note=24"),
+        (["--registers", "20"], "lowest_note=24"),
         (["--registers", "24", "24"], "rising"),
         (["--levels", "9"], "levels 9"),
         (["--takes", "no/corpus"], "no/corpus"),

@@ -17,8 +17,8 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
         latent_dim (`int`): channels of the latents, those of `deviation_registers` included, which come last.
         deviation_registers (`tuple` of `int`): of the free lapped backbone. The lowest MIDI note of each register
             in which tones move: 12 channels each say by how much what sounds of a pitch class stands beside its
-            note, the first register begins at `lowest_note`. Empty (the first two versions of the codec): every
-            tone stands on its note.
+            note. Tones below the first register stand on their notes; where it is empty (the first two versions of
+            the codec) all do.
         codebook_size (`int`), num_codebooks (`int`): entries of a level of the residual quantiser, and levels that
             are used unless others are asked for; 4 levels of 2,048 entries are 44 bits a frame, 3.3 kbit/s.
         max_codebooks (`int` or `None`): levels that there are, up to 32; `None`: `num_codebooks`.
@@ -171,10 +171,10 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
             )
         end = self.lowest_note + self.num_notes
         ordered = all(isinstance(note, int) for note in registers) and sorted(set(registers)) == list(registers)
-        if not ordered or registers[0] != self.lowest_note or registers[-1] >= end:
+        if not ordered or registers[0] < self.lowest_note or registers[-1] >= end:
             raise ValueError(
-                f"deviation_registers={given} must be rising MIDI notes from lowest_note={self.lowest_note} to "
-                f"below {end}."
+                f"deviation_registers={given} must be rising MIDI notes, none below lowest_note={self.lowest_note}, "
+                f"all below {end}."
             )
         if self.num_deviations >= self.latent_dim:
             raise ValueError(

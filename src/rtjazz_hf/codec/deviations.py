@@ -51,13 +51,12 @@ def measure_deviations(
 
 
 def pool_deviations(config: RealTimeJazzCodecConfig, cents: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
-    """Cents and power of all notes (batch, frames, notes) -> latents (batch, frames, num_deviations).
+    """Cents and power of the notes of all registers (batch, frames, notes) -> latents (batch, frames, num_deviations).
 
     What is louder counts for more; what is not heard, or belongs to a neighbour, counts for nothing.
     """
-    members = constant(
-        "register_members", config.deviation_registers, config.lowest_note, config.num_notes, device=cents.device
-    )
+    registers, first = config.deviation_registers, config.deviation_registers[0]
+    members = constant("register_members", registers, first, cents.shape[-1], device=cents.device)
     weight = power.sqrt() * (cents.abs() < LIMIT)
     total = weight @ members
     return (weight * cents.clamp(-LIMIT, LIMIT)) @ members / (total + math.sqrt(QUIET)) / UNIT

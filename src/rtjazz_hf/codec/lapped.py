@@ -193,8 +193,10 @@ class LappedEncoder(nn.Module):
         edges = [config.lowest_note + notes for notes in (0, 36, 60, config.num_notes)]
         parts = []
         for (size, slope), first, last in zip(slopes.items(), edges, edges[1:]):
-            derived = torch.fft.rfft(mid[..., -size:] * constant(*slope, device=mid.device))
-            parts.append(measure_deviations(config, size, first, last, spectra[size], derived))
+            first = max(first, config.deviation_registers[0])
+            if first < last:
+                derived = torch.fft.rfft(mid[..., -size:] * constant(*slope, device=mid.device))
+                parts.append(measure_deviations(config, size, first, last, spectra[size], derived))
         cents, power = (torch.cat(part, dim=-1) for part in zip(*parts))
         return pool_deviations(config, cents, power)
 

@@ -260,7 +260,7 @@ def _near_distances(n_fft: int, first: int, last: int, sampling_rate: int) -> np
 
 
 def _register_members(registers: tuple[int, ...], lowest: int, count: int) -> np.ndarray:
-    """Which notes share each channel: (notes, 12 * registers) of zeros and ones."""
+    """Which notes share each channel: (notes, 12 * registers) of zeros and ones; those below have none."""
     notes = np.arange(lowest, lowest + count)
     channel = 12 * (np.searchsorted(registers, notes, side="right") - 1) + notes % 12
     return (channel[:, None] == np.arange(12 * len(registers))).astype(np.float32)
