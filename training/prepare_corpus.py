@@ -67,6 +67,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of takes in which one or two players of the band are silent (default: 0)",
     )
     parser.add_argument(
+        "--songs",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of takes whose lead plays a plain song, as a melody that somebody brings (default: 0)",
+    )
+    parser.add_argument(
         "--real", action="store_true", help="recorded music under free licences too (Debian, network)"
     )
     parser.add_argument(
@@ -159,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
             summary = prepare_elsewhere(args)
         if args.hours is not None:
             settings = CorpusSettings(
-                args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one
+                args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one, args.songs
             )
             summary = prepare_corpus(args.out, args.hours, settings, args.workers, progress=not args.quiet)
         if args.real:

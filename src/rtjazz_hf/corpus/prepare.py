@@ -23,6 +23,7 @@ from ..music.lead_sheet import LeadSheet
 from ..runtime.files import whole_or_not_at_all
 from .captions import captions, tags
 from .renderer import HELD_OUT_FONTS, SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
+from .songs import compose_song
 
 MEAN_TAKE_S = 31.0  # of many takes; hours are turned into a number of takes by it
 TAKE_RANGE_S = (19.0, 42.0)
@@ -42,6 +43,8 @@ class CorpusSettings:
         test_fraction: share of takes held out, chosen by a hash of their index alone.
         minus_one: share of takes in which one or two players of the band are silent (music minus one), and the lead
             sheet says so. Without such takes a flow learns that a band always has its bass, whatever it is asked.
+        songs: share of takes whose lead plays a plain song, as somebody's own melody is played (`songs.py`). The
+            composer's lines hardly hold a note, and what a flow has not heard it plays unsteadily.
     """
 
     seed: int = 0
@@ -49,6 +52,7 @@ class CorpusSettings:
     stems: bool = False
     test_fraction: float = 0.05
     minus_one: float = 0.0
+    songs: float = 0.0
 
     def __post_init__(self) -> None:
         fonts = ("both", *SOUND_FONTS, *HELD_OUT_FONTS)
@@ -58,6 +62,8 @@ class CorpusSettings:
             raise ValueError(f"test fraction {self.test_fraction!r}: choose 0 to 1")
         if not 0.0 <= self.minus_one <= 1.0:
             raise ValueError(f"minus one {self.minus_one!r}: choose 0 to 1")
+        if not 0.0 <= self.songs <= 1.0:
+            raise ValueError(f"songs {self.songs!r}: choose 0 to 1")
         if self.soundfont in HELD_OUT_FONTS and self.test_fraction != 1.0:
             raise ValueError(
                 f"test fraction {self.test_fraction!r} with the sound font {self.soundfont!r}, which is held out: "
@@ -119,7 +125,8 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
     The label is written last and at once: a take with a label is complete, one without is made again.
     """
     rng = np.random.default_rng([settings.seed, index])
-    take = compose(draw_lead_sheet(rng), rng)
+    song = np.random.default_rng([settings.seed, index, 2]).random() < settings.songs
+    take = (compose_song if song else compose)(draw_lead_sheet(rng), rng)
     texts = captions(take.lead_sheet, rng)
     silent = draw_silent_players(take.lead_sheet, settings, index)
     full_texts: list[str] = []
