@@ -371,6 +371,18 @@ class TestComposedPerformance:
         assert played_from.spans[:2] == sheet.spans == played_from.spans[2:4]
         assert len(played_from.sections) == 1
 
+    def test_a_chart_played_anew_has_other_notes_and_the_same_seed_the_same(self, takes):
+        from rtjazz_hf.corpus.renderer import RendererUnavailable
+        from rtjazz_hf.evaluation.takes import played_anew
+
+        sheet = steady(takes[2].lead_sheet)
+        try:
+            one, again, other = (played_anew(sheet, 2.0, seed) for seed in (1, 1, 2))
+        except RendererUnavailable as error:
+            pytest.skip(str(error))
+        assert one.shape == (2, 2 * 48_000) and np.array_equal(one, again)
+        assert np.abs(one - other).max() > 0.01
+
 
 class TestHeldOutTakes:
     def test_composed_here_and_always_the_same(self):

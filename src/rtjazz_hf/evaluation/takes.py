@@ -184,6 +184,21 @@ def render_score(score: Score, lead_sheet: LeadSheet, seconds: float, seed: int 
     return render(take, _sound_fonts()[0], np.random.default_rng([_HELD_OUT, seed]), stems=False).mix
 
 
+def played_anew(lead_sheet: LeadSheet, seconds: float, seed: int) -> np.ndarray:
+    """A chart as the corpus would have it again: other notes by the band, other sounds: `(2, samples)`.
+
+    Needs FluidSynth and a sound font; the renderer's error says how to install them.
+    """
+    from rtjazz_hf.band.ensemble import Band
+    from rtjazz_hf.corpus.renderer import render
+
+    rng = np.random.default_rng([_HELD_OUT, seed])
+    fonts = _sound_fonts()
+    score = Band(lead_sheet, seed).write(lead_sheet.beat_at(seconds))
+    font = fonts[int(rng.integers(len(fonts)))]
+    return render(score.to_take(lead_sheet, seconds), font, rng, stems=False).mix
+
+
 def choose_takes(takes: Sequence[HeldOutTake], num: int, seconds: float) -> list[HeldOutTake]:
     """Up to `num` takes that differ: genres in turn, long enough and of 70 to 220 beats a minute where there
     are such."""

@@ -25,7 +25,7 @@ from .metrics import as_audio
 if TYPE_CHECKING:
     from rtjazz_hf.corpus.dataset import TakeRecord
 
-LEAST_DIVERSITY = 0.5  # of real takes' own
+LEAST_DIVERSITY = 0.8  # of renders' of the same charts
 LEAST_NOVELTY = 0.8  # of held-out takes' own
 HOP_SECONDS = 0.5
 _SHRINKAGE = 1e-3
@@ -53,13 +53,14 @@ def group_by(clips: Sequence[ClipEmbedding], classes: Sequence[Hashable]) -> lis
 def diversity_part(
     seeds: Sequence[Sequence[ClipEmbedding]],
     real: Sequence[Sequence[ClipEmbedding]],
-    real_name: str = "takes of one genre and band",
+    real_name: str = "the same charts, composed and rendered anew",
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """How much seeds of one prompt differ, beside how much real takes do of which one would say the same.
+    """How much seeds of one chart differ, beside how much real takes do.
 
     Args:
-        seeds: for each prompt, embeddings of clips of several seeds. real: groups of real takes of one caption
-            class (`group_by` with `caption_class`), or of one chart composed and rendered several times.
+        seeds: for each chart, embeddings of clips of several seeds. real: groups of renders of one chart, composed
+            anew for each; or where none can be made of real takes of one caption class (`group_by` with
+            `caption_class`), which differ more: by chart, key and tempo too.
 
     Returns:
         The figures (generated, real: mean cosine distances; ratio), and the row of the table.
@@ -71,12 +72,12 @@ def diversity_part(
     if np.isfinite(ratio):
         told, ok = f"{ours:.3f} ({real_name} {theirs:.3f}): {ratio:.2f} x", ratio >= LEAST_DIVERSITY
     row = verdict(
-        f"diversity: mean distance between seeds, {len(seeds)} prompts",
+        f"diversity: mean distance between seeds, {len(seeds)} charts",
         f">= {LEAST_DIVERSITY:g} x that of {real_name}",
         told,
         ok,
     )
-    return {"generated": ours, "real": theirs, "ratio": ratio, "prompts": len(seeds)}, [row]
+    return {"generated": ours, "real": theirs, "ratio": ratio, "charts": len(seeds)}, [row]
 
 
 # --- the nearest training take -----------------------------------------------------------------------------

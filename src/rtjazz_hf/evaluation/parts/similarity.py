@@ -12,7 +12,7 @@ from ..measures.frechet import frechet_part
 from ..measures.instrument_probe import find_probe
 from ..measures.presence import MutedPair, choose_mutes, presence_part, stem_pairs
 from ..measures.text_match import tags_part, text_part
-from ..takes import HeldOutTake, choose_takes, held_out_takes
+from ..takes import HeldOutTake, choose_takes, held_out_takes, played_anew
 
 if TYPE_CHECKING:
     from ..measures.embeddings import Embedder
@@ -151,12 +151,33 @@ def measure_diversity(run: EvaluationRun) -> dict[str, Any]:
             clips = run.play(takes, run.chart_sheets[: len(takes)], f"seed-{turn}", seconds, seeds)
         for group, clip in zip(groups, clips):
             group.append(run.embedder(clip.audio(seconds)))
-    real = [run.embedder(take.audio(seconds)) for take in _long_enough(run, run.takes, seconds)]
-    classes = [caption_class(take.lead_sheet) for take in _long_enough(run, run.takes, seconds)]
-    diversity, rows = diversity_part(groups, group_by(real, classes))
+    anew = _played_anew(run, len(takes), seconds)
+    others = _long_enough(run, run.takes, seconds)
+    classes = [caption_class(take.lead_sheet) for take in others]
+    of_a_kind = group_by([run.embedder(take.audio(seconds)) for take in others], classes)
+    name = "takes of one genre and band"
+    diversity, rows = diversity_part(groups, anew) if anew else diversity_part(groups, of_a_kind, name)
     run.add_rows(rows)
+    diversity["takes_of_a_kind"] = diversity_part(groups, of_a_kind, name)[0]["real"]
     run.reference("distance between seeds", generated=diversity["generated"], held_out=diversity["real"])
     return {"seeds": diversity, "neighbours": _neighbours(run, seconds)}
+
+
+def _played_anew(run: EvaluationRun, number: int, seconds: float) -> list[list[ClipEmbedding]]:
+    """Renders of the first charts, as many of each as there are seeds; none where nothing can be rendered."""
+    from rtjazz_hf.corpus.renderer import RendererUnavailable
+
+    try:
+        return [
+            [
+                run.embedder(played_anew(sheet, seconds, 1000 * turn + place))
+                for turn in range(run.settings.seeds)
+            ]
+            for place, sheet in enumerate(run.chart_sheets[:number])
+        ]
+    except (RendererUnavailable, ImportError) as error:
+        run.say(f"  without charts rendered anew: {error}")
+        return []
 
 
 def _neighbours(run: EvaluationRun, seconds: float) -> dict[str, Any]:
