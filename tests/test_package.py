@@ -38,6 +38,14 @@ class TestImport:
         assert float(seconds) < 0.5
         assert heavy == "[]"
 
+    def test_a_command_imports_no_other(self):
+        code = (
+            "import sys; from rtjazz_hf import cli; cli.main({}); "
+            "print([name for name in cli.COMMANDS if f'rtjazz_hf.cli.{{name}}' in sys.modules])"
+        )
+        assert run_python(code.format("['--help']")).splitlines()[-1] == "[]"
+        assert run_python(code.format("['codec', '--help']")).splitlines()[-1] == "['codec']"
+
     def test_every_public_name_is_there(self):
         for name in rtjazz_hf.__all__:
             assert getattr(rtjazz_hf, name) is not None

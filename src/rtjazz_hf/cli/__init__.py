@@ -6,26 +6,20 @@ Exit codes: 0 done; 2 refused before any work, because of what was asked; 1 fail
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from .adapt import add_adapt
-from .benchmark import add_benchmark
-from .charts import add_charts
-from .codec import add_codec
-from .common import Parser, Refused
-from .evaluate import add_evaluate
-from .generate import add_generate
-from .play import add_play
-from .serve import add_serve
+from .common import COMMANDS, Parser, Refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     _open_standard_streams()
-    parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser(next((word for word in argv if not word.startswith("-")), ""))
     try:
         args = parser.parse_args(argv)
     except SystemExit as stop:  # --help, --version, or a refused command line
@@ -64,7 +58,9 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line's parser; with the options of `command` alone where it is given, so that others' modules need
+    not be imported."""
     parser = Parser(
         prog="rtjazz",
         description="Jazz in real time: 48 kHz stereo from words or a chord chart.",
@@ -73,12 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rtjazz {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    add_generate(commands)
-    add_play(commands)
-    add_evaluate(commands)
-    add_codec(commands)
-    add_benchmark(commands)
-    add_adapt(commands)
-    add_serve(commands)
-    add_charts(commands)
+    for name, summary in COMMANDS.items():
+        if command in (None, name):
+            module = importlib.import_module(f"{__name__}.{name}")
+            getattr(module, f"add_{name}")(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser

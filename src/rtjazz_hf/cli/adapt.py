@@ -30,7 +30,7 @@ _TAKE_SECONDS = 10.0
 
 
 def add_adapt(commands: Any) -> None:
-    parser = add_command(commands, "adapt", "learn a style from recordings", _HELP, run_adapt,
+    parser = add_command(commands, "adapt", _HELP, run_adapt,
                          "whole number (default: 0)", dtype=False)  # fmt: skip
     parser.add_argument("recordings", type=Path, help="folder of recordings")
     parser.add_argument(

@@ -46,7 +46,6 @@ def add_benchmark(commands: Any) -> None:
     parser = add_command(
         commands,
         "benchmark",
-        "measure how fast this machine plays",
         _HELP,
         run_benchmark_command,
         "of the music and of random weights (default: 0)",

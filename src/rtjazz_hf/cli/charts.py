@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Refused
+from .common import COMMANDS, Refused
 
 if TYPE_CHECKING:
     from ..charts import Tune
@@ -29,7 +29,7 @@ _A_LINE = 4  # bars
 
 def add_charts(commands: Any) -> None:
     parser = commands.add_parser(
-        "charts", help="show what is read of a chart", description=_HELP,
+        "charts", help=COMMANDS["charts"], description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     what = parser.add_subparsers(title="what", metavar="WHAT", required=True, dest="what")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Refused, add_command, choose_device, quiet_libraries
+from .common import COMMANDS, Refused, add_command, choose_device, quiet_libraries
 
 if TYPE_CHECKING:
     from ..codec import CodeFile, RealTimeJazzCodec
@@ -57,7 +57,7 @@ _SEED_HELP = "whole number; nothing is drawn here: the result is the same with a
 def add_codec(commands: Any) -> None:
     codec = commands.add_parser(
         "codec",
-        help="encode, decode and judge recordings",
+        help=COMMANDS["codec"],
         description=_CODEC_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,7 +95,7 @@ def add_codec(commands: Any) -> None:
 
 
 def _add(parts: Any, name: str, summary: str, description: str, run: Any) -> argparse.ArgumentParser:
-    parser = add_command(parts, name, summary, description, run, _SEED_HELP, dtype=False)
+    parser = add_command(parts, name, description, run, _SEED_HELP, dtype=False, summary=summary)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
 

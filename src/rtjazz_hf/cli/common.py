@@ -34,6 +34,19 @@ class Refused(ValueError):
     """What was asked for cannot be done; found before any work."""
 
 
+# What there is, and in a line what it is for.
+COMMANDS = {
+    "generate": "play a clip into a file",
+    "play": "play live",
+    "evaluate": "measure a model on held-out takes",
+    "codec": "encode, decode and judge recordings",
+    "benchmark": "measure how fast this machine plays",
+    "adapt": "learn a style from recordings",
+    "serve": "serve over the web",
+    "charts": "show what is read of a chart",
+}
+
+
 class Parser(argparse.ArgumentParser):
     """One line on an error, as every other error of the command has."""
 
@@ -42,11 +55,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    commands: Any, name: str, summary: str, description: str, run: Any, seed_help: str, dtype: bool = True
+    commands: Any,
+    name: str,
+    description: str,
+    run: Any,
+    seed_help: str,
+    dtype: bool = True,
+    summary: str | None = None,
 ) -> argparse.ArgumentParser:
-    """A command with the options that all have; `run(args)` does it and returns the exit code."""
+    """A command with the options that all have; `run(args)` does it and returns the exit code. `summary`: of one that is
+    not in `COMMANDS`."""
     parser = commands.add_parser(
-        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=summary or COMMANDS[name],
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     parser.add_argument(

@@ -36,7 +36,6 @@ def add_evaluate(commands: Any) -> None:
     parser = add_command(
         commands,
         "evaluate",
-        "measure a model on held-out takes",
         _EVALUATE_HELP,
         run_evaluate,
         "whole number (default: 0)",

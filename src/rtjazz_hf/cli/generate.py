@@ -41,9 +41,7 @@ _DEFAULT_DURATION = 10.0  # seconds
 
 def add_generate(commands: Any) -> None:
     seed_help = "whole number; drawn and printed when not given"
-    parser = add_command(
-        commands, "generate", "play a clip into a file", _GENERATE_HELP, run_generate, seed_help
-    )
+    parser = add_command(commands, "generate", _GENERATE_HELP, run_generate, seed_help)
     parser.add_argument("prompt", help="the music in words")
     parser.add_argument("-o", "--output", type=Path, required=True, help="out.wav, out.flac or out.ogg")
     parser.add_argument("--duration", type=float, help=f"seconds (default: {_DEFAULT_DURATION:g})")

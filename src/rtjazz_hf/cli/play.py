@@ -43,7 +43,7 @@ example:
 
 def add_play(commands: Any) -> None:
     seed_help = "whole number; drawn and printed when not given"
-    parser = add_command(commands, "play", "play live", _HELP, run_play, seed_help)
+    parser = add_command(commands, "play", _HELP, run_play, seed_help)
     parser.add_argument("prompt", nargs="?", help='words, or a mix such as "0.7 hard bop + 0.3 bossa nova"')
     music = parser.add_argument_group("music")
     add_music(music)

@@ -27,9 +27,7 @@ example:
 
 
 def add_serve(commands: Any) -> None:
-    parser = add_command(
-        commands, "serve", "serve over the web", _HELP, run_serve, "unused: requests have theirs"
-    )
+    parser = add_command(commands, "serve", _HELP, run_serve, "unused: requests have theirs")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     parser.add_argument("--adapters", type=Path, metavar="DIR",
