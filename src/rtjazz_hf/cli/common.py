@@ -63,8 +63,8 @@ def add_command(
     dtype: bool = True,
     summary: str | None = None,
 ) -> argparse.ArgumentParser:
-    """A command with the options that all have; `run(args)` does it and returns the exit code. `summary`: of one that is
-    not in `COMMANDS`."""
+    """A command with the options that all have; `run(args)` does it and returns the exit code. `summary`: of one that
+    is not in `COMMANDS`."""
     parser = commands.add_parser(
         name,
         help=summary or COMMANDS[name],
