@@ -74,6 +74,20 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of takes whose lead plays a plain song, as a melody that somebody brings (default: 0)",
     )
     parser.add_argument(
+        "--grooves",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of takes in shuffle, samba, mambo and the other grooves (default: 0; 0.35 is a good one)",
+    )
+    parser.add_argument(
+        "--metres",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of takes in 5/4, 6/8, 7/4 and other metres (default: 0; 0.1 is a good one)",
+    )
+    parser.add_argument(
         "--real", action="store_true", help="recorded music under free licences too (Debian, network)"
     )
     parser.add_argument(
@@ -166,7 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
             summary = prepare_elsewhere(args)
         if args.hours is not None:
             settings = CorpusSettings(
-                args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one, args.songs
+                args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one, args.songs, args.grooves,
+                args.metres,
             )
             summary = prepare_corpus(args.out, args.hours, settings, args.workers, progress=not args.quiet)
         if args.real:

@@ -11,6 +11,7 @@ from rtjazz_hf.corpus.dataset import as_dataset, load_takes
 from rtjazz_hf.corpus.prepare import (
     CorpusSettings,
     _check_settings,
+    draw_groove,
     draw_lead_sheet,
     draw_silent_players,
     make_take,
@@ -19,14 +20,14 @@ from rtjazz_hf.corpus.prepare import (
     takes_for,
     write_metadata,
 )
-from rtjazz_hf.music import LeadSheet
+from rtjazz_hf.music import GROOVE_GENRES, LeadSheet
 
 
 @pytest.fixture
 def short_takes(monkeypatch, renderer):
     """The real chain on four bars a take, with the font that is there."""
 
-    def draw(rng):
+    def draw(rng, *groove):
         tempo = float(rng.uniform(150, 220))
         return LeadSheet.from_chart(
             "Dm7 | G7 | Cmaj7 | A7", tempo=tempo, instruments=("piano", "bass", "brushes")
@@ -159,3 +160,42 @@ class TestMinusOne:
     def test_share_is_checked(self):
         with pytest.raises(ValueError, match="minus one"):
             CorpusSettings(minus_one=1.5)
+
+
+class TestGrooves:
+    SETTINGS = CorpusSettings(seed=3, grooves=0.3, metres=0.1)
+
+    def test_shares_are_as_asked_and_the_rest_is_as_without(self):
+        drawn = [draw_groove(self.SETTINGS, index) for index in range(2000)]
+        grooves = sum(genre in GROOVE_GENRES and metre is None for genre, metre in drawn)
+        assert 0.2 < grooves / 2000 < 0.3  # and those that have several metres
+        assert 0.36 < sum(genre is not None for genre, _ in drawn) / 2000 < 0.44
+        assert drawn == [draw_groove(self.SETTINGS, index) for index in range(2000)]
+        assert {draw_groove(CorpusSettings(seed=3), index) for index in range(50)} == {(None, None)}
+        free = next(index for index, each in enumerate(drawn) if each == (None, None))
+        with_it, without = np.random.default_rng(free), np.random.default_rng(free)
+        assert draw_lead_sheet(with_it, *drawn[free]) == draw_lead_sheet(without)
+
+    def test_every_metre_and_groove_is_composed(self):
+        done = set()
+        for index in range(400):
+            genre, metre = draw_groove(self.SETTINGS, index)
+            if genre is None or (genre, str(metre)) in done:
+                continue
+            done.add((genre, str(metre)))
+            sheet = draw_lead_sheet(np.random.default_rng(index), genre, metre)
+            assert sheet.genre == genre and (metre is None or sheet.metre_of(0) == metre)
+            assert 19 <= sheet.duration <= 42 and compose(sheet, np.random.default_rng(index)).notes["bass"]
+        assert len(done) > 20
+
+    def test_a_corpus_goes_on_as_it_was_begun(self, tmp_path):
+        (tmp_path / "corpus.json").write_text(json.dumps({"seed": 3, "soundfont": "both", "stems": False}))
+        _check_settings(tmp_path, CorpusSettings(seed=3))
+        with pytest.raises(ValueError, match="other settings"):
+            _check_settings(tmp_path, self.SETTINGS)
+
+    def test_shares_that_cannot_be(self):
+        with pytest.raises(ValueError, match="at most 1 together"):
+            CorpusSettings(grooves=0.7, metres=0.4)
+        with pytest.raises(ValueError, match=r"grooves 1\.5"):
+            CorpusSettings(grooves=1.5)

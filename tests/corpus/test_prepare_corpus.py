@@ -58,7 +58,7 @@ def test_the_held_out_font_through_the_command(script, tmp_path, monkeypatch, ca
     except RendererUnavailable as error:
         pytest.skip(str(error))
 
-    def draw(rng):
+    def draw(rng, *groove):
         return LeadSheet.from_chart("Dm7 | G7", tempo=200, instruments=("piano", "bass", "brushes"))
 
     monkeypatch.setattr(prepare, "draw_lead_sheet", draw)

@@ -35,10 +35,32 @@ class TestGenre:
             ("", None),
             ("Art Blakey", "hard_bop"),
             ("Jobim", "bossa"),
+            ("fast samba", "samba"),
+            ("son montuno", "mambo"),
+            ("Afro-Cuban jazz", "mambo"),
+            ("afro-cuban 6/8", "afro"),
+            ("Afro 12/8 quartet", "afro"),
+            ("Latin", "bossa"),
+            ("Latin jazz", "mambo"),
+            ("soul jazz organ trio", "funk"),
+            ("funky hard bop", "hard_bop"),
+            ("blues shuffle", "shuffle"),
+            ("jazz manouche", "gypsy"),
+            ("New Orleans street beat", "second_line"),
+            ("fast waltz", "fast_waltz"),
+            ("up-tempo jazz waltz", "fast_waltz"),
+            ("slow waltz", "waltz"),
+            ("Even 8ths", "even_eighths"),
+            ("straight-ahead swing", "swing"),
+            ("ECM ballad", "ballad"),
         ],
     )
     def test_words_and_names(self, prompt, genre):
         assert parse_tags(prompt).genre == genre
+
+    @pytest.mark.parametrize("genre", GENRES)
+    def test_every_genre_is_meant_by_its_own_name(self, genre):
+        assert parse_tags(genre.replace("_", " ")).genre == genre
 
     @pytest.mark.parametrize(
         "prompt, form",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,6 +71,15 @@ _FRONT_LINES = {
     "ballad": "- 3, tenor_sax 4, alto_sax 2, muted_trumpet 2, trumpet 1, clarinet 1, trombone 1",
     "hard_bop": "trumpet+tenor_sax 6, tenor_sax 2, alto_sax 1, trumpet 1, trumpet+alto_sax 1",
     "cool": "- 2, alto_sax 3, trumpet 2, muted_trumpet 2, vibraphone 3, tenor_sax 2, flute 1, clarinet 1",
+    "shuffle": "- 2, tenor_sax 4, alto_sax 2, trumpet+tenor_sax 2, trombone 1",
+    "samba": "- 2, flute 4, tenor_sax 2, alto_sax 2, trumpet 1, trombone 1, trumpet+alto_sax 1",
+    "mambo": "- 2, trumpet 3, flute 3, trumpet+trombone 3, trumpet+tenor_sax 2, alto_sax 1, vibraphone 2",
+    "afro": "- 2, tenor_sax 4, flute 2, trumpet+tenor_sax 2, alto_sax 1, vibraphone 1",
+    "funk": "- 2, tenor_sax 3, alto_sax 3, trumpet+tenor_sax 3, trombone 1",
+    "gypsy": "clarinet 5, alto_sax 1, flute 1, muted_trumpet 1, trumpet 1, vibraphone 1",
+    "second_line": "trumpet+trombone 4, trumpet+clarinet 3, trombone 2, clarinet 2, trumpet 2, tenor_sax 1",
+    "fast_waltz": "- 4, tenor_sax 3, alto_sax 2, flute 1, vibraphone 1, trumpet 1",
+    "even_eighths": "- 4, tenor_sax 3, trumpet 2, flute 1, alto_sax 1, clarinet 1",
 }
 _COMPING = {
     "swing": "piano 8, guitar 2",
@@ -83,6 +92,15 @@ _COMPING = {
     "ballad": "piano 8, guitar 2",
     "hard_bop": "piano 8, organ 2",
     "cool": "piano 7, guitar 3",
+    "shuffle": "piano 4, organ 4, guitar 3",
+    "samba": "guitar 5, piano 4, electric_piano 1",
+    "mambo": "piano 1",
+    "afro": "piano 8, electric_piano 1, guitar 1",
+    "funk": "electric_piano 4, organ 3, piano 2, guitar 2",
+    "gypsy": "guitar 1",
+    "second_line": "piano 1",
+    "fast_waltz": "piano 8, guitar 1, electric_piano 1",
+    "even_eighths": "piano 6, guitar 4",
 }
 _BRUSHES = {
     "ballad": 0.95,
@@ -92,7 +110,12 @@ _BRUSHES = {
     "modal": 0.25,
     "swing": 0.25,
     "blues": 0.15,
+    "samba": 0.15,
+    "fast_waltz": 0.15,
+    "even_eighths": 0.3,
+    **dict.fromkeys(("shuffle", "mambo", "afro", "funk", "second_line"), -0.1),
 }
+_WITHOUT_KIT = ("gypsy",)  # the guitar keeps time
 _SOFT_MOODS = ("romantic", "melancholic", "relaxed")
 
 
@@ -135,7 +158,7 @@ def build_band(
             if rng.random() < 0.8
             else [str(name) for name in rng.permutation(np.array(HORNS))[:2]]
         )
-    if adventurous and rng.random() < 0.2:
+    if adventurous and rng.random() < 0.2 and genre != "gypsy":
         comp = str(rng.choice(("piano", "electric_piano", "organ", "guitar", "vibraphone")))
     pad = adventurous and genre in ("ballad", "modal", "bossa") and rng.random() < 0.15
 
@@ -146,7 +169,9 @@ def build_band(
     leads = [name for name in chosen if name in LEAD_INSTRUMENTS]
     if not leads and not (ensemble and ensemble <= 3):
         members += front
-    if not any(name in KITS for name in members) and ensemble != 2:
+    if genre in _WITHOUT_KIT and not leads and not any(name in front for name in members):
+        members += front[:1]  # somebody else than the guitar that keeps time
+    if not any(name in KITS for name in members) and ensemble != 2 and genre not in _WITHOUT_KIT:
         members.append("brushes" if brushes and "drums" not in gone else "drums")
     if "bass" not in members and (ensemble != 2 or not members):
         # An organist's left hand could walk, but the chart's bass notes are the bass's to play.
@@ -167,7 +192,10 @@ def build_band(
                 members.append(name)
     if pad:
         members.append("synth_pad")
-    return Band.of(members, gone)
+    band = Band.of(members, gone)
+    if genre in _WITHOUT_KIT and len(band.leads) > 1:  # whoever keeps time does not lead
+        band = replace(band, leads=tuple(name for name in band.leads if name != "guitar"))
+    return band
 
 
 def arrange(

@@ -17,6 +17,7 @@ from ..music.metre import Metre
 from ..music.tags import Tags, not_done, parse_tags
 from ..music.vocabulary import (
     GENRES,
+    GROOVE_GENRES,
     MAJOR_KEYS,
     MAX_TEMPO,
     MIN_TEMPO,
@@ -69,7 +70,18 @@ _STYLES: dict[str, _Style] = {
         (126, 216), "blues 3, aaba 4, abac 1, modal 1", 0.65, ("intense", "energetic", "dark"), 0.35
     ),
     "cool": _Style((92, 164), "aaba 4, abac 3, blues 1", 0.35, ("relaxed", "melancholic", "bright"), 0.3),
+    "shuffle": _Style((104, 152), "blues 5, aaba 1, street 1", 0.2, ("relaxed", "playful", "energetic"), 0.15),
+    "samba": _Style((184, 252), "bossa 4, aaba 1", 0.35, ("bright", "energetic", "playful"), 0.15),
+    "mambo": _Style((168, 228), "montuno 5, aaba 1, blues 1", 0.6, ("energetic", "bright", "intense"), 0.1),
+    "afro": _Style((156, 216), "modal 3, blues 2, montuno 2", 0.8, ("dark", "intense", "relaxed"), 0.0),
+    "funk": _Style((88, 172), "vamp 4, blues 3", 0.45, ("playful", "energetic", "relaxed"), 0.15),
+    "gypsy": _Style((150, 240), "sixths 5, aaba 1", 0.5, ("bright", "playful", "romantic"), 0.05),
+    "second_line": _Style((168, 216), "street 4, blues 2", 0.1, ("bright", "playful", "energetic"), 0.1),
+    "fast_waltz": _Style((186, 252), "waltz 3, modal 1", 0.4, ("bright", "energetic", "intense"), 0.3),
+    "even_eighths": _Style((92, 152), "open 4, modal 1", 0.5, ("melancholic", "romantic", "relaxed", "dark"), 0.0),
 }
+# Metres of genres that are not in 4/4 unless somebody says so.
+_METRES = {"waltz": Metre(3, 4), "fast_waltz": Metre(3, 4), "afro": Metre(12, 8)}
 _MINOR_MOODS = {
     "dark": 0.5,
     "melancholic": 0.4,
@@ -182,7 +194,7 @@ def write_lead_sheet(
     said = Metre.parse(tags.metre) if tags.metre else None
     chart = None
     if chords is not None:
-        chart = parse_chart(chords, metre=said or (Metre(3, 4) if tags.genre == "waltz" else None))
+        chart = parse_chart(chords, metre=said or _METRES.get(tags.genre or ""))
         tags = _with_chart(tags, chart.style, chart.metre)
         tempo = tempo or chart.tempo
         key = key or chart.key
@@ -191,7 +203,7 @@ def write_lead_sheet(
     tune_rng, key_rng, tempo_rng, band_rng, mood_rng, plan_rng = (
         np.random.default_rng([seed % 2**32, GENRES.index(genre), part]) for part in range(6)
     )
-    metres = list(chart.metres) if chart is not None else [said or Metre(3 if genre == "waltz" else 4, 4)]
+    metres = list(chart.metres) if chart is not None else [said or _METRES.get(genre, Metre(4, 4))]
     style = _STYLES[genre]
     if mood is None:
         mood = style.moods[int(mood_rng.integers(len(style.moods)))]
@@ -206,7 +218,7 @@ def write_lead_sheet(
         if minor is None:
             minor = bool(key_rng.random() < style.minor + _MINOR_MOODS.get(mood, 0.0))
         key = key or _called_key(minor, key_rng)
-        chorus = _write_chorus(genre, tags.form, key, metres[0].beats, tune_rng)
+        chorus = _write_chorus(genre, tags.form, key, metres[0], tune_rng)
         metres *= len(chorus)
 
     named = [name for name in tags.instruments or () if not name.startswith("-")]
@@ -246,7 +258,7 @@ def _with_chart(tags: Tags, style: str, metre: Metre) -> Tags:
 
 
 def _write_chorus(
-    genre: str, form: str | None, key: str, beats_per_bar: float, rng: np.random.Generator
+    genre: str, form: str | None, key: str, metre: Metre, rng: np.random.Generator
 ) -> list[tuple[ChordSpan, ...]]:
     style = _STYLES[genre]
     if form is None:
@@ -255,7 +267,7 @@ def _write_chorus(
     bars = write_form(form, minor, rng)
     if form not in ("modal", "free"):
         bars = colour_chords(bars, rng, style.colour, blues=form == "blues" and not minor)
-    return to_spans(bars, beats_per_bar, tonic(key), sharps=key in SHARP_KEYS)
+    return to_spans(bars, metre, tonic(key), sharps=key in SHARP_KEYS)
 
 
 def _perform(
@@ -355,26 +367,44 @@ def _close(
     return bars
 
 
-def random_lead_sheet(rng: np.random.Generator, genre: str | None = None) -> LeadSheet:
-    """A chart for the corpus: any genre, key and band, 60 to 240 BPM, for a take of 20 to 60 seconds.
+def _pulse_of(metre: Metre, genre: str) -> float:
+    """How many quarter notes of a metre last as long as a beat of a genre in its own."""
+    if genre == "afro":
+        return 1.0
+    if metre.is_compound:
+        return 1.5
+    return 0.5 if metre == Metre(2, 4) and genre in ("samba", "bossa") else 1.0
+
+
+def random_lead_sheet(
+    rng: np.random.Generator, genre: str | None = None, metre: Metre | None = None
+) -> LeadSheet:
+    """A chart for the corpus: any key and band, 60 to 240 BPM, for a take of 20 to 60 seconds.
 
     One in six has chords that no tune has, so that models learn to follow any chart. Four in ten begin in
     the middle of a form and do not end, as live music does at any moment; the others have a beginning and an
     end.
+
+    Args:
+        genre: by default one of those that are no groove of their own.
+        metre: by default the genre's own. What is counted in dotted quarters, or in 2/4, has their tempo.
     """
-    genre = canonical_choice("genre", genre, GENRES) if genre is not None else str(rng.choice(GENRES))
+    songs = GENRES[: -len(GROOVE_GENRES)]
+    genre = canonical_choice("genre", genre, GENRES) if genre is not None else str(rng.choice(songs))
     style = _STYLES[genre]
     mood = str(rng.choice(style.moods if rng.random() < 0.7 else MOODS))
     low, high = style.tempo
     low, high = max(60.0, low - 12.0), min(240.0, high + 12.0)
     tempo = float(np.round(rng.uniform(low, max(high, low + 20.0)), 1))
-    if genre not in ("ballad", "bossa") and rng.random() < 0.1:
+    if genre not in ("ballad", "bossa", *GROOVE_GENRES) and rng.random() < 0.1:
         tempo = float(np.round(rng.uniform(60.0, 240.0), 1))
     minor = bool(rng.random() < style.minor + _MINOR_MOODS.get(mood, 0.0))
     key = str(rng.choice(MINOR_KEYS if minor else MAJOR_KEYS))
-    beats_per_bar = 3 if genre == "waltz" else 4
+    if metre is not None and metre != _METRES.get(genre, Metre(4, 4)):
+        tempo = float(np.round(np.clip(tempo * _pulse_of(metre, genre), 60.0, 270.0), 1))
+    metre = metre or _METRES.get(genre, Metre(4, 4))
     free = rng.random() < 1 / 6
-    chorus = _write_chorus(genre, "free" if free else None, key, beats_per_bar, rng)
+    chorus = _write_chorus(genre, "free" if free else None, key, metre, rng)
     if free:
         key = estimate_key([span for bar in chorus for span in bar])
     band = build_band(genre, mood, (), None, rng, adventurous=True)
@@ -386,13 +416,13 @@ def random_lead_sheet(rng: np.random.Generator, genre: str | None = None) -> Lea
         float(rng.uniform(20.0, 60.0)),
         rng,
         tempo,
-        [Metre(beats_per_bar, 4)] * len(chorus),
+        [metre] * len(chorus),
         key,
         genre,
         mood,
         f"{genre.replace('_', ' ')} in {key}",
         swing=float(np.round(np.clip(default_swing(genre, tempo) + rng.normal(0.0, 0.08), 0.0, 1.0), 3))
-        if genre != "bossa"
+        if default_swing(genre, tempo) > 0.0
         else 0.0,
         offset_bars=0 if whole else int(rng.integers(len(chorus))),
         whole_take=whole,

@@ -1,15 +1,18 @@
-"""The bass player: walking, two-feel, bossa, waltz; the chord's bass note whenever the chord changes."""
+"""The bass player: walking, two-feel, bossa, waltz, grooves; the chord's bass note sounds when the chord changes."""
 
 from __future__ import annotations
 
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
-from .bars import line_after, line_before
+from .bars import after_bars, line_after, line_before
+from .grooves import chosen
 from .harmony import chord_scale, nearest, strong_tones
 from .performance import Performance
 
 LOW, HIGH = 28, 53  # E1 .. F3
 _CENTRE = 39.0
+# Tones that the marks of a groove may mean, in semitones above the root; the first that the chord has, or the last.
+_STEPS = {"3": (4, 3, 5, 2), "5": (7, 6, 8, 7), "6": (9, 10, 8, 7), "7": (10, 11, 9, 7)}
 
 
 class Bassist:
@@ -23,14 +26,17 @@ class Bassist:
         self.last = last
 
     def play(self, style: str, start: float | None = None, stop: float | None = None) -> None:
-        """Write the section, or what lies between two beats of it, in `style`: "walk", "two", "bossa", "waltz" or
-        "hold"."""
+        """Write the section, or what lies between two beats of it, in `style`: "walk", "two", "bossa", "waltz",
+        "groove" (the performance's own) or "hold"."""
         start = self.section.start_beat if start is None else start
         stop = self.section.end_beat if stop is None else stop
         write = {"two": self._two, "bossa": self._bossa, "waltz": self._waltz, "hold": self._hold}.get(
             style, self._walk
         )
         for at, end, kind in self.performance.stops.stretches(start, stop):
+            if kind == "play" and style == "groove":
+                self._groove(at, end)
+                continue
             for first, last, chord in self.harmony.cuts(at, end) if kind in ("play", "hold") else ():
                 if chord.root is not None:
                     (self._hold if kind == "hold" else write)(first, last, chord)
@@ -160,6 +166,60 @@ class Bassist:
                 self._note(at, min(1.4, stop - at) * 0.95, root, 3)
                 if stop - at >= 2 and self.performance.chance(0.6):
                     self._note(at + 1.5, 0.45, low, -8)
+
+    def _groove(self, start: float, end: float) -> None:
+        """Rows of the performance's groove, four bars each."""
+        while start < end - 1e-6:
+            stop = min(end, after_bars(self.performance.sheet, start, 4))
+            self._row(chosen(self.performance.feel.groove.bass, self.rng), start, stop)
+            start = stop
+
+    def _row(self, row: str, start: float, end: float) -> None:
+        feel, sheet, section = self.performance.feel, self.performance.sheet, self.section
+        goes_on = end < section.end_beat - 1e-6
+        places = [(p.beat, feel.mark(row, p), p.straight) for p in feel.pulses(sheet, start, end)]
+        places = [place for place in places if place[1] != "."]
+        held_over = feel.groove.anticipates and start > section.start_beat + 1e-6
+        if not held_over and (not places or places[0][0] > start + 1e-6):
+            places.insert(0, (start, "R", False))
+        until = end
+        if feel.groove.anticipates and goes_on:  # a note that is held over the bar line
+            ahead = feel.pulses(sheet, end, min(section.end_beat, after_bars(sheet, end, 2)))
+            until = next((pulse.beat for pulse in ahead if feel.mark(row, pulse) != "."), end)
+        for index, (beat, mark, straight) in enumerate(places):
+            following = places[index + 1][0] if index + 1 < len(places) else until
+            if mark != "/":
+                self._mark(beat, following, mark, straight, end if goes_on else section.end_beat)
+
+    def _mark(self, beat: float, following: float, mark: str, straight: bool, end: float) -> None:
+        """A note of a groove up to the next, and the bass notes of the chords that come in between."""
+        harmony, at = self.harmony, beat
+        chord, change = harmony.at(beat), harmony.end(beat)
+        if abs(beat - harmony.start(beat)) < 1e-6:
+            mark = "R"
+        near = self.performance.feel.groove.anticipates and change - beat <= 1.0 + 1e-6
+        if near and change < following - 1e-6 and change < self.section.end_beat - 1e-6:
+            chord, change, mark = harmony.at(change), harmony.end(change), "R"
+        while True:
+            stop = min(following, change)
+            if chord.root is not None and stop > at + 1e-6:
+                short = 0.35 if mark == "r" else 0.92
+                self._note(at, (stop - at) * short, self._tone(chord, mark), -22.0 if mark == "r" else 0.0, straight)
+            if change >= following - 1e-6 or change >= end - 1e-6:
+                return
+            at, chord, mark = change, harmony.at(change), "R"
+            change = harmony.end(change)
+
+    def _tone(self, chord: Chord, mark: str) -> int:
+        """The key of a mark: the bass note, or a tone of the chord above or below it, whichever is near."""
+        root = self._root(chord)
+        if mark in "Rr":
+            return root
+        if mark == "8":
+            return root + 12 if root + 12 <= HIGH else root
+        steps = next(step for step in _STEPS[mark] if step in chord.intervals or step == _STEPS[mark][-1])
+        above = chord.root + steps
+        return nearest(0.5 * (self.last + root), (above % 12,), LOW, HIGH, avoid=root)
 
     def _waltz(self, start: float, end: float, chord: Chord) -> None:
         for at, stop, _ in self.performance.cells(start, end):

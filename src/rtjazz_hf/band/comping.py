@@ -10,6 +10,7 @@ import numpy as np
 from ..music.chords import Chord
 from ..music.lead_sheet import Section
 from .bars import after_bars, bars_between
+from .grooves import chosen
 from .harmony import guide_tones, place_voicing, voicing_tones
 from .performance import Performance, pick
 
@@ -86,9 +87,9 @@ class Comper:
     """A chord player in a section.
 
     Args:
-        manner: "comp" (the style's rhythms), "busy", "sparse", "bossa", "waltz", "four" (a guitar's four to
-            the bar), "backbeat", "pad" (held), "stabs" (first beat of a chord, short), "left" (a soloing
-            pianist's left hand), "hold" (let ring to the end).
+        manner: "comp" (the style's rhythms), "groove" (the performance's own), "busy", "sparse", "bossa", "waltz",
+            "four" (a guitar's four to the bar), "backbeat", "pad" (held), "stabs" (first beat of a chord, short),
+            "left" (a soloing pianist's left hand), "hold" (let ring to the end).
 
     Attributes:
         previous: the keys struck last, from which the next voicing moves as little as may be. kind: of voicing.
@@ -129,6 +130,9 @@ class Comper:
             if kind == "hold":
                 for at, end, chord in self.performance.harmony.cuts(first, last):
                     self._strike(at, end - at, chord, 0)
+            if kind == "play" and self.manner == "groove":
+                self._groove(first, last)
+                continue
             for at, end, size in self.performance.cells(first, last) if kind == "play" else ():
                 self._bar(at, end, size, bars_between(sheet, section.start_beat, at))
 
@@ -155,6 +159,30 @@ class Comper:
         for beat in sorted(hits):
             length, chord = hits[beat]
             self._strike(beat, length, chord, 5 if beat % 1 else 0)
+
+    def _groove(self, start: float, end: float) -> None:
+        """Rows of the performance's groove, four bars each; the chord of an anticipation is the coming one."""
+        harmony, section = self.performance.harmony, self.section
+        feel, sheet = self.performance.feel, self.performance.sheet
+        while start < end - 1e-6:
+            stop = min(end, after_bars(sheet, start, 4))
+            row = chosen(feel.groove.comp, self.rng)
+            hits: dict[float, tuple[float, Chord, str, bool]] = {}
+            for beat, length, mark, straight in feel.strokes(row, sheet, start, stop):
+                chord, change = harmony.at(beat), harmony.end(beat)
+                early = change - beat <= max(0.5, feel.step) + 1e-6 and beat + length >= change - 1e-6
+                if early and change < section.end_beat - 1e-6 and abs(beat - harmony.start(beat)) > 1e-6:
+                    chord, change = harmony.at(change), harmony.end(change)
+                hits[beat] = (max(0.2, min(length, change - beat) * 0.92), chord, mark, straight)
+            for first, last, chord in harmony.cuts(start, stop):  # every chord is heard once at the least
+                told = any(first - 0.51 <= beat < last and hit[1] == chord for beat, hit in hits.items())
+                if not told and last - first >= 1.0:
+                    hits[first] = (min(1.0, (last - first) * 0.8), chord, "x", False)
+            for beat in sorted(hits):
+                length, chord, mark, straight = hits[beat]
+                accent = {"X": 8.0, "o": -14.0}.get(mark, 5.0 if beat % 1 else 0.0)
+                self._strike(beat, length, chord, accent, mark, straight)
+            start = stop
 
     def _pattern(self, start: float, count: int, size: int) -> tuple:
         """The rhythm of a cell of `size` beats."""
@@ -183,7 +211,9 @@ class Comper:
         self.last_pattern = pick(self.rng, table)
         return self.last_pattern
 
-    def _strike(self, beat: float, beats: float, chord: Chord, accent: float) -> None:
+    def _strike(
+        self, beat: float, beats: float, chord: Chord, accent: float, mark: str = "x", straight: bool = False
+    ) -> None:
         if chord.root is None:
             return
         hands = self.hands
@@ -195,12 +225,16 @@ class Comper:
         low, high, centre = (48, 67, 56.0) if self.manner == "left" else (hands.low, hands.high, hands.centre)
         keys = place_voicing(voicing_tones(chord, kind), low, high, self.previous, centre)
         self.previous = keys
+        if mark == "8":  # of a montuno: the lowest of the hand in octaves, and what lies between them
+            keys = (keys[0], keys[0] + 12)
+        elif mark == "i" and len(keys) > 2:
+            keys = keys[1:]
         velocity = hands.velocity + 30 * (self.performance.intensity(self.section, beat) - 0.5) + accent
         guides = guide_tones(chord)
         spread = hands.spread_s * self.performance.sheet.tempo / 60.0
         for order, key in enumerate(keys):
             loud = velocity + (3 if key % 12 in guides else 0) + (2 if order == len(keys) - 1 else 0)
-            self.performance.add(self.instrument, beat + order * spread, beats, key, loud, jitter=0.4)
+            self.performance.add(self.instrument, beat + order * spread, beats, key, loud, straight, jitter=0.4)
         if "bass" not in self.section.instruments and chord.bass is not None and self.manner != "left":
             root = 36 + (chord.bass - 36) % 12
-            self.performance.add(self.instrument, beat, beats, root, velocity - 4)
+            self.performance.add(self.instrument, beat, beats, root, velocity - 4, straight)

@@ -17,7 +17,7 @@ MAX_LEAD_IN_S = 0.3
 def compose(lead_sheet: LeadSheet, rng: np.random.Generator) -> Take:
     """Play a lead sheet once, from its first beat to its last.
 
-    Everybody whom a section names plays in it and nobody else; the bass has the chord's bass note where the
+    Everybody whom a section names plays in it and nobody else; the bass sounds the chord's bass note where the
     chord changes; the take begins with 0 to 0.3 s of silence, which the returned sheet's `beat_offset`
     accounts for.
 

@@ -1,5 +1,4 @@
-"""The drummer: sticks and brushes, swing, bossa, waltz, fills, fours and endings. Keys are General MIDI drum
-numbers."""
+"""The drummer: sticks and brushes, swing, bossa, waltz, grooves, fills, fours and endings."""
 
 from __future__ import annotations
 
@@ -7,12 +6,24 @@ import numpy as np
 
 from ..music.lead_sheet import Section
 from .bars import bars_between, is_line
+from .grooves import (
+    BELL,
+    CLOSED_HAT,
+    CRASH,
+    HIGH_TOM,
+    KICK,
+    LOW_TOM,
+    MID_TOM,
+    OPEN_HAT,
+    PEDAL_HAT,
+    RIDE,
+    RIDE_TWO,
+    SIDE_STICK,
+    SLAP,
+    SNARE,
+    SWIRL,
+)
 from .performance import Performance
-
-KICK, SIDE_STICK, SNARE, SLAP, SWIRL = 36, 37, 38, 39, 40
-LOW_TOM, MID_TOM, HIGH_TOM = 41, 45, 48
-CLOSED_HAT, PEDAL_HAT, OPEN_HAT = 42, 44, 46
-RIDE, BELL, RIDE_TWO, CRASH = 51, 53, 59, 49
 
 # Skip notes of the ride beyond the four beats; weights change from bar to bar, as no drummer repeats himself.
 _RIDES = (
@@ -25,6 +36,9 @@ _RIDES = (
 )
 _CLAVE = ((0.0, 1.5, 3.0), (1.0, 2.5))
 _CLAVE_OTHER = ((0.0, 1.5, 3.0), (0.5, 2.0, 3.5))
+# How much louder than an `x` the marks of a groove are struck, and what brushes play of its sticks.
+_TOUCHES = {"X": 13.0, "x": 0.0, "o": -19.0, "?": -9.0, "~": -14.0}
+_BRUSHED = {CLOSED_HAT: SNARE, RIDE: SNARE, BELL: RIDE, SNARE: SLAP, OPEN_HAT: SLAP}
 
 
 class Drummer:
@@ -34,6 +48,7 @@ class Drummer:
         self.performance = performance
         self.section = section
         self.kit = kit
+        self.end = section.end_beat  # where what is being written ends
         self.bar = performance.sheet.beats_per_bar  # beats of what is being written: a bar, or a group of a long one
         self.clave = _CLAVE if self.rng.random() < 0.5 else _CLAVE_OTHER
         self.ride = RIDE if self.rng.random() < 0.75 else RIDE_TWO
@@ -47,8 +62,8 @@ class Drummer:
         """Write the section, or the bars between two beats of it.
 
         Args:
-            style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "solo" (a drum break), "hold" (the last
-            chord). crash: whether the section before ended in a fill that lands here.
+            style: "swing", "shuffle", "modal", "bossa", "waltz", "ballad", "groove" (the performance's own), "solo" (a
+            drum break), "hold" (the last chord). crash: whether the section before ended in a fill that lands here.
         """
         section, sheet = self.section, self.performance.sheet
         if style == "hold":
@@ -56,6 +71,8 @@ class Drummer:
             return
         writers = {"bossa": self._bossa, "waltz": self._waltz, "ballad": self._ballad, "solo": self._solo_bar}
         write = writers.get(style, self._brushes if self.kit == "brushes" else self._swing)
+        if style == "groove":
+            write = self._groove
         if self.kit == "brushes" and style == "waltz":
             write = self._brushes
         start = section.start_beat if start is None else start
@@ -75,6 +92,7 @@ class Drummer:
             fill = fill and is_line(sheet, end)  # in the last group of a long bar
             if write in (self._swing, self._waltz):  # a group of three is a bar of a waltz
                 write = self._waltz if self.bar == 3 else self._swing
+            self.end = end
             write(at, count, hard, fill)
             if style == "modal":
                 self._triplet_comping(at, hard)
@@ -215,6 +233,32 @@ class Drummer:
         if fill:
             for step in range(3):
                 self._hit(at + self.bar - 1.5 + step / 2, [SNARE, HIGH_TOM, LOW_TOM][step], 46 + 30 * hard)
+
+    def _groove(self, at: float, count: int, hard: float, fill: bool) -> None:
+        """A cell of the performance's pattern: the quiet one in heads, the other where a solo has warmed up."""
+        feel, sheet = self.performance.feel, self.performance.sheet
+        open_up = self.section.role in ("solo", "trading", "head_out") and hard > 0.45
+        lines = feel.groove.drums[-1 if open_up else 0]
+        stop = self.end - (0 if not fill else 1 if hard < 0.6 or self.end - at < 3 else 2)
+        for pulse in feel.pulses(sheet, at, self.end):
+            if pulse.beat >= stop - 1e-6:
+                if self.rng.random() < 0.55 + 0.3 * hard:
+                    drum = (SNARE, SNARE, HIGH_TOM, MID_TOM, LOW_TOM)[int(self.rng.integers(5))]
+                    swell = 44 + 36 * hard + 10 * (pulse.beat - stop) / max(1e-6, self.end - stop)
+                    self._hit(pulse.beat, drum, swell, straight=pulse.straight)
+                continue
+            for drum, velocity, row in lines:
+                mark = feel.mark(row, pulse)
+                if mark == "." or (mark == "?" and self.rng.random() > 0.2 + 0.35 * hard):
+                    continue
+                if self.kit == "brushes":
+                    drum = _BRUSHED.get(drum, drum)
+                loud = velocity + 26 * hard + _TOUCHES[mark] + 3 * self.rng.standard_normal()
+                for stroke in range(2 if mark == "~" else 1):
+                    beat = pulse.beat + stroke * feel.step / 2
+                    self._hit(beat, drum, loud - 6 * stroke, straight=pulse.straight or stroke > 0)
+            if self.kit == "brushes" and abs(pulse.beat - at) < 1e-6:
+                self._hit(at, SWIRL, 42 + 20 * hard, 1.8)
 
     def _waltz(self, at: float, count: int, hard: float, fill: bool) -> None:
         stop = 2 if fill else 3

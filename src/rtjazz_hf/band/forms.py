@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..music.chart import ChordSpan, metre_of_beats
+from ..music.chart import ChordSpan
 from ..music.chords import Chord
+from ..music.metre import Metre
 from .progressions import (
     BALLAD_A,
     BALLAD_B,
@@ -39,17 +40,38 @@ from .progressions import (
     MINOR_TURN,
     MODE_SHIFTS,
     MODES,
+    MONTUNO,
+    MONTUNO_B,
+    MONTUNO_MINOR,
+    MONTUNO_MINOR_B,
+    OPEN,
+    OPEN_B,
     RHYTHM_BRIDGES,
     RHYTHM_CLOSE,
     RHYTHM_FIRST_HALF,
     RHYTHM_SECOND_HALF,
+    SIXTHS,
+    SIXTHS_BRIDGES,
+    SIXTHS_MINOR,
+    SIXTHS_MINOR_BRIDGES,
+    STREET,
+    STREET_B,
+    STREET_MINOR,
+    STREET_MINOR_B,
+    VAMP,
+    VAMP_B,
+    VAMP_MINOR,
+    VAMP_MINOR_B,
     WALTZ_A,
     WALTZ_B,
     WALTZ_MINOR_A,
     WALTZ_MINOR_B,
 )
 
-FORMS = ("blues", "rhythm_changes", "aaba", "abac", "modal", "bossa", "waltz", "ballad", "free")
+FORMS = (
+    "blues", "rhythm_changes", "aaba", "abac", "modal", "bossa", "waltz", "ballad", "free",
+    "montuno", "vamp", "sixths", "street", "open",
+)  # fmt: skip
 
 Bars = list[list[str]]
 
@@ -158,6 +180,20 @@ def write_form(form: str, minor: bool, rng: np.random.Generator) -> Bars:
         return _waltz(rng, minor)
     if form == "free":
         return _free(rng, minor)
+    if form == "montuno":
+        tune = (MONTUNO_MINOR, MONTUNO_MINOR_B) if minor else (MONTUNO, MONTUNO_B)
+        return _bars(*(_pick(rng, row) for row in tune))
+    if form == "vamp":
+        first, second = (VAMP_MINOR, VAMP_MINOR_B) if minor else (VAMP, VAMP_B)
+        body = _pick(rng, first)
+        return _bars(body, body, _pick(rng, second), body)
+    if form == "street":
+        return _bars(_pick(rng, STREET_MINOR if minor else STREET), _pick(rng, STREET_MINOR_B if minor else STREET_B))
+    if form == "open":
+        return _bars(_pick(rng, OPEN), _pick(rng, OPEN), _pick(rng, OPEN_B))
+    if form == "sixths":
+        body = _pick(rng, SIXTHS_MINOR if minor else SIXTHS)
+        return _bars(body, body, _pick(rng, SIXTHS_MINOR_BRIDGES if minor else SIXTHS_BRIDGES), body)
     if form == "bossa":
         return _song(rng, minor, *((BOSSA_MINOR_A, BOSSA_MINOR_B) if minor else (BOSSA_A, BOSSA_B)))
     if form == "ballad":
@@ -212,14 +248,14 @@ def _colour(chord: Chord, following: Chord, rests: bool, rng: np.random.Generato
     return name
 
 
-def to_spans(bars: Bars, beats_per_bar: int, semitones: int, sharps: bool) -> list[tuple[ChordSpan, ...]]:
-    """Bars of symbols in C -> bars of chord spans, `semitones` higher."""
+def to_spans(bars: Bars, metre: Metre, semitones: int, sharps: bool) -> list[tuple[ChordSpan, ...]]:
+    """Bars of symbols in C -> bars of chord spans of a metre, `semitones` higher."""
     out = []
     for bar in bars:
-        # Two chords in a waltz bar fall on one and three.
-        lengths = [2.0, 1.0] if (beats_per_bar, len(bar)) == (3, 2) else [beats_per_bar / len(bar)] * len(bar)
-        if beats_per_bar not in (3, 4):
-            lengths = list(metre_of_beats(beats_per_bar).share(len(bar)))
+        even = (metre.count, metre.unit) in ((3, 4), (4, 4))
+        lengths = [metre.beats / len(bar)] * len(bar) if even else list(metre.share(len(bar)))
+        if (metre.beats, metre.unit, len(bar)) == (3, 4, 2):  # two chords in a waltz bar fall on one and three
+            lengths = [2.0, 1.0]
         chords = [Chord.parse(symbol).transpose(semitones, sharps=sharps) for symbol in bar]
         out.append(tuple(ChordSpan(chord, beats) for chord, beats in zip(chords, lengths)))
     return out

@@ -103,7 +103,9 @@ class HeadBook:
     def __init__(self, performance: Performance):
         self.performance = performance
         sheet = performance.sheet
-        if sheet.beats_per_bar == 3:
+        if performance.feel is not None:
+            self.motifs = performance.feel.motifs(sheet.beats_per_bar)
+        elif sheet.beats_per_bar == 3:
             self.motifs = _WALTZ_MOTIFS
         elif sheet.genre == "ballad" or sheet.tempo < 84:
             self.motifs = _BALLAD_MOTIFS
@@ -207,7 +209,11 @@ class Soloist:
 
         `goes_on`: from where these tones' forerunners ended, `next`, rather than after a breath.
         """
-        sheet, rng = self.performance.sheet, self.rng
+        sheet, rng, feel = self.performance.sheet, self.rng, self.performance.feel
+        lyrical = 0.45 if sheet.genre in ("ballad", "modal", "cool", "bossa", "waltz") else 0.0
+        triplets = feel is not None and feel.in_triplets(sheet)
+        if feel is not None:
+            lyrical = feel.groove.lyrical
         tones: list[Tone] = []
         at = section.start_beat if start is None else start
         last = section.end_beat - 1.0 if stop is None else min(stop, section.end_beat - 1.0)
@@ -218,14 +224,10 @@ class Soloist:
         while at < last:
             hard = self.performance.intensity(section, at)
             length = float(rng.choice([4, 6, 8, 12, 16], p=[0.15, 0.25, 0.3, 0.2, 0.1]))
-            slow = sheet.tempo < 92
+            slow = sheet.tempo < 92 or (feel is not None and feel.step < 0.3 and sheet.tempo < 140)
             double = slow and rng.random() < 0.2 + 0.3 * hard
-            unit = 0.25 if double else 0.5
-            if (
-                sheet.genre in ("ballad", "modal", "cool", "bossa", "waltz")
-                and rng.random() < 0.45
-                and not double
-            ):
+            unit = 1 / 3 if triplets else 0.25 if double else 0.5
+            if lyrical and rng.random() < lyrical and not double:
                 phrase = self._lyrical(at, min(at + length, section.end_beat))
             else:
                 phrase = self._line(
@@ -238,8 +240,10 @@ class Soloist:
             rest = float(rng.choice([0.5, 1.0, 1.5, 2.0, 3.0], p=[0.2, 0.25, 0.25, 0.2, 0.1])) * (
                 1.5 - 0.8 * hard
             )
+            if feel is not None:
+                rest *= feel.groove.breath
             end = phrase[-1].beat + phrase[-1].beats + rest
-            at = round(end * 2) / 2
+            at = float(round(end)) if triplets else round(end * 2) / 2
         self.next = at
         return tones
 
@@ -264,6 +268,8 @@ class Soloist:
         if not (len(self.mask) == slots and rng.random() < 0.5):  # else answer in the rhythm of the call
             self.mask = [bool(rng.random() < keep) for _ in range(slots)]
         per = round(2 * unit / unit) if unit == 0.25 else round(1 / unit) * (2 if rng.random() < 0.5 else 1)
+        if self.performance.feel is not None and self.performance.feel.groove.in_three and unit == 0.5:
+            per = 3  # dotted quarters, or a bar of three from its first beat
         keys: list[int | None] = [None] * slots
         anchors: list[int] = []
         for index in range(slots):
@@ -399,10 +405,11 @@ def background(
     they go on from `pitch`."""
     low, high = RANGES[instrument]
     pitch, tones = (low + high) / 2 - 2 if pitch is None else pitch, []
-    cuts = performance.harmony.cuts(
-        section.start_beat if start is None else start, section.end_beat if stop is None else stop
-    )
-    for start, end, chord in cuts:
+    begin, last = section.start_beat if start is None else start, section.end_beat if stop is None else stop
+    feel = performance.feel
+    if feel is not None and feel.groove.riff and performance.chance(0.6):
+        return _riff(performance, feel.strokes(feel.groove.riff, performance.sheet, begin, last), pitch, low, high)
+    for start, end, chord in performance.harmony.cuts(begin, last):
         if chord.root is None:
             continue
         at = start
@@ -411,6 +418,20 @@ def background(
             pitch = nearest(pitch, guide_tones(chord) or strong_tones(chord), low, high)
             tones.append(Tone(at, (stop - at) * 0.9, int(pitch), -14.0))
             at = stop
+    return tones
+
+
+def _riff(
+    performance: Performance, strokes: list[tuple[float, float, str, bool]], pitch: float, low: int, high: int
+) -> list[Tone]:
+    """The rhythm that horns set behind a soloist in a groove, on the tones that tell the chords."""
+    tones = []
+    for beat, length, _, straight in strokes:
+        chord = performance.harmony.at(beat)
+        if chord.root is not None:
+            pitch = nearest(pitch, guide_tones(chord) or strong_tones(chord), low, high)
+            beats = min(length, performance.harmony.end(beat) - beat) * 0.9
+            tones.append(Tone(beat, beats, int(pitch), -11.0, straight))
     return tones
 
 

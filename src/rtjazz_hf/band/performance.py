@@ -14,6 +14,7 @@ from ..music.chords import Chord
 from ..music.lead_sheet import LeadSheet, Section
 from ..music.metre import Metre
 from .bars import Stops, cells, swung_in
+from .grooves import Feel
 
 EXPRESSION = 11  # MIDI controller numbers
 VIBRATO = 1
@@ -136,6 +137,7 @@ class Performance:
     notes: dict[str, list[Note]] = field(default_factory=dict)
     controls: dict[str, list[Control]] = field(default_factory=dict)
     role: str = "comp"  # what is being written now
+    feel: Feel | None = None  # the groove, where the genre is one
 
     @cached_property
     def stops(self) -> Stops:

@@ -11,12 +11,13 @@ from .bars import line_before
 from .bass import Bassist
 from .comping import Comper
 from .drums import Drummer
+from .grooves import feel_of
 from .melody import RANGES, HeadBook, Soloist, Tone, background, play_tones, second_voice
 from .performance import Harmony, Performance
 
 
 def find_their_feel(performance: Performance) -> None:
-    """How tight the players are and how far behind the beat each of them sits."""
+    """How tight the players are, how far behind the beat each of them sits, and the groove that all are in."""
     rng = performance.rng
     performance.tightness_s = float(rng.uniform(0.003, 0.01))
     performance.lag_s = {"bass": float(rng.uniform(-0.008, 0.004)), "drums": 0.0, "brushes": 0.0}
@@ -24,6 +25,11 @@ def find_their_feel(performance: Performance) -> None:
     for name in RANGES:
         if name != "bass":
             performance.lag_s[name] = laid_back * float(rng.uniform(0.5, 1.0))
+    performance.feel = feel_of(performance.sheet, rng)
+
+
+# How often a solo section has a walking bass in grooves where basses walk too.
+_WALKING = {"shuffle": 0.5, "gypsy": 0.3, "second_line": 0.2}
 
 
 def split_ending(sheet: LeadSheet, harmony: Harmony) -> list[Section]:
@@ -113,7 +119,9 @@ class Players:
         drummer.play(style, filled and section.start_beat > 0, start, stop)
 
     def _drum_style(self) -> str:
-        sheet = self.performance.sheet
+        sheet, feel = self.performance.sheet, self.performance.feel
+        if feel is not None and feel.groove.drums:
+            return "groove"
         if self.performance.in_three:
             return "waltz"
         if self.shuffle:
@@ -122,6 +130,9 @@ class Players:
 
     def _bass_style(self, section: Section, drum_break: bool) -> str:
         sheet = self.performance.sheet
+        if self.performance.feel is not None and not drum_break:
+            often = _WALKING.get(sheet.genre, 0.0) if section.role == "solo" else 0.0
+            return "walk" if often and self.performance.chance(often) else "groove"
         if self.performance.in_three:
             return "waltz"
         if sheet.genre == "bossa":
@@ -146,6 +157,8 @@ class Players:
             return "pad"
         if drum_break:
             return "stabs"
+        if name == others[0] and self.performance.feel is not None:
+            return "groove"
         if name != others[0]:
             return "four" if name == "guitar" and self.four else "sparse"
         if sheet.genre == "bossa" and sheet.beats_per_bar == 4:

@@ -213,6 +213,69 @@ BALLAD_MINOR_B = (
     "Bbm7 Eb7 | Abmaj9 | Abm7 Db7 | Gbmaj9 | Dm7b5 G7 | Cm7 Am7b5 | Ab7 | G7b9",
     "Ebmaj9 | Fm7 Bb7 | Ebmaj7 Ab7 | Gm7 C7b9 | Fm9 | Dm7b5 G7b9 | Cm7 Ab7 | G7alt",
 )
+# Vamps of the montuno, and the tune that comes before them.
+MONTUNO = (
+    "C6 | Dm7 G7 | C6 | Dm7 G7 | C6 A7 | Dm7 G7 | C6 | G7",
+    "C7 | F7 | C7 | G7 | C7 | F7 | G7 | C7",
+    "Cmaj7 | % | Dm7 | G7 | Em7 A7 | Dm7 G7 | C6 | G7",
+)
+MONTUNO_B = (
+    "C6 F6 | G7 F6 | C6 F6 | G7 F6 | C6 F6 | G7 F6 | C6 F6 | G7",
+    "Fmaj7 | % | Cmaj7 | A7 | Dm7 | G7 | C6 | G7",
+    "Dm7 | G7 | Dm7 | G7 | C6 | A7 | Dm7 | G7",
+)
+MONTUNO_MINOR = (
+    "Cm7 | F7 | Cm7 | F7 | Cm7 | F7 | Cm7 | G7",
+    "Cm6 | G7 | Cm6 | C7b9 | Fm6 | Cm6 | G7 | Cm6",
+    "Cm7 | Fm7 | G7 | Cm7 | Cm7 | Fm7 | Dm7b5 G7 | Cm7",
+)
+MONTUNO_MINOR_B = (
+    "Cm7 F7 | Cm7 F7 | Cm7 F7 | Cm7 F7 | Cm7 F7 | Cm7 F7 | Cm7 F7 | G7",
+    "Fm7 | Bb7 | Ebmaj7 | Abmaj7 | Dm7b5 | G7 | Cm7 | G7",
+    "Cm6 Fm6 | G7 Fm6 | Cm6 Fm6 | G7 Fm6 | Cm6 Fm6 | G7 Fm6 | Cm6 Fm6 | G7",
+)
+# Four bars that go round, and four to come back from.
+VAMP = ("C7 | % | % | F7", "C9 | Bb9 | C9 | Bb9", "C7#9 | % | F13 | %", "C13 | % | Eb13 | Bb13")
+VAMP_B = ("F7 | % | C7 | G7#9", "Am7 | D9 | Dm7 | G13sus4", "Ab13 | % | G13 | %")
+VAMP_MINOR = ("Cm7 | F9 | Cm7 | F9", "Cm7 | % | % | Bb7", "Cm9 | % | Ab13 | G7#9", "Cm7 | Eb7 | F7 | Cm7")
+VAMP_MINOR_B = ("Fm7 | % | Cm7 | G7#9", "Abmaj7 | Bb9 | Cm7 | %", "Fm9 | Bb13 | Ab13 | G7#9")
+# Sixth chords and dominants, as guitars that keep time play them.
+SIXTHS = (
+    "C6 | C#dim7 | Dm7 | G7 | Dm7 | G7 | C6 | Dm7 G7",
+    "C6 | E7 | A7 | % | D7 | G7 | C6 | G7",
+    "C6 | % | D7 | % | Dm7 | G7 | C6 | C#dim7 G7",
+)
+SIXTHS_BRIDGES = ("E7 | % | A7 | % | D7 | % | G7 | %", "C7 | % | F6 | Fm6 | C6 A7 | D7 | G7 | %")
+SIXTHS_MINOR = (
+    "Cm6 | % | Fm6 | G7 | Cm6 | D7 | G7 | Cm6",
+    "Cm6 | G7 | Cm6 | C7 | Fm6 | Cm6 | G7 | Cm6",
+    "Cm6 | % | G7 | % | G7 | % | Cm6 | Ab7 G7",
+)
+SIXTHS_MINOR_BRIDGES = ("C7 | % | Fm6 | % | D7 | % | G7 | %", "Fm6 | % | Cm6 | % | Ab7 | % | G7 | %")
+STREET = (
+    "C6 | % | F6 | C6 | C6 A7 | D7 | G7 | %",
+    "C7 | F7 | C7 | % | F7 | F#dim7 | C/G A7 | D7 G7",
+    "C6 | G7 | % | C6 | C7 | F6 | G7 | C6",
+)
+STREET_B = (
+    "C6 | C7 | F6 | Fm6 | C6 A7 | D7 G7 | C6 | G7",
+    "F6 | F#dim7 | C/G | A7 | D7 | G7 | C6 | G7",
+    "C6 | C7/E | F6 | F#dim7 | C/G G7 | C6 G7 | C6 | %",
+)
+STREET_MINOR = ("Cm6 | % | G7 | Cm6 | Fm6 | Cm6 | G7 | Cm6", "Cm6 | Ab7 | G7 | Cm6 | Cm6 | Ab7 | G7 | %")
+STREET_MINOR_B = ("Fm6 | % | Cm6 | % | Ab7 | G7 | Cm6 | G7", "Eb6 | % | Fm6 | G7 | Cm6 Ab7 | G7 | Cm6 | %")
+# Open chords over basses that stay.
+OPEN = (
+    "Cmaj9 | % | Fmaj7#11/C | % | Am9 | % | Fmaj9 | Gsus4",
+    "Am11 | % | Fmaj7#11 | % | Dm11 | % | Em7 | Am9",
+    "Cm9 | % | Abmaj7#11 | % | Bb/C | % | Ebmaj9 | Fsus4",
+    "C5 | Bb/C | Fmaj9/C | C5 | Abmaj7 | Bb | Cm11 | %",
+)
+OPEN_B = (
+    "Dbmaj7#11 | % | Cm11 | % | Abmaj9 | Bbsus4 | Cm9 | %",
+    "Fmaj9 | Em7 | Am9 | % | Bbmaj7#11 | Gsus4 | Cmaj9 | %",
+    "F#m11 | % | Emaj9 | % | Dmaj7#11 | % | Am11 | G/A",
+)
 # Two-bar colours of one mode; a modal form holds each for a phrase.
 MODES = (
     "C9sus4 | %",

@@ -21,7 +21,17 @@ _GENRES = {
     "ballad": ("ballad", "jazz ballad", "slow ballad"),
     "hard_bop": ("hard bop", "hard bop, bluesy and driving"),
     "cool": ("cool jazz", "west coast cool jazz", "cool school jazz"),
+    "shuffle": ("shuffle", "blues shuffle", "jazz shuffle"),
+    "samba": ("samba", "samba jazz", "Brazilian samba"),
+    "mambo": ("mambo", "son montuno", "Afro-Cuban jazz, mambo", "latin jazz on clave"),
+    "afro": ("afro 6/8", "Afro-Cuban 6/8", "afro 12/8 groove"),
+    "funk": ("funk jazz", "soul jazz", "jazz funk", "boogaloo"),
+    "gypsy": ("gypsy swing", "gypsy jazz", "jazz manouche"),
+    "second_line": ("second line", "New Orleans second line", "New Orleans street beat"),
+    "fast_waltz": ("fast jazz waltz", "up-tempo waltz", "fast waltz"),
+    "even_eighths": ("even eighths", "ECM-style even eighths", "straight-eighths European jazz"),
 }
+_STRINGS = {"bossa": "nylon guitar", "samba": "nylon guitar", "gypsy": "acoustic guitar"}
 _MOODS = {
     "relaxed": ("relaxed", "laid-back", "easy-going", "mellow"),
     "energetic": ("energetic", "lively", "driving", "upbeat"),
@@ -119,14 +129,15 @@ def caption(lead_sheet: LeadSheet, rng: np.random.Generator) -> str:
         speed = ""
     if speed and "medium" in genre:  # never "fast medium swing"
         genre = genre.replace("medium ", "")
-    nylon = facts["genre"] == "bossa" and rng.random() < 0.6
+    strings = _STRINGS.get(facts["genre"])
+    strings = strings if strings and rng.random() < 0.6 else None
     names = [word(_NAMES, name) for name in facts["instruments"]]
-    if nylon:  # a bossa's guitar has nylon strings
-        names = ["nylon guitar" if name.endswith("guitar") else name for name in names]
+    if strings:  # a bossa's guitar has nylon strings
+        names = [strings if name.endswith("guitar") else name for name in names]
     lead = facts["leads"][0] if facts["leads"] else None
     front = [word(_NAMES, name) for name in facts["leads"] if name in HORNS + CHORD_INSTRUMENTS][:2]
-    if nylon:
-        front = ["nylon guitar" if name.endswith("guitar") else name for name in front]
+    if strings:
+        front = [strings if name.endswith("guitar") else name for name in front]
     band = _band_name(facts, word)
     clock = str(rng.choice([f"{round(lead_sheet.tempo)} bpm", f"at {round(lead_sheet.tempo)} BPM"]))
     key = key_words(facts["key"], rng)
@@ -156,6 +167,8 @@ def caption(lead_sheet: LeadSheet, rng: np.random.Generator) -> str:
         text = ", ".join([genre, mood, speed or clock, key, *names])
     else:
         text = f"{mood} {genre} {band} {key}"
+    if (metre := str(lead_sheet.metre_of(0))) not in ("3/4", "4/4") and rng.random() < 0.6:
+        text = f"{text}, in {metre}" if metre not in text else text
     text = " ".join(f"{text}{', ' + scene if scene else ''}".split()).replace(" ,", ",")
     text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     return text

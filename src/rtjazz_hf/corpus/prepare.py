@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE, write_audio
+from ..band.arrangement import weighted_choice
 from ..band.band_leader import random_lead_sheet
 from ..band.composer import MAX_LEAD_IN_S, compose
 from ..band.score import Score
 from ..music.lead_sheet import LeadSheet
+from ..music.metre import Metre
+from ..music.vocabulary import GROOVE_GENRES
 from ..runtime.files import whole_or_not_at_all
 from .captions import captions, tags
 from .renderer import HELD_OUT_FONTS, SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
@@ -29,6 +32,18 @@ MEAN_TAKE_S = 31.0  # of many takes; hours are turned into a number of takes by 
 TAKE_RANGE_S = (19.0, 42.0)
 SETTINGS = "corpus.json"
 METADATA = "metadata.jsonl"
+# Which genres other metres have, and which metres the grooves.
+_METRES = {
+    "5/4": "modal 3, cool 3, swing 2, waltz 1",
+    "6/8": "modal 3, blues 2, ballad 1",
+    "7/4": "modal 3, hard_bop 2, swing 1",
+    "2/4": "bossa 3, swing 2, samba 2",
+    "12/8": "blues 3, ballad 3, shuffle 1",
+    "6/4": "modal 2, ballad 1, cool 1",
+    "9/8": "modal 2, blues 1",
+    "5/4(2+3)": "modal 1, cool 1",
+}
+_GROOVES_IN = {"afro": "12/8 5, 6/8 3, 3/4 2", "samba": "4/4 7, 2/4 3"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class CorpusSettings:
             sheet says so. Without such takes a flow learns that a band always has its bass, whatever it is asked.
         songs: share of takes whose lead plays a plain song, as somebody's own melody is played (`songs.py`). The
             composer's lines hardly hold a note, and what a flow has not heard it plays unsteadily.
+        grooves: share of takes in the genres of `GROOVE_GENRES`. metres: share in other metres than the genre's own.
+            The other takes are what they are without.
     """
 
     seed: int = 0
@@ -53,6 +70,8 @@ class CorpusSettings:
     test_fraction: float = 0.05
     minus_one: float = 0.0
     songs: float = 0.0
+    grooves: float = 0.0
+    metres: float = 0.0
 
     def __post_init__(self) -> None:
         fonts = ("both", *SOUND_FONTS, *HELD_OUT_FONTS)
@@ -60,10 +79,11 @@ class CorpusSettings:
             raise ValueError(f"unknown sound font {self.soundfont!r}: choose {', '.join(fonts)}")
         if not 0.0 <= self.test_fraction <= 1.0:
             raise ValueError(f"test fraction {self.test_fraction!r}: choose 0 to 1")
-        if not 0.0 <= self.minus_one <= 1.0:
-            raise ValueError(f"minus one {self.minus_one!r}: choose 0 to 1")
-        if not 0.0 <= self.songs <= 1.0:
-            raise ValueError(f"songs {self.songs!r}: choose 0 to 1")
+        for name in ("minus_one", "songs", "grooves", "metres"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name.replace('_', ' ')} {getattr(self, name)!r}: choose 0 to 1")
+        if self.grooves + self.metres > 1.0:
+            raise ValueError(f"grooves {self.grooves:g} and metres {self.metres:g}: choose at most 1 together")
         if self.soundfont in HELD_OUT_FONTS and self.test_fraction != 1.0:
             raise ValueError(
                 f"test fraction {self.test_fraction!r} with the sound font {self.soundfont!r}, which is held out: "
@@ -90,11 +110,13 @@ def split_of(index: int, test_fraction: float) -> str:
     return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test_fraction else "train"
 
 
-def draw_lead_sheet(rng: np.random.Generator) -> LeadSheet:
-    """A random lead sheet of a take's length."""
+def draw_lead_sheet(
+    rng: np.random.Generator, genre: str | None = None, metre: Metre | None = None
+) -> LeadSheet:
+    """A random lead sheet of a take's length; see `random_lead_sheet`."""
     low, high = TAKE_RANGE_S
     for _ in range(50):
-        sheet = random_lead_sheet(rng)
+        sheet = random_lead_sheet(rng, genre, metre)
         if low <= sheet.duration <= high - MAX_LEAD_IN_S:
             return sheet
     return sheet
@@ -107,6 +129,21 @@ def take_folder(out: Path, index: int) -> Path:
 def _own_rng(settings: CorpusSettings, index: int) -> np.random.Generator:
     """Chance of what was added to the recipe later: what was drawn before stays as it was."""
     return np.random.default_rng([settings.seed, index, 1])
+
+
+def draw_groove(settings: CorpusSettings, index: int) -> tuple[str | None, Metre | None]:
+    """Genre and metre of take `index`, where it is one of the share of grooves or of other metres."""
+    rng = np.random.default_rng([settings.seed, index, 3])
+    draw = rng.random()
+    if draw < settings.grooves:
+        genre = GROOVE_GENRES[int(rng.integers(len(GROOVE_GENRES)))]
+        metre = weighted_choice(_GROOVES_IN[genre], rng) if genre in _GROOVES_IN else None
+    elif draw < settings.grooves + settings.metres:
+        metre = list(_METRES)[int(rng.integers(len(_METRES)))]
+        genre = weighted_choice(_METRES[metre], rng)
+    else:
+        return None, None
+    return genre, Metre.parse(metre) if metre else None
 
 
 def draw_silent_players(sheet: LeadSheet, settings: CorpusSettings, index: int) -> tuple[str, ...]:
@@ -126,7 +163,8 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
     """
     rng = np.random.default_rng([settings.seed, index])
     song = np.random.default_rng([settings.seed, index, 2]).random() < settings.songs
-    take = (compose_song if song else compose)(draw_lead_sheet(rng), rng)
+    sheet = draw_lead_sheet(rng, *draw_groove(settings, index))
+    take = (compose_song if song else compose)(sheet, rng)
     texts = captions(take.lead_sheet, rng)
     silent = draw_silent_players(take.lead_sheet, settings, index)
     full_texts: list[str] = []
@@ -262,6 +300,7 @@ __all__ = [
     "CorpusSettings",
     "RendererUnavailable",
     "clear_partial",
+    "draw_groove",
     "draw_lead_sheet",
     "make_take",
     "prepare_corpus",

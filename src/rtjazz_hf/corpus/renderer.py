@@ -77,7 +77,7 @@ VOICES = {
 }
 
 
-_NYLON_GUITAR = (0, 24)
+_GUITARS = {"bossa": (0, 24), "samba": (0, 24), "gypsy": (0, 25)}  # nylon, steel; electric elsewhere
 # What a font plays softer than the first one, in dB (measured: loudness of the stems of the same takes).
 _FONT_LEVELS = {
     "fluid": {"brushes": 6.5, "drums": 2.0},
@@ -215,8 +215,8 @@ class Renderer:
             pan = float(np.clip(voice.pan * width + rng.normal(0, 0.08), -0.8, 0.8))
             wet = float(np.clip(voice.reverb * rng.uniform(0.5, 1.6), 0, 1))
             preset = voice.presets[int(rng.integers(len(voice.presets)))]
-            if name == "guitar" and take.lead_sheet.genre == "bossa":
-                preset = _NYLON_GUITAR
+            if name == "guitar":
+                preset = _GUITARS.get(take.lead_sheet.genre, preset)
             preset = self.presets.get(name, preset)
             setup[name] = (preset, level, pan, wet)
         target = float(rng.uniform(*LOUDNESS_RANGE))

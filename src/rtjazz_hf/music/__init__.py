@@ -14,6 +14,7 @@ from .tags import Tags, parse_tags
 from .vocabulary import (
     BEATS_PER_BAR,
     GENRES,
+    GROOVE_GENRES,
     INSTRUMENTS,
     KEYS,
     LEAD_INSTRUMENTS,
@@ -27,6 +28,7 @@ __all__ = [
     "BEATS_PER_BAR",
     "FEATURE_SLICES",
     "GENRES",
+    "GROOVE_GENRES",
     "INSTRUMENTS",
     "KEYS",
     "LEAD_INSTRUMENTS",

@@ -33,7 +33,8 @@ _KEY_WORDS = re.compile(
     r"(?i)\b(?:key\s+of|in\s+the\s+key\s+of|key:?)\s+([A-Ga-g][#b♯♭]?\s*(?:m(?:inor|in)?|maj(?:or)?)?)\b"
 )
 _STYLE_WORDS = re.compile(
-    r"(?i)swing|bossa|samba|latin|ballad|waltz|blues|bop|funk|shuffle|medium|fast|slow|up\b|even"
+    r"(?i)swing|bossa|samba|latin|ballad|waltz|blues|bop|funk|shuffle|medium|fast|slow|up\b|even|afro|mambo|montuno"
+    r"|cha[ -]?cha|gypsy|manouche|new orleans|second line|boogaloo|straight 8"
 )
 _METRE_WORDS = re.compile(r"(?<!\d)(\d{1,2}/(?:2|4|8|16))(?!\d)")
 

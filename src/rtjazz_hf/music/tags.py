@@ -36,12 +36,28 @@ class Tags:
 
 # Of several genres named, the first in this order wins: the metre and the feel before the repertoire.
 _GENRE_WORDS: tuple[tuple[str, str], ...] = (
-    ("bossa", r"bossa(?:[\s-]nova)?s?|samba|brazil(?:ian)?|latin"),
+    ("samba", r"samba(?! nova)(?:[\s-]jazz)?s?|batucada|samba[\s-]can[cç][aã]o"),
+    ("afro", r"afro(?![\s-](?:cuban|latin|jazz)(?! (?:6/8|12/8|3/4)))(?:[\s-]cuban)?|bemb[eé]|nanigo"),
+    (
+        "mambo",
+        r"mambo|son(?:[\s-](?:montuno|cubano|clave))?|montuno|afro[\s-]cuban|cu-?bop|latin[\s-]jazz|cha[\s-]?cha"
+        r"(?:[\s-]?cha)?|guaguanc[oó]|rumba|guajira|guaracha",
+    ),
+    ("bossa", r"bossa(?:[\s-]nova)?s?|brazil(?:ian)?|latin"),
+    ("gypsy", r"gypsy(?:[\s-](?:swing|jazz))?|manouche|hot club|la pompe"),
+    ("second_line", r"second[\s-]line|new[\s-]orleans|mardi[\s-]gras|street[\s-]beat"),
+    (
+        "fast_waltz",
+        r"(?:very |blistering )?(?:fast|up[\s-]?tempo|quick|brisk|up)[\s-]+(?:jazz[\s-]+)?waltz(?:es)?|waltz in one",
+    ),
     ("waltz", r"waltz(?:es)?|three[\s-]four|3/4|in three"),
     ("ballad", r"ballads?|torch song|lullaby"),
     ("rhythm_changes", r"rhythm[\s-]changes"),
-    ("hard_bop", r"hard[\s-]?bop|soul[\s-]jazz|funky|gospel"),
+    ("hard_bop", r"hard[\s-]?bop|gospel"),
+    ("funk", r"(?:jazz[\s-])?funk(?:y)?(?:[\s-]jazz)?|soul[\s-]jazz|boogaloo|acid jazz"),
     ("bebop", r"be[\s-]?bop|(?<!hard )(?<!hard-)(?<!post )(?<!post-)bop"),
+    ("even_eighths", r"(?:even|straight)[\s-](?:8ths?|eighths?|quavers?)|ecm|nordic|scandinavian"),
+    ("shuffle", r"shuffle[sd]?|boogie(?:[\s-]woogie)?"),
     ("modal", r"modal|dorian|lydian|phrygian|mixolydian|post[\s-]?bop|spiritual"),
     ("cool", r"cool(?:[\s-]jazz)?|west[\s-]coast|chamber jazz"),
     ("blues", r"blues|bluesy|12[\s-]bar|twelve[\s-]bar"),

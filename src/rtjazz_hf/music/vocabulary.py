@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
-# The order of INSTRUMENTS and ROLES is the order of the feature vectors: append, never reorder.
+# The order of INSTRUMENTS and ROLES is the order of the feature vectors: append, never reorder. Genres are no features:
+# weights know them by words. Their order is part of what a seed means, so they are appended too.
 INSTRUMENTS: tuple[str, ...] = (
     "piano",
     "electric_piano",
@@ -33,9 +34,12 @@ CHORD_INSTRUMENTS: tuple[str, ...] = KEYBOARDS + ("guitar", "vibraphone", "synth
 LEAD_INSTRUMENTS: tuple[str, ...] = HORNS + KEYBOARDS + ("guitar", "vibraphone")
 KITS: tuple[str, ...] = ("drums", "brushes")
 
-GENRES: tuple[str, ...] = (
-    "swing", "blues", "bebop", "rhythm_changes", "modal", "bossa", "waltz", "ballad", "hard_bop", "cool",
+_SONGS = ("swing", "blues", "bebop", "rhythm_changes", "modal", "bossa", "waltz", "ballad", "hard_bop", "cool")
+# Genres that are a groove first: `band.grooves` has their patterns.
+GROOVE_GENRES: tuple[str, ...] = (
+    "shuffle", "samba", "mambo", "afro", "funk", "gypsy", "second_line", "fast_waltz", "even_eighths",
 )  # fmt: skip
+GENRES: tuple[str, ...] = (*_SONGS, *GROOVE_GENRES)
 MOODS: tuple[str, ...] = (
     "relaxed", "energetic", "dark", "bright", "melancholic", "romantic", "playful", "intense",
 )  # fmt: skip
@@ -172,14 +176,21 @@ def transpose_key(key: str, semitones: int) -> str:
     return (MINOR_KEYS if is_minor(key) else MAJOR_KEYS)[(tonic(key) + semitones) % 12]
 
 
+# Grooves that lean as they do at any tempo.
+_LEANS = {
+    "bossa": 0.0, "samba": 0.0, "mambo": 0.0, "afro": 0.0, "funk": 0.15, "even_eighths": 0.0, "second_line": 0.4,
+    "shuffle": 1.0,
+}  # fmt: skip
+
+
 def default_swing(genre: str, tempo: float) -> float:
     """How far the off-beat leans to the triplet, 0 (straight) to 1 (triplet), as is usual at `tempo` BPM.
 
     Swing flattens as the tempo rises (Friberg and Sundström, "Swing ratios and ensemble timing in jazz
     performance", Music Perception 19, 2002): from about 2:1 at medium tempo towards even quavers near 300.
     """
-    if genre == "bossa":
-        return 0.0
+    if genre in _LEANS:
+        return _LEANS[genre]
     lean = min(max(1.0 - (tempo - 120.0) / 220.0, 0.1), 1.0)
     return round(0.75 * lean if genre in ("ballad", "modal") else lean, 3)
 

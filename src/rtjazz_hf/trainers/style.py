@@ -144,7 +144,7 @@ def tokenizer_texts(takes: Sequence[TakeRecord], seed: int) -> list[str]:
 
 
 def facts_of(lead_sheet: LeadSheet, start: float = 0.0, duration: float | None = None) -> np.ndarray:
-    """What the head is to read, float32 `(51,)`: for each of `INSTRUMENTS` the share of the time that it plays,
+    """What the head is to read, float32 `(60,)`: for each of `INSTRUMENTS` the share of the time that it plays,
     then that it leads; genre and mood one-hot; log2 of the tempo, near unit variance.
 
     `start` and `duration` (s) name a part of the take; without a duration, an instrument that plays at any time
