@@ -14,15 +14,16 @@ from .common import Refused, add_command, check_sampling, load_pipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
-    "codec", "flow", "splits", "seeds", "charts", "notes", "similarity", "instruments", "diversity", "drift",
-    "live", "speed", "steps", "listening",
+    "codec", "flow", "splits", "seeds", "charts", "notes", "similarity", "instruments", "diversity", "judge",
+    "drift", "live", "speed", "steps", "listening",
 )  # fmt: skip
 ASKED_FOR_BY_NAME = ("steps", "listening")
 
 _EVALUATE_HELP = """\
 Measure a pipeline on held-out takes: codec round trip, obedience to chart, key and beat, spectrum and stereo image,
-notes that are heard, likeness to real takes and to words, instruments, diversity, drift over two minutes, live changes,
-speed. What is played is kept in OUT/clips, so that parts may be measured by calls of their own.
+notes that are heard, likeness to real takes and to words, instruments, diversity, whether a classifier tells it from
+codec copies, drift over two minutes, live changes, speed. What is played is kept in OUT/clips, so that parts may be
+measured by calls of their own.
 
 example:
   rtjazz evaluate --takes takes/ --out report/ --json

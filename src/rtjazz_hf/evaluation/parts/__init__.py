@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .charts import measure_charts
 from .drift import measure_drift
+from .judge import measure_judge
 from .listening import make_listening
 from .live import measure_live
 from .models import measure_codec, measure_flow, measure_seeds, measure_speed, measure_splits
@@ -27,6 +28,7 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "similarity": measure_similarity,
     "instruments": measure_instruments,
     "diversity": measure_diversity,
+    "judge": measure_judge,
     "drift": measure_drift,
     "live": measure_live,
     "speed": measure_speed,
