@@ -1,13 +1,14 @@
 """Give a codec of the first two versions tones that move: channels beside its latents, and a decoder that follows them.
 
-    python conversion/add_deviations.py rtjazz-mini --takes data/corpus -o runs/codec-3
+    python conversion/add_deviations.py rtjazz-mini --takes data/corpus --real data/recorded -o runs/codec-3
     python conversion/add_deviations.py rtjazz-mini -o runs/codec-3-start    # its old codes, which tell of no movement
 
 The channels that were there keep their meaning to the bit, so latents of a corpus stay right as far as they go, and a
 flow that was trained on them goes on. With deviations of zero the new codec plays what the old one did: it is compared
-before the folder appears. `--takes` (prepare_corpus.py) gives the music that the new channels are normalised by and
-all codebooks are fitted to anew; without it channels are normalised by 16 cents, and the old codebooks say nothing of
-them.
+before the folder appears. `--takes` and `--real` (prepare_corpus.py) give the music that the new channels are
+normalised by and all codebooks are fitted to anew; without it channels are normalised by 16 cents, and the old
+codebooks say nothing of them. Fonts are tuned to A = 440 Hz and bands are not, so a share of the clips is tuned
+elsewhere.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from rtjazz_hf.training_utils import atomic_folder, input_errors
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig, hub
+from rtjazz_hf.audio import HOP_LENGTH, SAMPLE_RATE, resample
 from rtjazz_hf.codec.deviations import UNIT
 from rtjazz_hf.corpus.crops import AudioCrops
 from rtjazz_hf.corpus.dataset import load_takes
+from rtjazz_hf.corpus.real_music import load_real_music
 
 REGISTERS = (60, 78)  # C4, F#5; a bass line whose tones move is heard less clearly
 USUAL_CENTS = 16.0
+DETUNED_CENTS = 60.0
 LARGEST_DIFFERENCE = 1e-4  # of samples, between the old codec and the new one whose tones stand still
 
 
@@ -42,8 +47,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="lowest MIDI note of each register, which has 12 channels (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--takes", help="corpus that normalisation and codebooks are fitted to")
-    parser.add_argument("--clips", type=int, default=200, help="of the corpus (default: %(default)s)")
+    parser.add_argument("--real", help="recorded music that they are fitted to beside it")
+    parser.add_argument("--clips", type=int, default=200, help="of both (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each clip (default: %(default)s)")
+    parser.add_argument(
+        "--detuned", type=float, default=0.25, metavar="SHARE",
+        help=f"of the clips that are tuned anew, up to {DETUNED_CENTS:g} cents each way (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weight", type=float, default=1.0,
+        help="of a cent in the codes: with more, tones are in tune and the rest is coarser (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--levels", type=int, help="levels of codes that there are (the old codec's)")
     return parser.parse_args(argv)
 
@@ -88,6 +102,33 @@ def add_deviations(old: RealTimeJazzCodec, registers: Sequence[int], levels: int
     return codec.eval()
 
 
+def choose_clips(args: argparse.Namespace) -> list[torch.Tensor]:
+    """The clips to fit to, (1, 2, samples) each; every so many of them is tuned anew."""
+    takes = load_takes(args.takes, split="train") or load_takes(args.takes)
+    real = None if args.real is None else load_real_music(args.real, split="train")
+    clips = AudioCrops(takes, round(75 * args.seconds), real=real).clips(args.clips, args.seconds)
+    rng = np.random.default_rng(0)
+    for place in range(len(clips)):
+        if int((place + 1) * args.detuned) > int(place * args.detuned):
+            clips[place] = detune(clips[place], rng.uniform(-DETUNED_CENTS, DETUNED_CENTS))
+    return clips
+
+
+def detune(clip: torch.Tensor, cents: float) -> torch.Tensor:
+    """(1, 2, samples) played so much faster that it sounds `cents` higher, cut to whole frames."""
+    audio = torch.from_numpy(resample(clip[0].numpy(), round(SAMPLE_RATE * 2 ** (cents / 1200))))[None]
+    return audio[..., : audio.shape[-1] // HOP_LENGTH * HOP_LENGTH]
+
+
+@torch.no_grad()
+def fit_codes(codec: RealTimeJazzCodec, clips: list[torch.Tensor], weight: float) -> list[float]:
+    """Fit all codebooks to `clips`, where a cent weighs `weight` times what it does in the sound's own measure; the
+    share of variance left after each level."""
+    weights = torch.tensor(codec.config.latents_std) ** 2
+    weights[codec.config.energy_dim :] *= weight
+    return codec.fit_codes(clips, weights=weights, generator=torch.Generator().manual_seed(0))
+
+
 @torch.no_grad()
 def fit_deviations(codec: RealTimeJazzCodec, clips: list[torch.Tensor]) -> None:
     """Set the scale of the new channels to what they have in `clips`; the others keep theirs."""
@@ -127,16 +168,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     with input_errors():
         if args.output.exists() and not args.overwrite:
             raise ValueError(f"'{args.output}' is there; give another folder, or --overwrite")
+        if not 0 <= args.detuned <= 1 or not args.weight > 0:
+            raise ValueError(
+                f"--detuned {args.detuned:g} --weight {args.weight:g}: a share of 0 to 1, and a number above 0"
+            )
+        if args.real is not None and args.takes is None:
+            raise ValueError("--real stands beside takes; give --takes too")
         old = hub.load_codec(args.codec)
         if args.takes is not None:
-            takes = load_takes(args.takes, split="train") or load_takes(args.takes)
-            clips = AudioCrops(takes, round(75 * args.seconds)).clips(args.clips, args.seconds)
+            clips = choose_clips(args)
         new = add_deviations(old, args.registers, args.levels)
         difference = check(old, new)
         print(f"tones that stand still: channels equal to the bit, samples within {difference:.1e}")
         if args.takes is not None:
             fit_deviations(new, clips)
-            left = new.fit_codes(clips, generator=torch.Generator().manual_seed(0))
+            left = fit_codes(new, clips, args.weight)
             print(f"{len(clips)} clips; variance left after each level: {', '.join(f'{x:.3f}' for x in left)}")
         with atomic_folder(args.output) as folder:
             new.save_pretrained(folder)

@@ -10,6 +10,7 @@ time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -17,9 +18,9 @@ from pathlib import Path
 from rtjazz_hf.cli.common import choose_device, quiet_libraries
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.evaluation.clips import Clip, clips_of_recordings, clips_of_takes
-from rtjazz_hf.evaluation.codec_report import LEVELS, OPUS_RATES, evaluate_codec
+from rtjazz_hf.evaluation.codec_report import LEVELS, NOTE_SECONDS, OPUS_RATES, evaluate_codec
 from rtjazz_hf.evaluation.measures.opus import OpusUnavailable
-from rtjazz_hf.evaluation.takes import records_of_test
+from rtjazz_hf.evaluation.takes import HeldOutTake, choose_takes, from_record, records_of_test
 from rtjazz_hf.hub import load_codec
 
 MAX_SECONDS = 600.0  # a clip and its spectra are in memory
@@ -54,6 +55,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--cache", type=Path, help="folder of Opus files and scores (default: OUT/opus)")
     parser.add_argument("--no-tones", action="store_true", help="leave out vibrato, glides and partials in cents")
+    parser.add_argument(
+        "--note-takes", type=int, default=40, metavar="N",
+        help="held-out takes of --takes in which a transcriber listens for notes, 0 for none (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--speed", action="store_true", help="time it too, beside transformers' EnCodec")
     parser.add_argument("--threads", type=int, default=2, help="of the timing (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... (default: %(default)s)")
@@ -65,6 +70,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, folder in (("--out", args.out), ("--cache", args.cache)):
         if folder is not None and folder.exists() and not folder.is_dir():
             parser.error(f"{name} {folder} is a file; give a folder")
+    if args.note_takes < 0:
+        parser.error("--note-takes wants 0 or more")
     if args.threads < 1:
         parser.error("--threads wants at least 1")
     if args.takes is args.font_takes is args.real is None and not args.speed:
@@ -85,6 +92,15 @@ def load_sets(args: argparse.Namespace) -> tuple[dict[str, list[Clip]], list[str
     for reason in passed_over:
         print(f"passed over: {reason}", file=sys.stderr)
     return {name: clips for name, (clips, _) in found.items()}, passed_over
+
+
+def takes_with_notes(corpus: Path, number: int) -> list[HeldOutTake]:
+    """Up to `number` held-out takes whose notes are known; what cannot be read was named with the clips."""
+    takes = []
+    for record in records_of_test(corpus):
+        with contextlib.suppress(OSError, ValueError):
+            takes.append(from_record(record))
+    return choose_takes([take for take in takes if take.score is not None], number, NOTE_SECONDS)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,10 +125,11 @@ def main(arguments: list[str] | None = None) -> int:
             if not args.quiet:
                 print(to_table(report["table"]), file=sys.stderr)
         else:
+            takes = takes_with_notes(args.takes, args.note_takes) if args.takes is not None else []
             report = evaluate_codec(
                 codec, sets, args.out, levels=args.levels, seconds=args.seconds, opus_rates=args.opus_rates,
                 cache=args.cache, speed=speed, passed_over=passed_over, tones=not args.no_tones,
-                progress=not args.quiet,
+                note_takes=takes, progress=not args.quiet,
             )  # fmt: skip
     except (OpusUnavailable, ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

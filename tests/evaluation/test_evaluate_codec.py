@@ -14,9 +14,12 @@ from synthetic_takes import write_takes
 from tiny_models import plucked_clip
 
 from rtjazz_hf.audio import write_audio
+from rtjazz_hf.band.composer import compose
+from rtjazz_hf.band.score import Score
 from rtjazz_hf.evaluation.clips import clips_of_recordings
 from rtjazz_hf.evaluation.codec_verdicts import verdicts
 from rtjazz_hf.evaluation.measures.tuning import MOVES, NOTES
+from rtjazz_hf.music import LeadSheet
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("pyloudnorm")
@@ -35,7 +38,12 @@ def evaluate_codec():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    return write_takes(tmp_path_factory.mktemp("corpus"), count=3, held_out=2)
+    corpus = write_takes(tmp_path_factory.mktemp("corpus"), count=3, held_out=2)
+    folder = corpus / "takes" / "000001"  # the notes of one of those held out are known
+    sheet = LeadSheet.from_dict(json.loads((folder / "label.json").read_text())["lead_sheet"])
+    score = Score.of_take(compose(sheet, np.random.default_rng(0)))
+    (folder / "score.json").write_text(json.dumps(score.to_dict()))
+    return corpus
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +123,17 @@ class TestReport:
         assert asked_of_24["ok"] is None and "was not run" in asked_of_24["measured"]
         forty = next(row for row in report["table"] if "composed, rate of 40 dB" in row["what"])
         assert "codes: never" in forty["measured"] and "bound: " in forty["measured"]
+
+    def test_notes_are_heard_in_renders_and_copies(self, report):
+        _, report = report
+        notes = report["notes"]
+        if "skipped" in notes:
+            pytest.skip(notes["skipped"])
+        assert notes["takes"] == 1  # the other has no score
+        assert [row["name"] for row in notes["rows"]] == ["renders", "un-quantised latents", "4 levels"]
+        assert all(0 <= row["bass_f1"] <= 1 for row in notes["rows"])
+        asked = [row for row in report["table"] if row["asked"] == ">= 0.92"]
+        assert ["bass notes" in row["what"] for row in asked] == [True, True]
 
     def test_pictures_clips_and_pages_are_there(self, report):
         out, report = report
@@ -281,7 +300,10 @@ def test_verdicts_are_met_where_the_codec_is_better_than_opus():
     errors = dict.fromkeys((*MOVES, *(f"partials_{note}" for note in NOTES)), 2.0)
     kinds = (("latents", None), ("codes", 4))
     tones = [{"name": kind, "kind": kind, "setting": setting, **errors} for kind, setting in kinds]
-    report = {"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}, "tuning": tones}
+    heard = [{"name": name, "bass_f1": f1, "lead_f1": f1} for name, f1 in (("renders", 0.8), ("4 levels", 0.75))]
+    notes = {"takes": 40, "rows": heard}
+    report = {"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}, "tuning": tones,
+              "notes": notes}  # fmt: skip
     table = verdicts(report)
     assert all(row["ok"] is not False for row in table)
     forty = next(row["measured"] for row in table if "40 dB" in row["what"])
@@ -290,7 +312,9 @@ def test_verdicts_are_met_where_the_codec_is_better_than_opus():
     assert "bound: 175 kbit/s (150 to 200 clip by clip)" in forty
     data["rows"][3]["snr"] = 1.5  # four levels now worse than two
     tones[0]["glide"] = 19.0
-    table = verdicts({"sets": {"composed": data}, "splits": {"decode": 1e-3}, "tuning": tones})
+    heard[1]["bass_f1"] = heard[1]["lead_f1"] = 0.7
+    table = verdicts({"sets": {"composed": data}, "splits": {"decode": 1e-3}, "tuning": tones, "notes": notes})
     missed = [row["what"] for row in table if row["ok"] is False]
     decoding = "decode in random splits versus whole, float32"
-    assert missed == ["latents: glide, median error", "composed, SNR in dB by levels", decoding]
+    bass = "4 levels: bass notes heard in 40 takes, F1 as a share of the renders'"
+    assert missed == ["latents: glide, median error", bass, "composed, SNR in dB by levels", decoding]

@@ -23,6 +23,7 @@ from .transforms import FLOOR, constant
 LIMIT = 60.0  # cents; what lies farther off is a neighbour's
 UNIT = 8.0  # cents of a latent of one before normalisation, so that it weighs in the codes as it does in the ear
 QUIET = 100 * FLOOR  # power of a tone whose deviation counts half: 20 dB above what is not heard at all
+SPREAD = 20.0  # cents that the bins of a note stand apart where it counts half: a tone's agree, those of noise do not
 
 
 def measure_deviations(
@@ -32,8 +33,9 @@ def measure_deviations(
     last: int,
     spectrum: torch.Tensor,
     derived: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cents off and power of the notes from `first` to before `last`: (batch, frames, notes) each.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cents off, power, and how far apart the bins stand (standard deviation in cents), of the notes from `first` to
+    before `last`: (batch, frames, notes) each.
 
     spectrum, derived (batch, frames, bins): of a window of `size` samples, and of its derivative.
     """
@@ -43,22 +45,30 @@ def measure_deviations(
     bins = slice(0, len(near))
     real, imaginary = spectrum.real[..., bins], spectrum.imag[..., bins]
     power = real.square() + imaginary.square()
-    turning = derived.imag[..., bins] * real - derived.real[..., bins] * imaginary
+    # How far what sounds in a bin lies above the bin, in Hz, times its power.
+    above = (derived.real[..., bins] * imaginary - derived.imag[..., bins] * real) * (rate / (2 * math.pi))
     total = power @ near
-    off = power @ distance - turning @ near * (rate / (2 * math.pi))  # Hz, times power
-    ratio = off / (total + 1e-20) / constant("note_frequency", first, last, device=device)
-    return 1200 * torch.log2(1 + ratio.clamp(-0.2, 0.2)), total
+    off = (power @ distance + above @ near) / (total + 1e-20)
+    square = power @ distance.square() + 2 * (above @ distance) + (above.square() / (power + 1e-20)) @ near
+    spread = (square / (total + 1e-20) - off.square()).clamp(min=0).sqrt()
+    note = constant("note_frequency", first, last, device=device)
+    cents = 1200 * torch.log2(1 + (off / note).clamp(-0.2, 0.2))
+    return cents, total, 1200 / math.log(2) * spread / note
 
 
-def pool_deviations(config: RealTimeJazzCodecConfig, cents: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
-    """Cents and power of the notes of all registers (batch, frames, notes) -> latents (batch, frames, num_deviations).
+def pool_deviations(
+    config: RealTimeJazzCodecConfig, cents: torch.Tensor, power: torch.Tensor, spread: torch.Tensor
+) -> torch.Tensor:
+    """What was measured of the notes of all registers, (batch, frames, notes) each -> latents (batch, frames,
+    num_deviations).
 
-    What is louder counts for more; what is not heard, or belongs to a neighbour, counts for nothing.
+    What is louder counts for more; what is not heard, is no tone, or belongs to a neighbour counts for nothing.
     """
     registers, first = config.deviation_registers, config.deviation_registers[0]
     members = constant("register_members", registers, first, cents.shape[-1], device=cents.device)
     weight = power.sqrt() * (cents.abs() < LIMIT)
     total = weight @ members
+    weight = weight / (1 + (spread / SPREAD) ** 4)
     return (weight * cents.clamp(-LIMIT, LIMIT)) @ members / (total + math.sqrt(QUIET)) / UNIT
 
 

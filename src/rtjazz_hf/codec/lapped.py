@@ -197,8 +197,7 @@ class LappedEncoder(nn.Module):
             if first < last:
                 derived = torch.fft.rfft(mid[..., -size:] * constant(*slope, device=mid.device))
                 parts.append(measure_deviations(config, size, first, last, spectra[size], derived))
-        cents, power = (torch.cat(part, dim=-1) for part in zip(*parts))
-        return pool_deviations(config, cents, power)
+        return pool_deviations(config, *(torch.cat(part, dim=-1) for part in zip(*parts)))
 
     def emphasis(self, device) -> torch.Tensor:
         """phase="kept": weight of each MDCT coefficient, for bass would fill every component."""

@@ -22,11 +22,13 @@ from rtjazz_hf.audio import plot_spectrogram_grid, write_audio
 from .clips import USAGE_SECONDS, Clip
 from .codec_verdicts import STANDARD_LEVELS, to_markdown, to_text, verdicts
 from .measures import codec as codec_measures
-from .measures import judges, metrics, opus, tuning
+from .measures import judges, metrics, opus, transcription, tuning
 from .measures.codec import judge_round_trip, measure_round_trip
 from .measures.model_checks import decode_split_difference, round_trip
+from .measures.notes import note_scores
 from .measures.rate_distortion import reverse_water_filling
 from .pictures import plot_rate_distortion
+from .takes import HeldOutTake
 from .writing import to_plain, write_text
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 LEVELS = (1, 2, 4, 8, 16, 32)
 OPUS_RATES = (*opus.OPUS_RATES, 510)  # the last is the most that Opus can: does it reach 40 dB?
 TUNING_RATE = 32  # kbit/s of Opus: more costs time and says nothing
+NOTE_SECONDS = 20.0
 SHOWN_CLIPS = 3
 SHOWN_SECONDS = 10.0
 _PANELS = (
@@ -56,7 +59,8 @@ class _Contender:
     def row(self) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a measure without an answer on any clip is NaN
-            means = {key: float(np.nanmean([one[key] for one in self.scores])) for key in self.scores[0]}
+            keys = dict.fromkeys(key for one in self.scores for key in one)
+            means = {key: float(np.nanmean([one[key] for one in self.scores if key in one])) for key in keys}
         return {"name": self.name, "kind": self.kind, "setting": self.setting, **means}
 
 
@@ -74,6 +78,7 @@ def evaluate_codec(
     passed_over: Sequence[str] = (),
     save_audio: bool = True,
     tones: bool = True,
+    note_takes: Sequence[HeldOutTake] = (),
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a codec on held-out clips.
@@ -88,9 +93,11 @@ def evaluate_codec(
         speed: what `rtjazz_hf.benchmark.benchmark_codec` measured, to be reported too.
         passed_over: files that were no use, and why, to be reported too.
         tones: measure how far tones that move are pulled: un-quantised, 4 levels, Opus to 32 kbit/s.
+        note_takes: takes with scores, of whose first 20 s an outside transcriber says which notes it hears.
 
     Returns:
-        "sets" (rows, bound, codebooks by set), "tuning" (cents errors by contender), "table" (asked, measured, ok),
+        "sets" (rows, bound, codebooks by set), "tuning" (cents errors by contender), "notes" (F1 by role, of renders
+        and copies; "skipped" where the transcriber is not installed), "table" (asked, measured, ok),
         "splits", "speed", "settings", "passed_over", "pictures", as in codec.json.
 
     Raises:
@@ -124,6 +131,7 @@ def evaluate_codec(
         codes[name] = encode_clips(codec, clips, usage_seconds)
         report["sets"][name]["codebooks"] = codebook_use(codec, codes[name])
     report["tuning"] = run.tuning() if tones else []
+    report["notes"] = run.notes(note_takes)
     report["codebooks"] = codebook_use(codec, torch.cat(list(codes.values()), dim=-1))
     first = next(iter(sets.values()))[0].read(min(seconds, 10.0))
     latents = codec.encode(_tensor(codec, first), return_codes=False).latents
@@ -219,6 +227,30 @@ class _Run:
             head = {"name": contender.name, "kind": contender.kind, "setting": contender.setting}
             rows.append({**head, **tuning.tuning_errors(copy)})
         return rows
+
+    def notes(self, takes: Sequence[HeldOutTake]) -> dict[str, Any]:
+        """What is heard of the notes of takes in their renders and in copies, means over the takes."""
+        if not takes:
+            return {"takes": 0, "rows": []}
+        try:
+            transcription.transcribe(np.zeros((2, metrics.SAMPLE_RATE), np.float32))
+        except ImportError as error:
+            return {"takes": 0, "rows": [], "skipped": str(error)}
+        self.say(f"notes that are heard: {len(takes)} takes")
+        contenders = [_Contender("renders", "render", None), self.contenders()[0]]
+        contenders += [one for one in self.contenders() if one.kind == "codes" and one.setting == STANDARD_LEVELS]
+        for take in takes:
+            try:
+                audio = take.audio(NOTE_SECONDS)
+            except (OSError, ValueError) as error:
+                self.say(f"  passed over: {error}")
+                continue
+            notes = take.score.rows(take.lead_sheet)[0]
+            for contender in contenders:
+                copy = audio if contender.kind == "render" else round_trip(self.codec, audio, contender.setting)[0]
+                contender.scores.append(note_scores(copy, notes))
+        heard = len(contenders[0].scores)
+        return {"takes": heard, "rows": [contender.row() for contender in contenders] if heard else []}
 
     def measure(self, name: str, clips: Sequence[Clip]) -> dict[str, Any]:
         """Every contender on every clip, the bound, the plot and the pictures."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .measures.codec import BAND_NAMES, JUDGES, MEASURES
+from .measures.notes import SCORED_ROLES
 from .measures.tuning import MOVES, NOTES
 from .writing import to_columns, to_markdown_table, to_table, verdicts_to_markdown
 
@@ -26,6 +27,8 @@ MOST_CENTS = {
 }
 MOST_PARTIALS = 5.0  # cents, mean of partials 1 to 13 of three notes, un-quantised
 MOST_VALLEY_LOSS = 1.0  # dB
+LEAST_CONTRAST = 0.95  # pitch correlation of contrast, un-quantised, of composed takes
+LEAST_BASS = 0.92  # F1 of bass notes in copies, as a share of that in renders
 LEAST_USAGE = 0.95
 MOST_DECODE, MOST_ENCODE = 0.03, 0.05  # of real time, whole
 MOST_SPLIT = 1e-5
@@ -55,6 +58,7 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
             rows += _against_opus(name, data, levels, rate, pitch)
         rows += _judge_rows(name, data)
     rows += _tuning_rows(report["tuning"])
+    rows += _note_rows(report["notes"])
     for name, data in report["sets"].items():
         rows += _codebook_rows(name, data["codebooks"])
         rows += _snr_rows(name, data)
@@ -119,6 +123,8 @@ def to_text(report: dict[str, Any]) -> str:
         ]
     if report["tuning"]:
         parts += ["", _TUNING_TITLE, to_columns(*_tuning_cells(report["tuning"]))]
+    if report["notes"]["rows"]:
+        parts += ["", _NOTES_TITLE, to_columns(*_note_cells(report["notes"]))]
     return "\n".join([*parts, "", to_table(report["table"])])
 
 
@@ -144,6 +150,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines += to_markdown_table(("level", "usage", "perplexity"), cells)
     if report["tuning"]:
         lines += ["", f"## {_TUNING_TITLE}", "", *to_markdown_table(*_tuning_cells(report["tuning"]))]
+    if report["notes"]["rows"]:
+        lines += ["", f"## {_NOTES_TITLE}", "", *to_markdown_table(*_note_cells(report["notes"]))]
     for name in report["pictures"]:
         lines += ["", f"![{Path(name).stem}]({name})"]
     units = "; ".join(
@@ -211,7 +219,12 @@ def _judge_rows(name: str, data: dict[str, Any]) -> list[dict[str, Any]]:
         )
         ok = ours["zimtohrli"] >= other["zimtohrli"] - less
         rows.append(_row(f"{name}, {kind}: Zimtohrli", asked, measured, ok))
-    loss = _find(data, "latents", None)["valley_loss"]
+    free = _find(data, "latents", None)
+    if name == "composed":
+        contrast = free["pitch_correlation"]
+        what = f"{name}, un-quantised latents: {MEASURES['pitch_correlation'][0]}"
+        rows.append(_row(what, f">= {LEAST_CONTRAST:g}", f"{contrast:.3f}", contrast >= LEAST_CONTRAST))
+    loss = free["valley_loss"]
     if not math.isnan(loss):
         what = f"{name}, un-quantised latents: valleys between partials filled"
         rows.append(_row(what, f"<= {MOST_VALLEY_LOSS:g} dB", f"{loss:.2f} dB", loss <= MOST_VALLEY_LOSS))
@@ -235,6 +248,42 @@ def _tuning_rows(tuning: list[dict[str, Any]]) -> list[dict[str, Any]]:
             what = f"{found['name']}: partials 1 to 13, mean error"
             rows.append(_row(what, f"<= {MOST_PARTIALS:g} cents", f"{mean:.1f} cents ({told})", mean <= MOST_PARTIALS))
     return rows
+
+
+def _note_rows(notes: dict[str, Any]) -> list[dict[str, Any]]:
+    if "skipped" in notes:
+        return [_row("notes that are heard", "-", f"not measured: {notes['skipped']}", None)]
+    if not notes["rows"]:
+        return []
+    renders, *copies = notes["rows"]
+    rows = []
+    for copy in copies:
+        for role in SCORED_ROLES:
+            key = f"{role}_f1"
+            if key not in renders:
+                continue
+            share = copy[key] / max(renders[key], 1e-9)
+            asked = role == "bass"
+            rows.append(
+                _row(
+                    f"{copy['name']}: {role} notes heard in {notes['takes']} takes, F1 as a share of the renders'",
+                    f">= {LEAST_BASS:g}" if asked else "-",
+                    f"{share:.2f} ({copy[key]:.3f}; renders {renders[key]:.3f})",
+                    share >= LEAST_BASS if asked else None,
+                )
+            )
+    return rows
+
+
+_NOTES_TITLE = "Notes that an outside transcriber hears: recall / precision / F1"
+
+
+def _note_cells(notes: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    parts = ("recall", "precision", "f1")
+    return ["", *SCORED_ROLES], [
+        [row["name"], *(" / ".join(_number(row.get(f"{role}_{part}"), 3) for part in parts) for role in SCORED_ROLES)]
+        for row in notes["rows"]
+    ]
 
 
 _TUNING_TITLE = "Tones that move: median error in cents; partials 1 to 13: mean error"
