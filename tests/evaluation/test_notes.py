@@ -9,9 +9,9 @@ import pytest
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.band import Score, ScoreNote
+from rtjazz_hf.corpus.transcription import transcribe
 from rtjazz_hf.evaluation.measures.notes import clarity, note_scores, peaks_over_valleys, semitone_levels
 from rtjazz_hf.evaluation.measures.themes import likeness, theme_chroma
-from rtjazz_hf.evaluation.measures.transcription import transcribe
 from rtjazz_hf.evaluation.parts.notes import three_choruses
 from rtjazz_hf.evaluation.report import evaluate
 from rtjazz_hf.evaluation.takes import HeldOutTake

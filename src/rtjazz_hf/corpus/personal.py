@@ -12,13 +12,14 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..audio import SAMPLE_RATE, plot_spectrogram, read_audio, write_audio
+from ..band.score import Score
 from ..music.chart import ChordSpan, check_beats_per_bar
 from ..music.chords import Chord
 from ..music.key_finding import estimate_key
@@ -37,6 +38,8 @@ from ..runtime.files import whole_or_not_at_all
 from ..runtime.sound_files import RECORDING_SUFFIXES
 from .chord_matching import chord_fit, match_chords, unit_columns
 from .dataset import TakeRecord, load_takes
+from .hearing import heard_score
+from .personal_report import PersonalReport, TakeReport
 from .retiming import other_tempi, retime
 from .tempo import estimate_pulse
 
@@ -107,53 +110,6 @@ def read_labels(folder: str | os.PathLike) -> dict[str, TakeLabel]:
     if missing:
         raise ValueError(f"'{path}' names files that are not there: {', '.join(missing)}.")
     return labels
-
-
-@dataclass
-class TakeReport:
-    """What became of one recording: seconds in all and used, pieces, tempo, key, and why it was skipped."""
-
-    file: str
-    seconds: float = 0.0
-    used_seconds: float = 0.0
-    pieces: int = 0
-    tempo: float | None = None
-    key: str | None = None
-    split: str | None = None
-    skipped: str | None = None
-    picture: str | None = None
-    held_out_seconds: float = 0.0  # of those used
-
-
-@dataclass
-class PersonalReport:
-    """All recordings of a folder. `minutes`: of usable sound, held-out takes included."""
-
-    takes: list[TakeReport] = field(default_factory=list)
-
-    @property
-    def minutes(self) -> float:
-        return sum(take.used_seconds for take in self.takes) / 60
-
-    @property
-    def minutes_held_out(self) -> float:
-        """Of the test split: judged by, not learnt."""
-        return sum(take.held_out_seconds for take in self.takes) / 60
-
-    def to_text(self) -> str:
-        lines = []
-        for take in self.takes:
-            if take.skipped:
-                lines.append(f"skipped  {take.file}: {take.skipped}")
-            else:
-                lines.append(
-                    f"{take.split:8} {take.file}: {take.used_seconds:.0f} of {take.seconds:.0f} s in {take.pieces} "
-                    f"pieces, {take.tempo:.0f} BPM, {take.key}"
-                )
-        used = sum(not take.skipped for take in self.takes)
-        lines.append(f"{used} of {len(self.takes)} recordings used, {self.minutes:.1f} minutes in all, "
-                     f"{self.minutes_held_out:.1f} of them held out")  # fmt: skip
-        return "\n".join(lines)
 
 
 def find_recordings(folder: str | os.PathLike) -> list[Path]:
@@ -376,6 +332,7 @@ def prepare_takes(
     minimum_seconds: float = MINIMUM_SECONDS,
     pictures: bool = True,
     copies: int = 0,
+    transcribe: bool = False,
 ) -> tuple[list[TakeRecord], PersonalReport]:
     """Make records of a folder of recordings, which `latent_store.fill_takes` encodes, and a report of them.
 
@@ -387,14 +344,17 @@ def prepare_takes(
         held_out: share of the recordings, whole ones, for the test split; the last pieces of a single one.
         copies: of each piece, at other tempi (`corpus.retiming`), beside it in the same split. They
             do not count as usable sound.
+        transcribe: write down the melody and the bass line of each piece as they are heard (`corpus.hearing`).
 
     Raises:
+        ImportError: `transcribe` without basic-pitch; says how to install it.
         FileNotFoundError: no folder, or no recording in it.
         ValueError: less than `minimum_seconds` is usable; says how much is needed, and why takes were skipped.
     """
     out_dir, report, found = Path(out_dir), PersonalReport(), []
     files, labels = find_recordings(folder), read_labels(folder)
-    inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds, copies)
+    hearing = ["notes"] if transcribe else []
+    inputs = _inputs(folder, files, labels, name, instruments, held_out, minimum_seconds, copies, *hearing)
     if (known := _read_prepared(out_dir, inputs)) is not None:
         return known
     for name_of in ("takes", LATENTS):  # of other recordings, or not finished
@@ -436,14 +396,16 @@ def prepare_takes(
         for number, (part, sheet) in enumerate(pieces):
             split = "test" if single and number >= len(pieces) - single else take.split
             piece = f"{index:03d}_{stem}_{number:03d}"
-            records.append(_write_piece(out_dir, piece, part, sheet, name, split))
+            score = heard_score(part, sheet) if transcribe else None
+            take.notes += 0 if score is None else len(score.notes)
+            records.append(_write_piece(out_dir, piece, part, sheet, name, split, score))
             if split == "test":
                 take.held_out_seconds += records[-1].duration
             for copy, tempo in enumerate(
                 other_tempi(sheet.tempo, copies, np.random.default_rng(len(records)))
             ):
                 records.append(
-                    _write_piece(out_dir, f"{piece}_{copy}", *retime(part, sheet, tempo), name, split)
+                    _write_piece(out_dir, f"{piece}_{copy}", *retime(part, sheet, tempo), name, split, score)
                 )
         if pictures:
             (out_dir / "pictures").mkdir(parents=True, exist_ok=True)
@@ -479,7 +441,10 @@ def _read_prepared(out_dir: Path, inputs: dict) -> tuple[list[TakeRecord], Perso
         return None
 
 
-def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, split: str) -> TakeRecord:
+def _write_piece(
+    out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, split: str, score: Score | None = None
+) -> TakeRecord:
+    """`score`: in beats, so that it is right of copies at other tempi too."""
     folder = out_dir / "takes" / piece
     folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / "mix.flac", audio, overwrite=True)
@@ -488,6 +453,9 @@ def _write_piece(out_dir: Path, piece: str, audio, sheet: LeadSheet, name: str, 
     duration = audio.shape[-1] / SAMPLE_RATE
     label = {"lead_sheet": sheet.to_dict(), "caption": caption, "captions": [caption], "tags": tags, "soundfont": "",
              "split": split, "duration": duration}  # fmt: skip
+    if score is not None:
+        with whole_or_not_at_all(folder / "score.json") as partial:
+            partial.write_text(json.dumps(score.to_dict()))
     with whole_or_not_at_all(folder / "label.json") as partial:
         partial.write_text(json.dumps(label, indent=1))
     return TakeRecord(folder / "mix.flac", sheet, caption, (caption,), tags, "", split, duration)

@@ -26,6 +26,7 @@ from torch import nn
 from ..corpus.latent_filling import fill_takes
 from ..corpus.latent_store import LatentStore, flow_state, open_stores
 from ..corpus.personal import LATENTS, prepare_takes
+from ..corpus.transcription import INSTALL, has_transcriber
 from ..flow import RealTimeJazzFlowTransformer
 from ..flow.losses import flow_matching_loss, sample_timesteps
 from ..hub import load_codec, load_part, load_style_encoder, part_folder
@@ -56,6 +57,7 @@ class LoraTrainConfig(FlowTrainConfig):
     name: str = "me"  # "in the style of <name>"
     instruments: list = field(default_factory=lambda: ["piano", "bass", "drums"])  # who plays in the takes
     copies: int = 1  # of each piece of them, at other tempi
+    transcribe: bool = True  # tell the lines that are heard, where the base reads notes and basic-pitch is installed
     rank: int = 8
     alpha: float = 16.0
     targets: list = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
@@ -222,6 +224,17 @@ def lora_losses(
     return losses
 
 
+def _transcribes(config: LoraTrainConfig) -> tuple[bool, str]:
+    """Whether notes are listened for in the recordings, and what there is to say where they are not."""
+    if not config.transcribe:
+        return False, ""
+    if not load_part(part_folder(config.base, "transformer"), "transformer").config.score_dim:
+        return False, f"{config.base} is told no notes: none are listened for in the recordings"
+    if not has_transcriber():
+        return False, f"the notes of the recordings are not told: {INSTALL}"
+    return True, ""
+
+
 def train_lora(config: LoraTrainConfig) -> dict:
     """Prepare the recordings, learn the adapter, and write `output_dir/adapter`; measures before and after.
 
@@ -237,6 +250,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
     encoder, tokenizer = load_style_encoder(config.style_encoder)
     # As the Accelerator will ask for it: without the flag, each process on a CPU takes itself for the only one.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    transcribe, why = _transcribes(config)
     with state.main_process_first():  # the others find it done
         records, report = prepare_takes(
             config.recordings,
@@ -244,9 +258,12 @@ def train_lora(config: LoraTrainConfig) -> dict:
             config.name,
             config.instruments,
             copies=config.copies,
+            transcribe=transcribe,
         )
     run = TrainingRun(config)
     run.print(report.to_text())
+    if why:
+        run.print(why)
     share = records[run.accelerator.process_index :: run.accelerator.num_processes]
     fill_takes(
         codec.to(run.device), encoder.to(run.device), tokenizer, share, config.data, progress=run.is_main

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...audio import SAMPLE_RATE
+from ...corpus.transcription import transcribe
 from ...music.score_features import NOTE_ROLES
-from .transcription import transcribe
 
 ONSET_TOLERANCE_S = 0.07
 SCORED_ROLES = ("lead", "bass", "comp")

@@ -12,11 +12,11 @@ import numpy as np
 from rtjazz_hf.band.score import Score
 from rtjazz_hf.music import LeadSheet, Section
 
+from ...corpus.transcription import transcribe
 from .. import pictures
 from ..measures import metrics
 from ..measures.notes import SCORED_ROLES, clarity, note_scores, peaks_over_valleys, semitone_levels
 from ..measures.themes import likeness, theme_chroma
-from ..measures.transcription import transcribe
 from ..takes import HeldOutTake, render_score
 from ..tunes import TUNES
 

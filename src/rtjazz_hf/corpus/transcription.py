@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ...audio import SAMPLE_RATE
+from ..audio import SAMPLE_RATE
 
 INSTALL = (
     "basic-pitch is not installed; run: pip install 'rtjazz-hf[notes]' && pip install --no-deps basic-pitch==0.4.0 "
@@ -81,4 +82,9 @@ def _seconds(frame: int) -> float:
     return (windows * _SAMPLES_A_WINDOW + rest * _HOP) / _RATE
 
 
-__all__ = ["INSTALL", "transcribe"]
+def has_transcriber() -> bool:
+    """Whether basic-pitch and what runs it are installed."""
+    return all(importlib.util.find_spec(name) for name in ("basic_pitch", "onnxruntime"))
+
+
+__all__ = ["INSTALL", "has_transcriber", "transcribe"]
