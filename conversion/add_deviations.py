@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rtjazz_hf.training_utils import atomic_folder, input_errors
 
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig, hub
 from rtjazz_hf.audio import HOP_LENGTH, SAMPLE_RATE, resample
@@ -28,6 +27,8 @@ from rtjazz_hf.codec.deviations import UNIT
 from rtjazz_hf.corpus.crops import AudioCrops
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.real_music import load_real_music
+from rtjazz_hf.runtime.files import atomic_folder
+from rtjazz_hf.trainers.config import input_errors
 
 REGISTERS = (60, 78)  # C4, F#5; a bass line whose tones move is heard less clearly
 USUAL_CENTS = 16.0

@@ -46,7 +46,7 @@ def test_what_is_not_played_is_told(tiny_pipeline):
 def test_a_ramp_changes_the_tempo_at_the_chorus(tiny_pipeline):
     from types import SimpleNamespace
 
-    from rtjazz_hf.cli_play import _ramp
+    from rtjazz_hf.cli.play import _ramp
 
     with tiny_pipeline.live("swing trio", chords="1/4 C7 | F7", tempo=300, block_frames=36) as session:
         after = _ramp(SimpleNamespace(ramp="300:320/1+10", chords="1/4 C7 | F7"), session)
