@@ -63,6 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     defaults.add_argument("--block-frames", type=int, help="frames a block (the transformer's)")
     defaults.add_argument("--window-frames", type=int, help="frames of context (the transformer's)")
     defaults.add_argument("--shift", type=float, help="of the scheduler's times (1.0, or as distilled)")
+    defaults.add_argument("--noise", type=float, default=1.0, help="deviation of a block's first noise (1.0)")
     defaults.add_argument("--method", choices=("euler", "heun"), default="euler", help="of its steps (euler)")
     return parser.parse_args(argv)
 
@@ -93,7 +94,9 @@ def build_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
         style_encoder=style_encoder,
         tokenizer=tokenizer,
         scheduler=FlowMatchScheduler(
-            shift=own["shift"] if args.shift is None else args.shift, method=args.method
+            shift=own["shift"] if args.shift is None else args.shift,
+            method=args.method,
+            init_noise_sigma=args.noise,
         ),
         num_inference_steps=own["num_inference_steps"] if args.steps is None else args.steps,
         guidance_scale=own["guidance_scale"] if args.guidance is None else args.guidance,

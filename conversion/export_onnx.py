@@ -335,6 +335,7 @@ def settings_of(pipe: RealTimeJazzPipeline, args: argparse.Namespace) -> dict:
         "cache_shape": [config.num_hidden_layers, 1, config.num_attention_heads, config.head_dim],
         "patch_size": config.patch_size,
         "channels": config.num_channels,
+        "init_noise_sigma": pipe.scheduler.init_noise_sigma,
         "latent_dim": config.latent_dim,
         "times": scheduler.grid.tolist(),
         "source": pipe.config.get("_name_or_path", ""),

@@ -105,6 +105,17 @@ class TestRepeatability:
         pieces = [draw_noise(generators, 36, 64, "cpu") for _ in range(2)]
         assert torch.equal(whole, torch.cat(pieces, dim=-1))
 
+    def test_less_noise_is_asked_of_the_scheduler(self, tiny_pipeline, tiny_folder, tmp_path):
+        pipe = RealTimeJazzPipeline.from_pretrained(tiny_folder)
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, init_noise_sigma=0.5)
+        quiet = pipe.prepare_latents(seeded(1), 36)
+        assert torch.equal(quiet, 0.5 * tiny_pipeline.prepare_latents(seeded(1), 36))
+        pipe.save_pretrained(tmp_path / "calm")
+        again = RealTimeJazzPipeline.from_pretrained(tmp_path / "calm")
+        assert again.scheduler.init_noise_sigma == 0.5
+        less, same, more = (play(each, duration=0.6).latents for each in (pipe, again, tiny_pipeline))
+        assert torch.equal(less, same) and not torch.allclose(less, more)
+
     def test_conditions_matter(self, tiny_pipeline):
         plain = play(tiny_pipeline, duration=0.4).latents
         for change in (

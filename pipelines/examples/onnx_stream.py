@@ -108,8 +108,10 @@ def load_performance(folder: str | Path) -> tuple[dict[str, Any], np.ndarray, np
 def draw_noise(settings: dict[str, Any], seed: int):
     """Gaussian noise for one block after another."""
     generator = np.random.default_rng(seed)
+    sigma = np.float32(settings.get("init_noise_sigma", 1.0))  # exports of older versions do not tell it
     while True:
-        yield generator.standard_normal((1, settings["channels"], settings["block_frames"]), dtype=np.float32)
+        noise = generator.standard_normal((1, settings["channels"], settings["block_frames"]), dtype=np.float32)
+        yield sigma * noise
 
 
 def stream(folder: str | Path, seed: int = 1, threads: int | None = None):

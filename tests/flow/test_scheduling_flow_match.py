@@ -78,7 +78,16 @@ class TestTimes:
         with pytest.raises(ValueError, match=str(steps)):
             FlowMatchScheduler().set_timesteps(steps)
 
-    @pytest.mark.parametrize("change", [{"shift": 0.0}, {"shift": float("nan")}, {"method": "rk4"}])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"shift": 0.0},
+            {"shift": float("nan")},
+            {"method": "rk4"},
+            {"init_noise_sigma": 0.0},
+            {"init_noise_sigma": 3.0},
+        ],
+    )
     def test_bad_config_is_named(self, change):
         with pytest.raises(ValueError, match=str(*change.values())):
             FlowMatchScheduler(**change)

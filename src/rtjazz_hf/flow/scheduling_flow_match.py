@@ -42,17 +42,22 @@ class FlowMatchScheduler(SchedulerMixin, ConfigMixin):
             `t' = t / (t + shift (1 - t))`. More than 1 spends more steps near the noise; this is the shift of
             Stable Diffusion 3 (arXiv:2403.03206), whose time runs the other way.
         method (`str`, defaults to `"euler"`): `"euler"` or `"heun"`.
+        init_noise_sigma (`float`, defaults to 1.0):
+            Deviation of the noise that a block begins with, above 0 and at most 2. Less than 1 plays what is likelier:
+            held notes are steadier and the gaps between partials clearer, and clips differ less from each other.
     """
 
     _compatibles: ClassVar[list] = []
 
     @register_to_config
-    def __init__(self, shift: float = 1.0, method: str = "euler"):
+    def __init__(self, shift: float = 1.0, method: str = "euler", init_noise_sigma: float = 1.0):
         if not shift > 0:
             raise ValueError(f"shift is {shift}; it must be positive.")
         if method not in ("euler", "heun"):
             raise ValueError(f"method is {method!r}; allowed are 'euler' and 'heun'.")
-        self.init_noise_sigma = 1.0
+        if not 0 < init_noise_sigma <= 2:
+            raise ValueError(f"init_noise_sigma is {init_noise_sigma}; it must be above 0 and at most 2.")
+        self.init_noise_sigma = float(init_noise_sigma)
         self.set_timesteps(8)
 
     @property

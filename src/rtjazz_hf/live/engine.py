@@ -31,9 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def draw_noise(
-    generators: Sequence[torch.Generator], num_frames: int, channels: int, device: torch.device | str
+    generators: Sequence[torch.Generator],
+    num_frames: int,
+    channels: int,
+    device: torch.device | str,
+    sigma: float = 1.0,
 ) -> torch.Tensor:
-    """Gaussian noise `(batch, channels, frames)` in float32, one generator a row.
+    """Gaussian noise `(batch, channels, frames)` in float32, one generator a row, of deviation `sigma`.
 
     A row is drawn from its own generator, frame after frame, so it is the same alone and in a batch, in a
     clip and in a live session. Drawn where the generator lives: a CPU generator gives the same music on
@@ -43,7 +47,7 @@ def draw_noise(
         torch.randn((num_frames, channels), generator=generator, device=generator.device, dtype=torch.float32)
         for generator in generators
     ]
-    return torch.stack([row.to(device) for row in rows]).transpose(1, 2)
+    return sigma * torch.stack([row.to(device) for row in rows]).transpose(1, 2)
 
 
 def soft_limit(audio: torch.Tensor) -> torch.Tensor:
@@ -105,9 +109,8 @@ class BlockStream:
 
     def prepare_latents(self) -> torch.Tensor:
         """Noise for the next block, `(batch, channels, block_frames)`."""
-        return draw_noise(
-            self.generators, self.block_frames, self.transformer.config.num_channels, self.device
-        )
+        channels, sigma = self.transformer.config.num_channels, self.scheduler.init_noise_sigma
+        return draw_noise(self.generators, self.block_frames, channels, self.device, sigma)
 
     @torch.no_grad()
     def denoise(

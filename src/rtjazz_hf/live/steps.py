@@ -276,7 +276,8 @@ class PlayingSteps:
 
     def prepare_latents(self, generators: Sequence[torch.Generator], num_frames: int) -> torch.Tensor:
         """Noise `(batch, channels, frames)`, as the blocks draw it."""
-        return draw_noise(generators, num_frames, self.transformer.config.num_channels, self.execution_device)
+        channels, sigma = self.transformer.config.num_channels, self.scheduler.init_noise_sigma
+        return draw_noise(generators, num_frames, channels, self.execution_device, sigma)
 
     def prepare_stream(
         self,
