@@ -23,15 +23,14 @@ from .band import Band, Score
 from .charts import chart_text
 from .codec import RealTimeJazzCodec
 from .flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
-from .flow.scheduling_flow_match import check_scheduler
+from .hub.parts import check_parts, for_the_transformer
 from .hub.publishing import PushMixin
 from .hub.saving import SavingMixin
 from .live.models import LiveModels
 from .live.opening import SessionsMixin, open_session
 from .live.session import LiveSession
 from .live.steps import PlayingSteps, draw_seed, each_chart, seeds_of
-from .music import LEAD_SHEET_DIM, LeadSheet
-from .music.score_features import SCORE_DIM
+from .music import LeadSheet
 from .prompts import (
     Prompt,
     changed_by_callback,
@@ -96,29 +95,12 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
     ):
         super().__init__()
         self._adapters = AdapterBank()
-        parts = {"codec": codec, "transformer": transformer, "style_encoder": style_encoder, "tokenizer": tokenizer,
-                 "scheduler": scheduler}  # fmt: skip
-        if lacking := [name for name, part in parts.items() if part is None]:
-            raise ValueError(f"{', '.join(lacking)} is None: a pipeline plays with all of {', '.join(parts)}")
-        check_scheduler(scheduler)
+        check_parts(
+            codec=codec, transformer=transformer, style_encoder=style_encoder, tokenizer=tokenizer, scheduler=scheduler
+        )
         best = transformer.config.sampling_defaults
         num_inference_steps = best["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         guidance_scale = best["guidance_scale"] if guidance_scale is None else guidance_scale
-        if codec.config.latent_dim != transformer.config.latent_dim:
-            raise ValueError(
-                f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
-                f"{transformer.config.latent_dim}: they were not made for each other"
-            )
-        if transformer.config.lead_sheet_dim != LEAD_SHEET_DIM:
-            raise ValueError(
-                f"the transformer reads {transformer.config.lead_sheet_dim} lead sheet features a frame, "
-                f"this version of the package writes {LEAD_SHEET_DIM}"
-            )
-        if transformer.config.score_dim not in (0, SCORE_DIM):
-            raise ValueError(
-                f"the transformer reads {transformer.config.score_dim} score features a frame, this version of the "
-                f"package writes {SCORE_DIM}, or none"
-            )
         for model in (codec, transformer, style_encoder):
             align_weights(model)
         self.register_modules(
@@ -142,12 +124,12 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "scheduler":
-            check_scheduler(value)
+        if name in hub.COMPONENTS and "_models" in self.__dict__:
+            check_parts(**{**self.components, name: value})
+            setattr(self._models, name, value)  # the sessions hear of it
         super().__setattr__(name, value)
-        if name in hub.COMPONENTS and "_models" in self.__dict__:  # the sessions hear of it
-            setattr(self._models, name, value)
 
+    model_cpu_offload_seq = "style_encoder->transformer->codec"
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
     _interrupt = False
 
@@ -200,7 +182,8 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
 
         Weights load as float32 unless `dtype` (`torch.bfloat16`, "bfloat16", ...) says otherwise. The codec
         stays float32 even then: it carries phases from block to block, which 16 bits blur. A dict such as
-        `{"default": torch.bfloat16, "codec": torch.bfloat16}` overrules that. Other keywords are those of
+        `{"default": torch.bfloat16, "codec": torch.bfloat16}` overrules that. `quantization_config` (diffusers'
+        `PipelineQuantizationConfig`) holds the transformer's layers in 8 or 4 bits. Other keywords are those of
         `DiffusionPipeline.from_pretrained`.
 
         Raises:
@@ -209,19 +192,24 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         """
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
         if not isinstance(dtype, dict):
-            dtype = {"default": as_dtype(dtype), "codec": torch.float32}
-        kwargs["dtype"] = dtype
+            dtype = {"default": as_dtype(dtype)}
+        codec_dtype = as_dtype(dtype.get("codec") or torch.float32)
+        kwargs["dtype"] = {**dtype, "codec": torch.float32}
+        kwargs["quantization_config"] = for_the_transformer(kwargs.get("quantization_config"))
         kwargs.setdefault("use_safetensors", True)
         source, is_local = hub.resolve_pretrained(pretrained_model_name_or_path)
         folder = source if is_local else hub.download_pipeline(cls, source, kwargs)
         hub.check_pipeline_folder(folder)
+        check_parts(**{name: kwargs[name] for name in hub.COMPONENTS if name in kwargs})
         try:
             pipe = super().from_pretrained(folder, **kwargs)
         except OSError:
             raise
         except Exception as error:  # strict configs, safetensors and torch each have their own
             raise ValueError(f"the pipeline in {folder} does not load: {error}") from error
-        if kwargs.get("quantization_config") is None:
+        if codec_dtype != torch.float32:
+            pipe.codec.to(codec_dtype)
+        if kwargs["quantization_config"] is None:
             hub.check_loaded_weights(pipe.models, folder, handed_in=kwargs)
         if pipe.transformer.dtype == torch.bfloat16 and not bfloat16_is_fast():
             warnings.warn(
@@ -399,6 +387,7 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         elif output_type != "latents":
             audios = self.decode_latents(stream, latents, num_samples)
             audios = audios.cpu().numpy() if output_type == "np" else audios
+        self.maybe_free_model_hooks()
 
         if not return_dict:
             return {"codes": codes, "latents": latents}.get(output_type, audios), lead_sheets

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..flow.sharing import shared_copy
+from ..flow.sharing import shared_copy, without_compiler
+from ..runtime.offload import replaced_forward
 from .files import Adapter, LowRank
 from .phrase import call_style, split_style
 from .training import is_attached
@@ -89,6 +90,24 @@ def adapted_transformer(
             )
         model.pack_weights()
     return model
+
+
+def check_mixable(base: nn.Module) -> None:
+    """Refuse a transformer whose weights adapters cannot be mixed into: they would be heard in part, or not at all.
+
+    Raises:
+        ValueError: saying what stands in the way, and what to do.
+    """
+    if is_attached(base):
+        raise ValueError(
+            "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) before "
+            "others are loaded or played"
+        )
+    if hooked := replaced_forward(base):
+        raise ValueError(
+            f"the transformer is offloaded, or its {hooked} patched: adapters are mixed into whole weights. Load them "
+            "and fuse_lora() before it is, or take off what stands on it (pipe.remove_all_hooks()) first"
+        )
 
 
 class _Model(NamedTuple):
@@ -165,11 +184,8 @@ class AdapterBank:
         """`base` with a mix: made once, and anew when the base's weights are not what they were."""
         if not mix:
             return base
-        if is_attached(base):
-            raise ValueError(
-                "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) "
-                "before others are played"
-            )
+        base = without_compiler(base)
+        check_mixable(base)
         with self._lock:
             stamp = self._stamp(base, mix)
             known = self._models.get(mix)
@@ -234,4 +250,6 @@ def _strength(value: Any, what: str) -> float:
     return float(value)
 
 
-__all__ = ["MAX_STRENGTH", "AdaptedLinear", "AdapterBank", "Mix", "adapted_transformer", "is_quantized"]
+__all__ = [
+    "MAX_STRENGTH", "AdaptedLinear", "AdapterBank", "Mix", "adapted_transformer", "check_mixable", "is_quantized",
+]  # fmt: skip

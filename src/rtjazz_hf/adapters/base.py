@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..flow.sharing import without_compiler
 from .files import Adapter
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def base_fingerprint(transformer: RealTimeJazzFlowTransformer) -> str:
     Of the weights outside the layers, which no quantisation and no adapter on attention or MLP touches, at 16
     bits: a base in another type, in 4 bits, or with an adapter attached has the same.
     """
+    transformer = without_compiler(transformer)
     digest = hashlib.sha256(f"{_shape_of(transformer)}".encode())
     for name, tensor in sorted(
         (n.replace(".base_layer.", "."), t) for n, t in transformer.state_dict().items()
@@ -52,6 +54,7 @@ def check_base(
         ValueError: a layer that is not there or of another shape; or, if `strict`, another base by fingerprint, or,
             where the adapter has none, by name.
     """
+    transformer = without_compiler(transformer)
     asked = adapter.config.get("base_model_name_or_path") or "an unnamed base"
     modules = dict(transformer.named_modules())
     for name, layer in adapter.layers.items():

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..flow.sharing import without_compiler
 from ..hub.adapter_folder import find_adapter
-from .bank import AdapterBank, Mix, is_quantized
+from .bank import AdapterBank, Mix, check_mixable, is_quantized
 from .base import check_base
 from .blending import COMBINATIONS, weighted_adapter
 from .files import PREFIX, Adapter, adapter_of_state_dict, read_adapter
@@ -107,11 +108,7 @@ class AdapterMixin:
     def _add_adapter(self, name: str, adapter: Adapter, strict: bool) -> None:
         bank = self._adapters
         base = bank.fused[1] if bank.fused else self.transformer
-        if is_attached(base):
-            raise ValueError(
-                "an adapter in training is attached to the transformer: save it and detach_adapters(transformer) "
-                "before others are loaded"
-            )
+        check_mixable(without_compiler(base))
         check_base(adapter, base, self._base_name, strict)
         bank.adapters[name] = adapter
         try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from transformers.configuration_utils import PreTrainedConfig
+
+from rtjazz_hf.runtime.bundled import BundledMixin
 
 BACKBONES = ("lapped", "seanet")
 PHASES = ("free", "kept")
 
 
-class RealTimeJazzCodecConfig(PreTrainedConfig):
+class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
     """Configuration of a [`RealTimeJazzCodec`]: 48 kHz stereo <-> latents (75 Hz) <-> residual codes.
 
     Args:
@@ -49,6 +52,7 @@ class RealTimeJazzCodecConfig(PreTrainedConfig):
     """
 
     model_type = "realtime_jazz_codec"
+    bundled_part: ClassVar[str] = "codec"
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from rtjazz_hf.audio import LOUDEST
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.offload import follows_offload
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components
@@ -68,6 +69,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         ```
     """
 
+    bundled_part = "codec"
+    always_float32 = True
     config_class = RealTimeJazzCodecConfig
     base_model_prefix = "codec"
     main_input_name = "audio"
@@ -156,6 +159,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         return self._with_codes_state(state, None, batch_size)
 
     @torch.no_grad()
+    @follows_offload
     def encode(
         self,
         audio: torch.Tensor,
@@ -212,6 +216,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             entries = new.entries
         return latents, StreamingState({**entries, "pending": audio[..., whole:].clone()})
 
+    @follows_offload
     def latents_to_codes(
         self,
         latents: torch.Tensor,
@@ -232,6 +237,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
     # --- codes -> latents -> audio -----------------------------------------------------------------------------
 
+    @follows_offload
     def codes_to_latents(
         self, codes: torch.Tensor, state: torch.Tensor | None = None, return_state: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
@@ -244,6 +250,7 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         return (latents, state) if return_state else latents
 
     @torch.no_grad()
+    @follows_offload
     def decode(
         self,
         codes: torch.Tensor | None = None,

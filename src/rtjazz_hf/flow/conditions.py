@@ -8,35 +8,17 @@ import torch
 
 
 @dataclass
-class FlowConditions:
+class _OfOneBlock:
     """
-    Everything a block's steps need besides the sample: made by `prepare_conditions`, taken by `forward`.
-
-    Holds for one block of one batch: the rotary tables know the frames it will play at.
-
     Args:
         timesteps: `(steps, rows, 1)` float32.
         frames: Of the block.
         positions: Where the rows of the cache stood; `None` without a cache.
-        lead_sheet: Its embedding `(rows or 1, tokens, hidden)`; `None` in a model without one.
-        modulation: `(layers, 7, steps, rows, 1, hidden)`: shift, 1 + scale and gate of the attention, gate of
-            the cross-attention, shift, 1 + scale and gate of the MLP.
-        clean_modulation: `(layers, 7, 1, 1, hidden)`, of the finished block, which has no style.
-        head: `(2, steps, rows, 1, hidden)`: shift and 1 + scale of the head.
-        style_keys, style_values: `(layers, rows, heads, style tokens, head_dim)`.
-        rotary: What `fold_rotary` made of the block's frames.
     """
 
     timesteps: torch.Tensor
     frames: int
     positions: tuple[int, ...] | None
-    lead_sheet: torch.Tensor | None
-    modulation: torch.Tensor
-    clean_modulation: torch.Tensor
-    head: torch.Tensor
-    style_keys: torch.Tensor
-    style_values: torch.Tensor
-    rotary: tuple[torch.Tensor, torch.Tensor]
 
     @property
     def num_steps(self) -> int:
@@ -59,4 +41,44 @@ class FlowConditions:
             )
 
 
-__all__ = ["FlowConditions"]
+@dataclass
+class CalledConditions(_OfOneBlock):
+    """
+    What was given to `prepare_conditions`, for a model whose modules have to be called: every step asks for all of it.
+
+    Args:
+        lead_sheet: `(rows or 1, frames, feature_dim)`. style: `(rows or 1, style_dim)`. `None` where none was given.
+    """
+
+    lead_sheet: torch.Tensor | None
+    style: torch.Tensor | None
+
+
+@dataclass
+class FlowConditions(_OfOneBlock):
+    """
+    Everything a block's steps need besides the sample: made by `prepare_conditions`, taken by `forward`.
+
+    Holds for one block of one batch: the rotary tables know the frames it will play at.
+
+    Args:
+        timesteps, frames, positions: Of the block.
+        lead_sheet: Its embedding `(rows or 1, tokens, hidden)`; `None` in a model without one.
+        modulation: `(layers, 7, steps, rows, 1, hidden)`: shift, 1 + scale and gate of the attention, gate of
+            the cross-attention, shift, 1 + scale and gate of the MLP.
+        clean_modulation: `(layers, 7, 1, 1, hidden)`, of the finished block, which has no style.
+        head: `(2, steps, rows, 1, hidden)`: shift and 1 + scale of the head.
+        style_keys, style_values: `(layers, rows, heads, style tokens, head_dim)`.
+        rotary: What `fold_rotary` made of the block's frames.
+    """
+
+    lead_sheet: torch.Tensor | None
+    modulation: torch.Tensor
+    clean_modulation: torch.Tensor
+    head: torch.Tensor
+    style_keys: torch.Tensor
+    style_values: torch.Tensor
+    rotary: tuple[torch.Tensor, torch.Tensor]
+
+
+__all__ = ["CalledConditions", "FlowConditions"]

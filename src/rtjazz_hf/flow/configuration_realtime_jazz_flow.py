@@ -1,11 +1,15 @@
 """Configuration of the RealTimeJazz flow transformer."""
 
+from typing import ClassVar
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from rtjazz_hf.runtime.bundled import BundledMixin
+
 
 @strict
-class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
+class RealTimeJazzFlowTransformerConfig(BundledMixin, PreTrainedConfig):
     r"""
     Sizes and behaviour of [`RealTimeJazzFlowTransformer`].
 
@@ -53,6 +57,7 @@ class RealTimeJazzFlowTransformerConfig(PreTrainedConfig):
     """
 
     model_type = "realtime_jazz_flow"
+    bundled_part: ClassVar[str] = "transformer"
 
     latent_dim: int = 128
     cue_channels: int = 0

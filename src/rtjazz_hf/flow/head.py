@@ -45,6 +45,28 @@ class FlowHead(nn.Module):
             outputs = config.num_channels
         self.proj = scaled_linear(config.hidden_size, config.patch_size * outputs, gain=0.0)
 
+    @torch.no_grad()
+    def set_codebooks(
+        self, codebooks: torch.Tensor, latents_offset: torch.Tensor | None, prediction_levels: int
+    ) -> None:
+        """See `RealTimeJazzFlowTransformer.set_codebooks`."""
+        if prediction_levels:
+            raise ValueError(
+                f"this codec's codes depend on the frames before (prediction_levels={prediction_levels}), which a "
+                "codebook model cannot follow yet; use prediction_type='velocity', or a codec with "
+                "prediction_levels=0."
+            )
+        if self.config.prediction_type != "codebook":
+            raise ValueError("This model predicts velocity; codebooks need prediction_type='codebook'.")
+        if codebooks.shape != self.codebooks.shape:
+            raise ValueError(
+                f"codebooks has shape {tuple(codebooks.shape)}; the config asks for "
+                f"{tuple(self.codebooks.shape)}."
+            )
+        self.codebooks.copy_(codebooks.detach())
+        if latents_offset is not None:
+            self.latents_offset.copy_(latents_offset.detach())
+
     def modulate(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Shift and 1 + scale, each (..., 1, hidden), of the condition (..., hidden)."""
         shift, scale = self.modulation(condition).unsqueeze(-2).chunk(2, dim=-1)

@@ -20,11 +20,13 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.offload import execution_device, follows_offload
 from rtjazz_hf.runtime.packed_linear import drop_stale, linear, pack
 
 from .block_plan import plan_blocks, view_of
 from .cache import FlowCache
-from .conditions import FlowConditions
+from .called_steps import are_replaced, has_to_be_called, hear_called
+from .conditions import CalledConditions, FlowConditions
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
 from .embeddings import FlowLeadSheetEmbedding, FlowScoreEmbedding, FlowTimeEmbedding
 
@@ -54,6 +56,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
       `append_to_cache(clean_block, cache)`.
     """
 
+    bundled_part = "transformer"
+    can_be_quantized = True
     config_class = RealTimeJazzFlowTransformerConfig
     base_model_prefix = ""
     main_input_name = "sample"
@@ -112,22 +116,12 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             prediction_levels: The codec's (`codec.config.prediction_levels`). Codes of a codec that predicts
                 frames from the ones before mean nothing by themselves, and are refused.
         """
-        if prediction_levels:
-            raise ValueError(
-                f"this codec's codes depend on the frames before (prediction_levels={prediction_levels}), which a "
-                "codebook model cannot follow yet; use prediction_type='velocity', or a codec with "
-                "prediction_levels=0."
-            )
-        if self.config.prediction_type != "codebook":
-            raise ValueError("This model predicts velocity; codebooks need prediction_type='codebook'.")
-        if codebooks.shape != self.head.codebooks.shape:
-            raise ValueError(
-                f"codebooks has shape {tuple(codebooks.shape)}; the config asks for "
-                f"{tuple(self.head.codebooks.shape)}."
-            )
-        self.head.codebooks.copy_(codebooks.detach())
-        if latents_offset is not None:
-            self.head.latents_offset.copy_(latents_offset.detach())
+        self.head.set_codebooks(codebooks, latents_offset, prediction_levels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, wherever its weights lie meanwhile."""
+        return execution_device(self, super().device)
 
     def init_cache(
         self, batch_size: int = 1, window_frames: int | None = None, start_frame: int = 0
@@ -162,7 +156,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         context_start: torch.Tensor | None = None,
         return_sample: bool = True,
         return_dict: bool = True,
-        conditions: FlowConditions | None = None,
+        conditions: FlowConditions | CalledConditions | None = None,
         step: int = 0,
     ) -> FlowTransformerOutput | tuple:
         """
@@ -175,8 +169,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             cache: What was played; read, never written. Row r serves rows r, r + rows, ... of the sample.
             context: Clean state of the same shape as `sample`: block-causal training, see `forward_blocks`.
             return_sample: `False` saves a codebook model the velocity when only its logits are wanted.
-            conditions: What `prepare_conditions` made of timesteps, lead sheet and style, in their place; `step`
-                is the number of the timestep.
+            conditions: What `prepare_conditions` made of timesteps, lead sheet and style; `step`: which of those times.
         """
         if conditions is not None:
             if any(given is not None for given in (timestep, lead_sheet, style, context)):
@@ -214,6 +207,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
+    @follows_offload
     def prepare_conditions(
         self,
         timesteps: torch.Tensor,
@@ -221,7 +215,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         style: torch.Tensor | None = None,
         cache: FlowCache | None = None,
         frames: int | None = None,
-    ) -> FlowConditions:
+    ) -> FlowConditions | CalledConditions:
         """
         Compute what does not depend on the sample once for all steps of a block.
 
@@ -249,6 +243,9 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         like = timesteps.new_empty(rows, self.config.num_channels, frames)
         _, lead_sheet, style = check_inputs(self.config, like, timesteps[0], lead_sheet, style)
         timesteps = timesteps.reshape(len(timesteps), -1, 1)  # (steps, rows or 1, 1 block)
+        positions = None if cache is None else cache.positions
+        if has_to_be_called(self):
+            return CalledConditions(timesteps.expand(-1, rows, -1), frames, positions, lead_sheet, style)
 
         self._drop_stale_weights()
         sheet = None if lead_sheet is None else self._embed_lead_sheet(lead_sheet)
@@ -258,7 +255,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         return FlowConditions(
             timesteps=timesteps.expand(-1, rows, -1),
             frames=frames,
-            positions=None if cache is None else cache.positions,
+            positions=positions,
             lead_sheet=sheet,
             modulation=modulation,
             clean_modulation=clean_modulation,
@@ -281,6 +278,9 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         conditions.check(sample.shape[0], sample.shape[-1], None if cache is None else cache.positions)
         if not 0 <= step < conditions.num_steps:
             raise ValueError(f"step is {step}; the conditions are for steps 0 to {conditions.num_steps - 1}.")
+        if isinstance(conditions, CalledConditions):
+            asked = conditions.timesteps[step, :, 0], conditions.lead_sheet, conditions.style
+            return self.forward(sample, *asked, cache=cache, return_sample=return_sample)
         view = view_of(self.config, cache, sample, conditions.head.dtype, self._fixed_shapes)
         velocity, logits = self._denoise_step(
             self,
@@ -363,8 +363,9 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
+    @follows_offload
     def append_to_cache(
-        self, clean: torch.Tensor, cache: FlowCache, conditions: FlowConditions | None = None
+        self, clean: torch.Tensor, cache: FlowCache, conditions: FlowConditions | CalledConditions | None = None
     ) -> FlowCache:
         """
         Let the cache hear a finished block: one pass at t = 1 without style or lead sheet; old ones fall out.
@@ -382,7 +383,10 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         rows, frames = clean.shape[0], clean.shape[-1]
         if rows != cache.batch_size:
             raise ValueError(f"The block has {rows} rows; the cache has {cache.batch_size}.")
-        if conditions is None or not conditions.are_of(frames, cache.positions):
+        if has_to_be_called(self):
+            hear_called(self, clean, cache)
+            return cache
+        if not isinstance(conditions, FlowConditions) or not conditions.are_of(frames, cache.positions):
             self._drop_stale_weights()
             like = self._clean_condition(clean)
             modulation = self._modulations(like[:0])[1]
@@ -435,19 +439,14 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             drop_stale(*layers)
 
     def _step_linears(self) -> list[tuple[nn.Module, ...]]:
+        if are_replaced(self.layers):
+            return []
         groups = [group for layer in self.layers for group in layer.linears()]
         styles = [
             each for layer in self.layers for each in (layer.cross_attn.k_proj, layer.cross_attn.v_proj)
         ]
         downs = [layer.adaln_down for layer in self.layers]
-        return [
-            (self.input_proj,),
-            *groups,
-            (self.head.proj,),
-            (self.modulation,),
-            tuple(styles),
-            tuple(downs),
-        ]
+        return [(self.input_proj,), *groups, (self.head.proj,), (self.modulation,), tuple(styles), tuple(downs)]
 
     def _embed(self, sample: torch.Tensor, lead_sheet: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, channels, frames) [+ (batch, frames, features)] -> (batch, tokens, hidden)"""

@@ -10,6 +10,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 
+from rtjazz_hf.runtime.bundled import BundledMixin
+
 
 @dataclass
 class FlowMatchSchedulerOutput(BaseOutput):
@@ -30,7 +32,7 @@ def check_scheduler(scheduler: object) -> None:
         )
 
 
-class FlowMatchScheduler(SchedulerMixin, ConfigMixin):
+class FlowMatchScheduler(BundledMixin, SchedulerMixin, ConfigMixin):
     """
     Every time and every step formula of the flow.
 
@@ -48,6 +50,7 @@ class FlowMatchScheduler(SchedulerMixin, ConfigMixin):
     """
 
     _compatibles: ClassVar[list] = []
+    bundled_part = "scheduler"
 
     @register_to_config
     def __init__(self, shift: float = 1.0, method: str = "euler", init_noise_sigma: float = 1.0):

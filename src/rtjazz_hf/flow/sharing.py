@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from .modeling_realtime_jazz_flow import RealTimeJazzFlowTransformer
 
 
+def without_compiler(model: nn.Module) -> RealTimeJazzFlowTransformer:
+    """The model inside what `torch.compile(model)` gave; any other as it is."""
+    return getattr(model, "_orig_mod", model)
+
+
 def shared_copy(
     model: RealTimeJazzFlowTransformer, names: Iterable[str]
 ) -> tuple[RealTimeJazzFlowTransformer, dict[str, nn.Module]]:
@@ -51,4 +56,4 @@ def _shallow(module: nn.Module) -> nn.Module:
     return copy
 
 
-__all__ = ["shared_copy"]
+__all__ = ["shared_copy", "without_compiler"]

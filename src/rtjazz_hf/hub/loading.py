@@ -11,6 +11,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.bundled import BUNDLED_MODELS, bundled_folder
 from .registration import COMPONENTS, MODEL_TYPES, PACKAGE, PIPELINE_CLASS
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from rtjazz_hf.style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
     from .models import Models
-
-BUNDLED_MODELS = ("rtjazz-mini",)
 
 
 def quiet_libraries() -> None:
@@ -40,23 +39,6 @@ def quiet_libraries() -> None:
 # ----------------------------------------------------------------------------------------------------------
 # Bundled name, folder or Hub id
 # ----------------------------------------------------------------------------------------------------------
-def bundled_folder(name: str) -> Path:
-    """Folder of a checkpoint that is installed with the package, such as "rtjazz-mini".
-
-    Raises:
-        OSError: the installation does not hold it.
-    """
-    import importlib.resources  # here: `rtjazz --help` comes through this module
-
-    folder = Path(str(importlib.resources.files(PACKAGE) / "checkpoints" / name))
-    if not (folder / "model_index.json").is_file():
-        raise OSError(
-            f"the bundled model {name!r} is missing from this installation (looked in {folder}); "
-            f"reinstall the package, or give a folder or a Hub id instead"
-        )
-    return folder
-
-
 def resolve_pretrained(name_or_path: str | Path) -> tuple[str, bool]:
     """Say where a model is: `(folder or Hub id, whether it is a local folder)`.
 

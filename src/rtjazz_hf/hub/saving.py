@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 
 from ..runtime.files import atomic_folder
+from ..runtime.precision import as_dtype
 from ..runtime.quantization import quantize
 from .cards import model_card
 
@@ -25,6 +26,8 @@ class SavingMixin:
         dtypes = [value for value in (*args, kwargs.get("dtype")) if isinstance(value, torch.dtype)]
         if not dtypes:
             return super().to(*args, **kwargs)
+        for dtype in dtypes:
+            as_dtype(dtype)
         codec, devices = self.codec, [a for a in (*args, kwargs.get("device")) if isinstance(a, _PLACES)]
         self.__dict__["codec"] = None  # out of sight: what was rounded to 16 bits once does not come back
         try:

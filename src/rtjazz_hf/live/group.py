@@ -34,6 +34,11 @@ class SessionGroup:
         self._stepping = threading.Lock()  # one step at a time; guards what follows
         self._made: dict[LiveSession, LiveBlock] = {}  # not delivered, because another batch failed
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a group is not copied or pickled: pickle the pipeline, and session.to_bytes() of each of its sessions"
+        )
+
     @property
     def sessions(self) -> list[LiveSession]:
         """Those that play, in the order of their joining; a closed one is gone."""

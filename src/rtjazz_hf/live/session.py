@@ -21,6 +21,7 @@ from ..band import Band, ScoreNote
 from ..band.parts import tell
 from ..charts import chart_text
 from ..music import Chord, LeadSheet
+from ..runtime.offload import replaced_forward
 from .context import play_context
 from .engine import BlockStream
 from .plan import Plan, aligned_plan, changed_plan, continue_in_phase
@@ -124,6 +125,7 @@ class LiveSession:
         self._updates: list[float] = []  # when those were called that no block has obeyed yet
         self._claimed = self._closed = False
         overlap = cores_for_two(stream.device) if overlap is None else overlap
+        overlap = overlap and replaced_forward(models.codec) is None  # an offloaded one sends the transformer away
         self._worker = ThreadPoolExecutor(1, "rtjazz-overlap") if overlap else None
         self._meter = LiveMeter(0.0 if started is None else time.perf_counter() - started)
 
@@ -289,6 +291,12 @@ class LiveSession:
         from .snapshot import session_bytes
 
         return session_bytes(self)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a session is not copied or pickled, as it holds the models and a place in time: session.to_bytes() is "
+            "what it plays on from, by pipe.resume_live(...), in another process too"
+        )
 
     # -- one block -----------------------------------------------------------------------------------------
     def _claim(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -40,12 +41,7 @@ def quantization_config(model: PreTrainedModel, precision: str) -> BitsAndBytesC
         raise ImportError("8- and 4-bit weights need bitsandbytes: pip install 'rtjazz-hf[quant]'") from error
     from transformers import BitsAndBytesConfig
 
-    kept = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and (not _QUANTIZED.search(name) or module.in_features % _BLOCK or module.out_features % _BLOCK)
-    ]
+    kept = kept_whole(model)
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
@@ -55,6 +51,31 @@ def quantization_config(model: PreTrainedModel, precision: str) -> BitsAndBytesC
         bnb_4bit_compute_dtype=model.dtype,
         llm_int8_skip_modules=kept,
     )
+
+
+def kept_whole(model: nn.Module) -> list[str]:
+    """The linear layers that are not held in fewer bits, by name."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (not _QUANTIZED.search(name) or module.in_features % _BLOCK or module.out_features % _BLOCK)
+    ]
+
+
+def with_kept_layers(config: Any, build: Callable[[], nn.Module]) -> Any:
+    """A quantisation config of a user's, such as `BitsAndBytesConfig(load_in_8bit=True)`, that keeps the layers whole
+    which have to stay so; one that names such layers itself, or is of another library, as it is.
+
+    Args:
+        build: makes the model, whose weights are of no account.
+    """
+    if getattr(config, "llm_int8_skip_modules", ()) is not None:
+        return config
+    config = copy.deepcopy(config)
+    with torch.device("meta"):
+        config.llm_int8_skip_modules = kept_whole(build())
+    return config
 
 
 @torch.no_grad()
@@ -102,4 +123,4 @@ def quantized_size(model: PreTrainedModel) -> tuple[int, int]:
     return num_bytes, count
 
 
-__all__ = ["PRECISIONS", "quantization_config", "quantize", "quantized_size"]
+__all__ = ["PRECISIONS", "kept_whole", "quantization_config", "quantize", "quantized_size", "with_kept_layers"]

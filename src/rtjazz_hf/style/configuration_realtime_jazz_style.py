@@ -1,11 +1,15 @@
 """Configuration of the style encoder: a text tower and an audio tower into one space."""
 
+from typing import ClassVar
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from rtjazz_hf.runtime.bundled import BundledMixin
+
 
 @strict
-class RealTimeJazzStyleEncoderConfig(PreTrainedConfig):
+class RealTimeJazzStyleEncoderConfig(BundledMixin, PreTrainedConfig):
     r"""
     Settings of a [`RealTimeJazzStyleEncoder`]. The defaults are the mini size; see `mini()` and `base()`.
 
@@ -28,6 +32,7 @@ class RealTimeJazzStyleEncoderConfig(PreTrainedConfig):
     """
 
     model_type = "realtime_jazz_style"
+    bundled_part: ClassVar[str] = "style_encoder"
 
     vocab_size: int = 2048
     text_hidden_size: int = 192

@@ -16,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.offload import follows_offload
 
 from .configuration_realtime_jazz_style import RealTimeJazzStyleEncoderConfig
 
@@ -265,6 +266,7 @@ class StyleAudioTower(nn.Module):
 
 class RealTimeJazzStyleEncoderPreTrainedModel(AlignedWeightsMixin, PreTrainedModel):
     config: RealTimeJazzStyleEncoderConfig
+    bundled_part = "style_encoder"
     base_model_prefix = "style_encoder"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -314,6 +316,7 @@ class RealTimeJazzStyleEncoder(RealTimeJazzStyleEncoderPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_tower.token_embedding = value
 
+    @follows_offload
     def encode_text(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -330,6 +333,7 @@ class RealTimeJazzStyleEncoder(RealTimeJazzStyleEncoderPreTrainedModel):
         pooled = self.text_tower(input_ids, attention_mask)
         return nn.functional.normalize(self.text_projection(pooled).float(), dim=-1)
 
+    @follows_offload
     def encode_audio(
         self,
         audio: torch.Tensor | None = None,

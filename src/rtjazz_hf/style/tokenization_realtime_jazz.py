@@ -8,17 +8,20 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rtjazz_hf.runtime.bundled import BundledMixin
+
 SPECIAL_TOKENS = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 MAX_TOKENS = 64
 
 
-class RealTimeJazzTokenizer(PreTrainedTokenizerFast):
+class RealTimeJazzTokenizer(BundledMixin, PreTrainedTokenizerFast):
     """Text to the style encoder's `input_ids` and `attention_mask`: `<s> words </s>`, at most 64 with
     truncation.
 
     It has no `__init__` of its own on purpose: transformers then loads `tokenizer.json` as it stands.
     """
 
+    bundled_part = "tokenizer"
     model_input_names = ["input_ids", "attention_mask"]
 
 

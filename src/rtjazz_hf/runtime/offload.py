@@ -1,0 +1,65 @@
+"""Models that Accelerate or diffusers move between devices, and modules that somebody watches or replaces.
+
+Offloading hangs on `forward`: `follows_offload` lets other public methods of a model bring its weights too, and
+`execution_device` says where it computes while they lie elsewhere. `wants_calls` says whether modules have to be called
+one by one, so that what was hung on them is heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+
+def follows_offload(method: Callable[..., Any]) -> Callable[..., Any]:
+    """For a public method of a model beside `forward`: it brings the weights as `forward` does, under Accelerate's
+    offloading of whole models (`enable_model_cpu_offload`)."""
+
+    @wraps(method)
+    def brought(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        hook = self.__dict__.get("_hf_hook")
+        if hook is not None:
+            hook.pre_forward(self)
+        return method(self, *args, **kwargs)
+
+    return brought
+
+
+def execution_device(model: nn.Module, device: torch.device) -> torch.device:
+    """Where `model`, whose weights lie on `device` now, computes."""
+    if device.type != "meta" and "_hf_hook" not in model.__dict__:
+        return device
+    for module in model.modules():
+        hook = module.__dict__.get("_hf_hook")
+        for each in getattr(hook, "hooks", (hook,)):
+            if getattr(each, "execution_device", None) is not None:
+                return torch.device(each.execution_device)
+    return device
+
+
+def replaced_forward(model: nn.Module) -> str | None:
+    """The first module of `model` whose `forward` is not its class's: offloaded, or patched; None for none."""
+    for name, module in model.named_modules():
+        if "forward" in module.__dict__:
+            return name or type(module).__name__
+    return None
+
+
+def wants_calls(modules: Iterable[nn.Module]) -> bool:
+    """Whether one of these does more than its class says when it is called: a hook stands on it, it was compiled in
+    its place, or its `forward` was replaced."""
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return True
+    return any(
+        state["_forward_hooks"] or state["_forward_pre_hooks"] or "forward" in state or module._compiled_call_impl
+        for module in modules
+        for state in (module.__dict__,)
+    )
+
+
+__all__ = ["execution_device", "follows_offload", "replaced_forward", "wants_calls"]
