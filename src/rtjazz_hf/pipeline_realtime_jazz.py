@@ -419,7 +419,7 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         window_frames: int | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int | None = None,
-        seed: int | None = 0,
+        seed: int | None = None,
         adapter: str | Mapping[str, float] | None = None,
         adapter_scale: float = 1.0,
         melody: Score | str | os.PathLike | None = None,
@@ -438,7 +438,8 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         Takes what a call takes; with the same seed and lead sheet it plays what the call plays.
 
         Args:
-            seed: a whole number; None draws one from torch's global generator, and `session.seed` tells it.
+            seed: a whole number. By default it is drawn from torch's global generator, as for a call; `session.seed`
+                tells it.
             adapter: a loaded adapter, or several and their strengths; `{}` plays without. By default those that are
                 active now: which are later is nothing to a session that has begun.
             melody, parts: as of a call; every block tells its notes, as `LiveBlock.notes`.

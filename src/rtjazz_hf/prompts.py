@@ -4,6 +4,8 @@ each."""
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +20,7 @@ MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
 MAX_DURATION = 600.0  # seconds in one call; `live` has no end
 MAX_INFERENCE_STEPS = 1000
 _SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
-MAX_GUIDANCE_SCALE = 20.0  # up to which levels and notes were measured to hold
+MAX_GUIDANCE_SCALE = 20.0  # levels hold up to there: see `apply_guidance`
 
 # Words, a clip at 48 kHz `(2, samples)` or of another rate (see `_is_recording`),
 # or a weighted mix: {"bebop": 0.7, "bossa": 0.3}, or, where a clip
@@ -99,16 +101,24 @@ def mix_of(prompt: Prompt) -> list[tuple[str | torch.Tensor, float]]:
 
 
 def _is_recording(part: Any) -> bool:
-    """A file's path, `(rate, samples)` as Gradio has it, or `{"array": ..., "sampling_rate": ...}` as datasets does."""
+    """A file's path, `(rate, samples)` as Gradio has it, or one of datasets' forms: `{"array": ..., "sampling_rate":
+    ...}`, `{"path": ..., "bytes": ...}` (`Audio(decode=False)`), or a decoder."""
     if isinstance(part, tuple):
         return len(part) == 2 and _is_number(part[0]) and isinstance(part[1], (np.ndarray, torch.Tensor))
-    return isinstance(part, Path) or (isinstance(part, Mapping) and {"array", "sampling_rate"} <= part.keys())
+    if isinstance(part, Mapping):
+        return {"array", "sampling_rate"} <= part.keys() or {"path", "bytes"} == part.keys()
+    return isinstance(part, os.PathLike) or hasattr(part, "get_all_samples")
 
 
 def _at_our_rate(part: Any) -> np.ndarray:
     """A recording as `(2 or 1, samples)` float32 at 48 kHz."""
-    if isinstance(part, Path):
+    if isinstance(part, os.PathLike):
         return read_audio(part)
+    if isinstance(part, Mapping) and "bytes" in part:
+        return _read_bytes(part["bytes"], part["path"])
+    if hasattr(part, "get_all_samples"):  # of torchcodec
+        decoded = part.get_all_samples()
+        part = (decoded.sample_rate, decoded.data)
     rate, samples = part if isinstance(part, tuple) else (part["sampling_rate"], part["array"])
     if not (_is_number(rate) and 8_000 <= rate <= 192_000):
         raise ValueError(f"a prompt clip's rate {rate!r}: choose from 8,000 to 192,000 Hz")
@@ -118,6 +128,19 @@ def _at_our_rate(part: Any) -> np.ndarray:
     if samples.ndim == 2 and samples.shape[0] > 2 >= samples.shape[1]:  # Gradio's (samples, channels)
         samples = samples.T
     return resample(np.atleast_2d(samples).astype(np.float32), rate)
+
+
+def _read_bytes(content: Any, path: Any) -> np.ndarray:
+    """A sound file's content, as datasets holds it; a name alone is not opened: such a dict may come from anywhere."""
+    if not isinstance(content, bytes):
+        raise ValueError(
+            f"a prompt clip {{'path': {path!r}, 'bytes': {type(content).__name__}}} holds no sound: give "
+            "pathlib.Path of it"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"clip{Path(str(path or '')).suffix}"
+        file.write_bytes(content)
+        return read_audio(file)
 
 
 def _as_clip(part: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ class TestSeeds:
     def test_live_draws_too(self, tiny_pipeline):
         def seed_of(number):
             torch.manual_seed(number)
-            with tiny_pipeline.live("swing", seed=None, block_frames=12, window_frames=24) as session:
+            with tiny_pipeline.live("swing", block_frames=12, window_frames=24) as session:
                 return session.seed
 
         assert seed_of(0) == seed_of(0) != seed_of(1)
@@ -207,6 +208,14 @@ class TestClips:
         for form in ((24_000, low), (24_000, low.T), {"array": low, "sampling_rate": 24_000}, tmp_path / "trio.wav",
                      (24_000, np.int16(low.T * 32767))):  # fmt: skip
             assert (tiny_pipeline.encode_prompt(form) @ want.T).item() > 0.99
+        held = {"path": "somewhere/trio.wav", "bytes": (tmp_path / "trio.wav").read_bytes()}  # Audio(decode=False)
+        decoder = SimpleNamespace(
+            get_all_samples=lambda: SimpleNamespace(data=torch.from_numpy(low), sample_rate=24_000)
+        )  # as datasets' Audio() of version 4 and newer gives
+        for form in (held, decoder):
+            assert (tiny_pipeline.encode_prompt(form) @ want.T).item() > 0.99
+        with pytest.raises(ValueError, match=r"holds no sound.*Path"):
+            tiny_pipeline.encode_prompt({"path": str(tmp_path / "trio.wav"), "bytes": None})
         assert tiny_pipeline.encode_prompt((("swing", 0.5), ((24_000, low), 0.5))).shape == want.shape
         with pytest.raises(ValueError, match="rate 1"):
             tiny_pipeline.encode_prompt((1, low))

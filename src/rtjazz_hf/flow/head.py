@@ -10,6 +10,7 @@ from rtjazz_hf.runtime.packed_linear import linear
 
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
 from .layers import rms_norm, scaled_linear, step_norm
+from .losses import labelled_loss
 
 # 1 - t is kept above this in the codebook head's division; a schedule never gets closer to 1 than 1/steps.
 MIN_TIME_LEFT = 1e-3
@@ -19,12 +20,22 @@ MIN_TIME_LEFT = 1e-3
 class FlowTransformerOutput(ModelOutput):
     """
     Args:
+        loss: Of the labels, where they were given: a float32 scalar.
         sample: Velocity `(batch, channels, frames)` in the input's type; `None` if it was not asked for.
         logits: Of a codebook model, `(batch, codebooks, frames, codebook_size)`; else `None`.
     """
 
+    loss: torch.FloatTensor | None = None
     sample: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+
+    def finished(self, labels: torch.Tensor | None, return_dict: bool):
+        """With the loss of `labels`, if there are any; as a tuple unless `return_dict`."""
+        output = self
+        if labels is not None:
+            loss = labelled_loss(self.sample, self.logits, labels)
+            output = FlowTransformerOutput(loss=loss, sample=self.sample, logits=self.logits)
+        return output if return_dict else output.to_tuple()
 
 
 class FlowHead(nn.Module):

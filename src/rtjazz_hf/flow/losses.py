@@ -140,6 +140,27 @@ def codebook_loss(
     return _reduce(frames, mask, reduction)
 
 
+def labelled_loss(
+    velocity: torch.Tensor | None, logits: torch.Tensor | None, labels: torch.Tensor
+) -> torch.Tensor:
+    """
+    The loss of a model's output for labels, as `transformers.Trainer` asks for it.
+
+    Args:
+        velocity, logits: Of the output; `logits` is `None` for a velocity model.
+        labels: Of a velocity model the velocity to learn, `(batch, channels, frames)`: `velocity_target`. Of a codebook
+            model the codes, `(batch, levels, frames)`; cue channels have no part in it.
+
+    Raises:
+        ValueError: Labels of another shape.
+    """
+    if logits is not None:
+        return codebook_loss(logits, labels)
+    if velocity.shape != labels.shape:
+        raise ValueError(f"labels has shape {tuple(labels.shape)}; the velocity has {tuple(velocity.shape)}.")
+    return flow_matching_loss(velocity, labels)
+
+
 def _reduce(frames: torch.Tensor, mask: torch.Tensor | None, reduction: str) -> torch.Tensor:
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction is {reduction!r}; allowed are 'mean' and 'none'.")
@@ -211,6 +232,7 @@ __all__ = [
     "drop_rows",
     "energy_score",
     "flow_matching_loss",
+    "labelled_loss",
     "replace_blocks",
     "sample_timesteps",
     "velocity_target",

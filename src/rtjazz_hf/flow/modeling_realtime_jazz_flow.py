@@ -158,6 +158,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         return_dict: bool = True,
         conditions: FlowConditions | CalledConditions | None = None,
         step: int = 0,
+        labels: torch.Tensor | None = None,
     ) -> FlowTransformerOutput | tuple:
         """
         Args:
@@ -170,6 +171,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             context: Clean state of the same shape as `sample`: block-causal training, see `forward_blocks`.
             return_sample: `False` saves a codebook model the velocity when only its logits are wanted.
             conditions: What `prepare_conditions` made of timesteps, lead sheet and style; `step`: which of those times.
+            labels: What `losses.labelled_loss` takes; the output then has a `loss`, as `transformers.Trainer` wants it.
         """
         if conditions is not None:
             if any(given is not None for given in (timestep, lead_sheet, style, context)):
@@ -178,7 +180,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                     "or context beside them."
                 )
             output = self._forward_prepared(sample, conditions, step, cache, return_sample)
-            return output if return_dict else output.to_tuple()
+            return output.finished(labels, return_dict)
         if timestep is None:
             raise ValueError("Neither timestep nor conditions were given; give one of them.")
         if context is not None:
@@ -186,11 +188,12 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
                 raise ValueError(
                     "context and cache were both given; training takes context, generation takes cache."
                 )
-            return self.forward_blocks(
+            output = self.forward_blocks(
                 sample, timestep, context, lead_sheet, style,
                 block_frames=block_frames, window_frames=window_frames, context_start=context_start,
-                return_sample=return_sample, return_dict=return_dict,
+                return_sample=return_sample,
             )  # fmt: skip
+            return output.finished(labels, return_dict)
         timestep, lead_sheet, style = check_inputs(self.config, sample, timestep, lead_sheet, style)
         hidden = self._embed(sample, lead_sheet)
         hidden = hidden.unflatten(1, (timestep.shape[1], -1))  # (batch, blocks, tokens, hidden)
@@ -204,7 +207,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             past = None if view is None else PastStates(view.keys[index], view.values[index], view.mask)
             hidden = layer(hidden, condition, modulation, style_tokens, rotary, past=past)
         output = self.head(hidden, self.head.modulate(condition), sample, timestep, return_sample)
-        return output if return_dict else output.to_tuple()
+        return output.finished(labels, return_dict)
 
     @torch.no_grad()
     @follows_offload
