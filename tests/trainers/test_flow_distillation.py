@@ -138,6 +138,12 @@ class TestPairs:
         end = starts[1] + (1 - distiller.grid[1]) * own[1]
         assert torch.allclose(pairs["context"][:2], end, atol=1e-4)
 
+    def test_streams_begin_with_less_noise(self, tiny_pipeline, store):
+        whole, less = (prepare(tiny_pipeline, store, least_noise=least)[3] for least in (1.0, 0.5))
+        rows = len(whole["sample"]) // 2
+        share = less["sample"][:rows].std((1, 2)) / whole["sample"][:rows].std((1, 2))
+        assert (share < 1).all() and (share > 0.5).all() and share[0] != share[1]
+
     def test_same_seed_same_pairs_and_conditions_are_dropped(self, tiny_pipeline, store):
         values = {"style_dropout": 1.0, "chord_dropout": 1.0, "context_noise": 0.2}
         distiller, student, batch, pairs = prepare(tiny_pipeline, store, **values)
@@ -219,6 +225,7 @@ class TestBadInput:
             ({"student_path_rate": -0.1}, "from 0 to 1"),
             ({"steps": 0}, "at least 1"),
             ({"shift": 0.0}, "shift is 0"),
+            ({"least_noise": 0.0}, "least_noise is 0"),
             ({"guidance_scale": -1.0}, "guidance_scale is -1"),
         ):
             with pytest.raises(ValueError, match=said):

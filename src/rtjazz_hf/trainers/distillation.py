@@ -55,6 +55,7 @@ class FlowDistillConfig(FlowTrainConfig):
     )  # drawn from, repeats count; none: all that the flow knows
     student_path_rate: float = 0.5  # share of streams whose paths follow the student's own steps
     rollout_rate: float = 0.5  # share of streams whose context is what was made, not the take
+    least_noise: float = 1.0  # deviation of the noise that a stream begins blocks with: drawn from here to 1
     score_weight: float = 0.0  # of the energy score of the student's ends against the takes
 
     def __post_init__(self) -> None:
@@ -71,6 +72,8 @@ class FlowDistillConfig(FlowTrainConfig):
         for name in ("steps", "teacher_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if not 0 < self.least_noise <= 1:
+            raise ValueError(f"least_noise is {self.least_noise}; it must be above 0 and at most 1.")
         if not self.score_weight >= 0:
             raise ValueError(f"score_weight is {self.score_weight}; it must not be negative.")
         if self.shift is not None and not self.shift > 0:
@@ -171,6 +174,7 @@ class Distiller:
         rates = (config.student_path_rate, config.rollout_rate)
         follows, rolls_out = ((torch.rand(rows, 1, 1) < rate).to(clean.device) for rate in rates)
         noise = torch.randn(clean.shape).to(clean)
+        noise = noise * torch.empty(rows, 1, 1).uniform_(config.least_noise, 1.0).to(clean)
         self.player.load_state_dict(student.state_dict())
 
         streams = self._stream(self.teacher, rows, block), self._stream(self.player, rows, block)
