@@ -2,6 +2,7 @@
 latents of music from elsewhere.
 
     python training/prepare_corpus.py --hours 10 --out corpus/ --workers 8
+    python training/prepare_corpus.py --hours 10 --instruments instruments/ --out corpus/   # recorded instruments too
     python training/prepare_corpus.py --real --out recorded/    # for the codec only
     python training/prepare_corpus.py --dataset fma --source fma/ --jazz --engine ray --workers 16 \\
         --codec runs/codec/final --style-encoder runs/style/final --out fma-latents/
@@ -9,6 +10,10 @@ latents of music from elsewhere.
 Needs FluidSynth and the sound fonts (Debian, Ubuntu):
     apt-get install fluidsynth musescore-general-soundfont-lossless fluid-soundfont-gm
     pip install 'rtjazz-hf[corpus]'
+
+--instruments takes recorded instruments too, one folder each with an SFZ mapping ("upright_bass", "alto_sax"): which
+there are, and where to get them, see training/README.md. pysfizz plays them. Tones then move: --expression, with
+sound fonts alone too.
 
 --real takes music under free licences out of Debian's game packages (about 900 MB to download, nothing is
 installed): which packages and which licences, see rtjazz_hf/corpus/real_music.py. It is for training on this
@@ -88,6 +93,21 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of takes in 5/4, 6/8, 7/4 and other metres (default: 0; 0.1 is a good one)",
     )
     parser.add_argument(
+        "--instruments", metavar="DIR", help="folder of recorded instruments, to be played beside the sound fonts"
+    )
+    parser.add_argument(
+        "--recorded-share",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="chance that a player who has a recorded instrument plays it (default: 0.6)",
+    )
+    parser.add_argument(
+        "--expression",
+        action=argparse.BooleanOptionalAction,
+        help="scoops, falls, bends, slides, late vibrato, ghost notes (default: with --instruments)",
+    )
+    parser.add_argument(
         "--real", action="store_true", help="recorded music under free licences too (Debian, network)"
     )
     parser.add_argument(
@@ -106,6 +126,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
             args.licences = list(FREE_LICENCES)
     elif args.hours is None and not args.real:
         parser.error("give --hours, --real or both, or --dataset")
+    if args.instruments is not None and args.hours is None:
+        parser.error("--instruments are for composed music: give --hours too")
+    if args.expression is None:
+        args.expression = args.instruments is not None
     if args.test_fraction is None:
         args.test_fraction = 1.0 if args.soundfont in HELD_OUT_FONTS else 0.05
     return args
@@ -181,9 +205,11 @@ def main(arguments: list[str] | None = None) -> int:
         if args.hours is not None:
             settings = CorpusSettings(
                 args.seed, args.soundfont, args.stems, args.test_fraction, args.minus_one, args.songs, args.grooves,
-                args.metres,
+                args.metres, args.expression, recorded_share=args.recorded_share,
+            )  # fmt: skip
+            summary = prepare_corpus(
+                args.out, args.hours, settings, args.workers, not args.quiet, args.instruments
             )
-            summary = prepare_corpus(args.out, args.hours, settings, args.workers, progress=not args.quiet)
         if args.real:
             summary["real"] = prepare_recorded(args)
     except (
@@ -191,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
         RuntimeError,
         ValueError,
         OSError,
-    ) as error:  # RendererUnavailable, RealMusicUnavailable
+    ) as error:  # RendererUnavailable, InstrumentsError, RealMusicUnavailable
         print(f"error: {error}", file=sys.stderr)
         if is_disk_full(error):
             print("the disk is full: make room, and the same command goes on from here", file=sys.stderr)

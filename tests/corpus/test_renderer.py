@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from rtjazz_hf.band.composer import compose
+from rtjazz_hf.corpus.mixing import band_share
 from rtjazz_hf.corpus.renderer import (
     LOUDNESS_RANGE,
     SOUND_FONTS,
     Renderer,
     RendererUnavailable,
-    band_share,
     find_soundfont,
 )
 from rtjazz_hf.music import LeadSheet

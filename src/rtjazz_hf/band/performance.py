@@ -19,7 +19,8 @@ from .grooves import Feel
 EXPRESSION = 11  # MIDI controller numbers
 VIBRATO = 1
 SHORTEST_S = 0.04  # seconds that a note lasts at the least
-PITCH_BEND = -1  # not a controller in MIDI; value -8192 .. 8191 is two semitones down .. up
+PITCH_BEND = -1  # not a controller in MIDI; 8192 is two semitones up; further than that only where a `Touch` is
+FULL_EXPRESSION = 112  # of EXPRESSION where nobody swells
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,34 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Touch:
+    """How the tones of a player move who plays as `expression.py` writes it.
+
+    Attributes:
+        vibrato_hz: rate. vibrato_cents: how far it goes each way where VIBRATO is at 127; it starts upwards, at the first
+            VIBRATO of a note that is not 0.
+    """
+
+    vibrato_hz: float
+    vibrato_cents: float
+
+
+@dataclass(frozen=True)
 class Take:
     """A composed performance.
 
     Attributes:
         lead_sheet: exactly what was played: its `beat_offset` makes t = 0 right, its sections say who sounds
         when. notes: notes per instrument, by time. controls: controller changes per instrument, by time.
-        duration_s: length of the performance in seconds, lead-in included.
+        duration_s: length of the performance in seconds, lead-in included. touches: of the players whose tones move one
+        by one: a line goes from control to control of the same note, and a note that has ended keeps its own.
     """
 
     lead_sheet: LeadSheet
     notes: dict[str, tuple[Note, ...]]
     controls: dict[str, tuple[Control, ...]] = field(default_factory=dict)
     duration_s: float = 0.0
+    touches: dict[str, Touch] = field(default_factory=dict)
 
     def without(self, *instruments: str) -> Take:
         """The same performance with these players silent, and a lead sheet that says so."""
@@ -66,6 +82,7 @@ class Take:
             lead_sheet=self.lead_sheet.without(*instruments),
             notes={name: notes for name, notes in self.notes.items() if name not in instruments},
             controls={name: events for name, events in self.controls.items() if name not in instruments},
+            touches={name: touch for name, touch in self.touches.items() if name not in instruments},
         )
 
 

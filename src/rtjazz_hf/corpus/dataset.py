@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class TakeRecord:
         path: its mix. lead_sheet: its exact label; t = 0 of the file is its `beat_offset`.
         caption, captions: phrases for it. tags: genre, mood, key, tempo, instruments, ...
         full_captions: where players of the band are silent (music minus one), phrases for the whole band; else none.
-        soundfont: which font rendered it. split: "train" or "test". duration: seconds.
+        soundfont: which font rendered it, or "mixed". split: "train" or "test". duration: seconds.
+        sources: what played each player: a font, or "recorded/" and an instrument's name; none in older corpora.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class TakeRecord:
     split: str = "train"
     duration: float = 0.0
     full_captions: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> Score | None:
@@ -51,6 +54,27 @@ class TakeRecord:
         except ValueError as error:
             raise ValueError(
                 f"the score '{file}' cannot be read ({error}); delete its folder and prepare again"
+            ) from error
+
+    @property
+    def pitch(self) -> tuple[float, dict[str, np.ndarray]]:
+        """Frames a second, and for each player whose tones move the cents `(frames,)`, float32, by which the sounding note
+        of the line stands beside its key: what the render was told, vibrato included. What a recorded instrument does
+        of itself comes on top. Without movement, or in older corpora: no players.
+
+        Raises:
+            ValueError: the file is damaged; it is named.
+        """
+        file = self.path.with_name("pitch.json")
+        if not file.is_file():
+            return 75.0, {}
+        try:
+            told = json.loads(file.read_text())
+            rows = {name: np.array(row, dtype=np.float32) for name, row in told["cents"].items()}
+            return float(told["rate"]), rows
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"'{file}' cannot be read ({error}); delete its folder and prepare again"
             ) from error
 
     @property
@@ -99,6 +123,7 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
                     split=label["split"],
                     duration=label.get("duration", 0.0),
                     full_captions=tuple(label.get("full_captions", ())),
+                    sources=label.get("sources", {}),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -111,7 +136,7 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
 def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool = False) -> Any:
     """The corpus as a `datasets.Dataset` with an `audio` column.
 
-    Columns: audio, caption, captions, split, soundfont, duration, genre, mood, key, tempo, beats_per_bar,
+    Columns: audio, caption, captions, split, soundfont, sources (JSON), duration, genre, mood, key, tempo, beats_per_bar,
     swing, instruments, leads, roles, lead_sheet (JSON; `LeadSheet.from_dict(json.loads(...))`).
 
     Args:

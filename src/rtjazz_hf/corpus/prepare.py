@@ -8,8 +8,11 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,33 @@ from ..audio import SAMPLE_RATE, write_audio
 from ..band.arrangement import weighted_choice
 from ..band.band_leader import random_lead_sheet
 from ..band.composer import MAX_LEAD_IN_S, compose
+from ..band.expression import expressive
+from ..band.performance import Take
 from ..band.score import Score
 from ..music.lead_sheet import LeadSheet
 from ..music.metre import Metre
 from ..music.vocabulary import GROOVE_GENRES
 from ..runtime.files import whole_or_not_at_all
 from .captions import captions, tags
-from .renderer import HELD_OUT_FONTS, SOUND_FONTS, RendererUnavailable, find_soundfont, shared_renderer
+from .instruments import Instrument, InstrumentsError, load_instruments
+from .lanes import pitch_of
+from .renderer import (
+    FONT_TERMS,
+    HELD_OUT_FONTS,
+    SOUND_FONTS,
+    RendererUnavailable,
+    find_soundfont,
+    shared_renderer,
+)
 from .songs import compose_song
+from .sources import RECORDED, draw_sources, match_levels, render_mixed
 
 MEAN_TAKE_S = 31.0  # of many takes; hours are turned into a number of takes by it
 TAKE_RANGE_S = (19.0, 42.0)
 SETTINGS = "corpus.json"
 METADATA = "metadata.jsonl"
+SOURCES = "SOURCES.md"
+PITCH_RATE = 75  # of pitch.json, frames a second
 # Which genres other metres have, and which metres the grooves.
 _METRES = {
     "5/4": "modal 3, cool 3, swing 2, waltz 1",
@@ -62,6 +79,10 @@ class CorpusSettings:
             composer's lines hardly hold a note, and what a flow has not heard it plays unsteadily.
         grooves: share of takes in the genres of `GROOVE_GENRES`. metres: share in other metres than the genre's own.
             The other takes are what they are without.
+        expression: tones move (`band.expression`): scoops, falls, bends, slides, late vibrato, dynamics inside a line.
+        instruments: recorded instruments beside the fonts: names and fingerprints. Each player of a take then has a
+            source of their own.
+        recorded_share: chance that a player who has a recorded instrument plays it.
     """
 
     seed: int = 0
@@ -72,6 +93,9 @@ class CorpusSettings:
     songs: float = 0.0
     grooves: float = 0.0
     metres: float = 0.0
+    expression: bool = False
+    instruments: dict[str, str] = field(default_factory=dict)
+    recorded_share: float = 0.6
 
     def __post_init__(self) -> None:
         fonts = ("both", *SOUND_FONTS, *HELD_OUT_FONTS)
@@ -84,6 +108,8 @@ class CorpusSettings:
                 raise ValueError(f"{name.replace('_', ' ')} {getattr(self, name)!r}: choose 0 to 1")
         if self.grooves + self.metres > 1.0:
             raise ValueError(f"grooves {self.grooves:g} and metres {self.metres:g}: choose at most 1 together")
+        if not 0.0 <= self.recorded_share <= 1.0:
+            raise ValueError(f"recorded share {self.recorded_share!r}: choose 0 to 1")
         if self.soundfont in HELD_OUT_FONTS and self.test_fraction != 1.0:
             raise ValueError(
                 f"test fraction {self.test_fraction!r} with the sound font {self.soundfont!r}, which is held out: "
@@ -156,10 +182,15 @@ def draw_silent_players(sheet: LeadSheet, settings: CorpusSettings, index: int) 
     return tuple(str(name) for name in rng.choice(band, count, replace=False))
 
 
-def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
+def make_take(
+    out: Path, index: int, settings: CorpusSettings, instruments: Sequence[Instrument] = ()
+) -> float:
     """Compose, render and write take `index` of a corpus; its length in seconds.
 
     The label is written last and at once: a take with a label is complete, one without is made again.
+
+    Args:
+        instruments: those that `settings` names, matched in level.
     """
     rng = np.random.default_rng([settings.seed, index])
     song = np.random.default_rng([settings.seed, index, 2]).random() < settings.songs
@@ -168,11 +199,19 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
     texts = captions(take.lead_sheet, rng)
     silent = draw_silent_players(take.lead_sheet, settings, index)
     full_texts: list[str] = []
+    if settings.expression and not song:  # a song is played as somebody's file of notes is
+        take = expressive(take, int(np.random.default_rng([settings.seed, index, 4]).integers(2**31)))
     if silent:
         take, full_texts = take.without(*silent), texts
         texts = captions(take.lead_sheet, _own_rng(settings, index))
     font = settings.fonts[int(rng.integers(len(settings.fonts)))]
-    rendering = shared_renderer(font).render(take, rng, stems=settings.stems)
+    if settings.instruments:
+        dice = np.random.default_rng([settings.seed, index, 5])
+        sources = draw_sources(take, settings.fonts, instruments, settings.recorded_share, dice)
+        rendering = render_mixed(take, sources, instruments, rng, stems=settings.stems)
+    else:
+        sources = dict.fromkeys(take.notes, font)
+        rendering = shared_renderer(font).render(take, rng, stems=settings.stems)
     folder = take_folder(out, index)
     folder.mkdir(parents=True, exist_ok=True)
     write_audio(folder / "mix.flac", rendering.mix, overwrite=True)
@@ -186,7 +225,8 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
         "full_captions": full_texts,
         "tags": tags(take.lead_sheet),
         "seed": [settings.seed, index],
-        "soundfont": font,
+        "soundfont": font if set(sources.values()) <= {font} else "mixed",
+        "sources": sources,
         "split": split_of(index, settings.test_fraction),
         "loudness": round(rendering.loudness, 2),
         "low_share": round(rendering.low_share, 4),
@@ -194,41 +234,80 @@ def make_take(out: Path, index: int, settings: CorpusSettings) -> float:
         "stems": sorted(rendering.stems),
     }
     _write_json(folder / "score.json", Score.of_take(take).to_dict(), indent=None)
+    if take.touches:
+        _write_json(folder / "pitch.json", _pitches(take), indent=None)
     _write_json(folder / "label.json", label)
     return label["duration"]
 
 
+def _pitches(take: Take) -> dict[str, Any]:
+    """What moves the tones of each line, vibrato included: cents beside the key of the note that sounds, by frame."""
+    cents = {name: np.rint(pitch_of(take, name, PITCH_RATE)).astype(int).tolist() for name in take.touches}
+    return {"rate": PITCH_RATE, "cents": {name: row for name, row in cents.items() if any(row)}}
+
+
 def prepare_corpus(
-    out: str | os.PathLike, hours: float, settings: CorpusSettings, workers: int = 1, progress: bool = True
+    out: str | os.PathLike,
+    hours: float,
+    settings: CorpusSettings,
+    workers: int = 1,
+    progress: bool = True,
+    instruments: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Make what is missing of a corpus of `hours`, then its table `metadata.jsonl`; a summary.
+    """Make what is missing of a corpus of `hours`, then its table `metadata.jsonl`, and `SOURCES.md`: who was played by
+    what, and the terms of it; a summary.
+
+    Args:
+        instruments: a folder of recorded instruments (`corpus.instruments`), to be used beside the fonts.
 
     Raises:
-        RendererUnavailable: where FluidSynth or a font is missing: before anything is written.
+        RendererUnavailable: where FluidSynth, a font or pysfizz is missing: before anything is written.
+        InstrumentsError: where a recorded instrument cannot be used: before anything is written, too.
         ValueError: where `out` holds a corpus of other settings.
     """
     from tqdm.auto import tqdm
+
+    def say(text: str) -> None:
+        if progress:
+            print(text, file=sys.stderr)
 
     out = Path(out)
     count = takes_for(hours)
     for font in settings.fonts:
         find_soundfont(font)
-    shared_renderer(settings.fonts[0])  # the library too, before processes start
+    renderer = shared_renderer(settings.fonts[0])  # the library too, before processes start
+    found: tuple[Instrument, ...] = ()
+    if instruments is not None:
+        found = load_instruments(instruments, say)
+        settings = replace(settings, instruments={each.name: each.fingerprint for each in found})
     _check_settings(out, settings)
+    found = match_levels(found, renderer)
     todo = [index for index in range(count) if not (take_folder(out, index) / "label.json").exists()]
+    spent = 0.0
     with tqdm(total=count, initial=count - len(todo), unit="take", disable=not progress) as bar:
-        for _ in _run(out, todo, settings, workers):
+        for seconds in _run(out, todo, settings, workers, found):
+            spent += seconds
             bar.update(1)
-    return write_metadata(out)
+    summary = write_metadata(out)
+    if todo:
+        summary["takes_per_core_hour"] = round(len(todo) * 3600 / max(spent, 1e-3))
+    table = sources_table(out, found)
+    with whole_or_not_at_all(out / SOURCES) as partial:
+        partial.write_text(table)
+    say(table)
+    return summary
 
 
-def _run(out: Path, todo: list[int], settings: CorpusSettings, workers: int) -> Iterator[float]:
+def _run(
+    out: Path, todo: list[int], settings: CorpusSettings, workers: int, instruments: tuple[Instrument, ...]
+) -> Iterator[float]:
+    """Make takes; yields the CPU seconds of each."""
+    jobs = [(out, index, settings, instruments) for index in todo]
     if workers <= 1:
-        for index in todo:
-            yield make_take(out, index, settings)
+        yield from map(_job, jobs)
         return
     with multiprocessing.get_context("spawn").Pool(workers, initializer=_start_worker) as pool:
-        yield from pool.imap_unordered(_job, [(out, index, settings) for index in todo], chunksize=1)
+        yield from pool.imap_unordered(_job, jobs, chunksize=1)
 
 
 def _start_worker() -> None:
@@ -238,8 +317,10 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _job(work: tuple[Path, int, CorpusSettings]) -> float:
-    return make_take(*work)
+def _job(work: tuple[Path, int, CorpusSettings, tuple[Instrument, ...]]) -> float:
+    before = time.process_time()
+    make_take(*work)
+    return time.process_time() - before
 
 
 def _check_settings(out: Path, settings: CorpusSettings) -> None:
@@ -272,6 +353,7 @@ def write_metadata(out: str | os.PathLike) -> dict[str, Any]:
                 "captions": label["captions"],
                 "split": label["split"],
                 "soundfont": label["soundfont"],
+                "sources": json.dumps(label.get("sources", {})),
                 "duration": label["duration"],
                 **label["tags"],
                 "lead_sheet": json.dumps(label["lead_sheet"]),
@@ -281,6 +363,28 @@ def write_metadata(out: str | os.PathLike) -> dict[str, Any]:
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
     tests = sum(row["split"] == "test" for row in rows)
     return {"takes": len(rows), "hours": seconds / 3600, "train": len(rows) - tests, "test": tests}
+
+
+def sources_table(out: str | os.PathLike, instruments: Sequence[Instrument] = ()) -> str:
+    """Markdown: each source with its terms and its share of the players' takes, and the sources of each player."""
+    by_player: dict[str, Counter] = {}
+    for file in sorted((Path(out) / "takes").glob("*/label.json")):
+        label = json.loads(file.read_text())
+        known = label.get("sources") or dict.fromkeys(label["tags"]["instruments"], label["soundfont"])
+        for player, source in known.items():
+            by_player.setdefault(player, Counter())[source] += 1
+    total = sum(by_player.values(), Counter())
+    terms = {name: ("sound font", *row) for name, row in FONT_TERMS.items()}
+    terms |= {RECORDED + each.name: (each.what or each.name, each.source, each.terms) for each in instruments}
+    lines = ["# Sources", "", "| source | what | from | terms | share |", "|---|---|---|---|---|"]
+    for source, number in total.most_common():
+        row = " | ".join(terms.get(source, ("?", "?", "not told")))
+        lines.append(f"| {source} | {row} | {number / total.total():.3f} |")
+    lines += ["", "| player | takes | shares |", "|---|---|---|"]
+    for player, counts in sorted(by_player.items()):
+        shares = ", ".join(f"{source} {number / counts.total():.2f}" for source, number in counts.most_common())
+        lines.append(f"| {player} | {counts.total()} | {shares} |")
+    return "\n".join(lines) + "\n"
 
 
 def clear_partial(out: str | os.PathLike) -> int:
@@ -298,12 +402,14 @@ def _write_json(path: Path, value: Any, indent: int | None = 1) -> None:
 
 __all__ = [
     "CorpusSettings",
+    "InstrumentsError",
     "RendererUnavailable",
     "clear_partial",
     "draw_groove",
     "draw_lead_sheet",
     "make_take",
     "prepare_corpus",
+    "sources_table",
     "split_of",
     "takes_for",
     "write_metadata",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +14,21 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE
-from ..band.performance import EXPRESSION, PITCH_BEND, VIBRATO, Take
+from ..band.expression import HABITS
+from ..band.grooves import SWIRL
+from ..band.performance import EXPRESSION, FULL_EXPRESSION, PITCH_BEND, VIBRATO, Note, Take
 from ..music.vocabulary import KITS
+from .lanes import WHEEL_RANGE, WHEEL_STEP, Lane, lanes_of
+from .mixing import band_share, limit_lows, master
 
 FADE_OUT_S = 0.05
 LOUDNESS_RANGE = (-20.0, -14.0)  # LUFS
-TRUE_PEAK = 0.95
-LOW_BAND_HZ = 200.0
 LOW_SHARE_RANGE = (0.2, 0.4)  # largest share of energy below LOW_BAND_HZ that a mix may keep
 _BLOCK = 64  # samples FluidSynth computes at once; events fall on these
 _ENGINE_GAIN = 0.55
 _RELEASE_S = 0.3  # a note's own release fits into the end of the file
+_STROKE_S = 0.03  # between the strokes that make a sweep of brushes
+_LANE_CHANNELS = 17  # the first MIDI channel behind those of the players
 
 SOUND_FONTS = ("musescore", "fluid")
 HELD_OUT_FONTS = ("timgm6mb",)  # nothing is ever trained on these: they show what is heard for the first time
@@ -31,6 +36,12 @@ _FONT_FILES = {
     "musescore": ("MuseScore_General_Full.sf2", "MuseScore_General.sf3", "MuseScore_General.sf2"),
     "fluid": ("FluidR3_GM.sf2", "FluidR3_GM.sf3"),
     "timgm6mb": ("TimGM6mb.sf2",),
+}
+# Where each comes from and its terms, as its Debian package's copyright file has them.
+FONT_TERMS = {
+    "musescore": ("Debian: musescore-general-soundfont-lossless", "MIT, parts public domain or CC0"),
+    "fluid": ("Debian: fluid-soundfont-gm", "MIT"),
+    "timgm6mb": ("Debian: timgm6mb-soundfont", "GPL-2"),
 }
 _FONT_FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -77,13 +88,35 @@ VOICES = {
 }
 
 
-_GUITARS = {"bossa": (0, 24), "samba": (0, 24), "gypsy": (0, 25)}  # nylon, steel; electric elsewhere
+ACOUSTIC_GUITARS = {"bossa": (0, 24), "samba": (0, 24), "gypsy": (0, 25)}  # nylon, steel; electric elsewhere
 # What a font plays softer than the first one, in dB (measured: loudness of the stems of the same takes).
 _FONT_LEVELS = {
     "fluid": {"brushes": 6.5, "drums": 2.0},
     "timgm6mb": {"piano": 2.0, "electric_piano": 3.5, "organ": -3.0, "vibraphone": -5.0, "bass": 4.0,
                  "drums": 12.0, "brushes": 6.5, "muted_trumpet": 6.0, "trombone": 8.0},
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a player stands in one mix: preset of a font, level in dB and what this mix adds to it, place, reverb send."""
+
+    preset: tuple[int, int]
+    level_db: float
+    human_db: float
+    pan: float
+    wet: float
+
+
+@dataclass(frozen=True)
+class MixPlan:
+    """What is drawn for one mix: where everybody stands, the room (size, damping, width, level, each as FluidSynth has
+    them), loudness in LUFS, largest share of energy below 200 Hz."""
+
+    places: dict[str, Place]
+    reverb: tuple[float, float, float, float]
+    loudness: float
+    low_share: float
 
 
 @dataclass(frozen=True)
@@ -160,6 +193,8 @@ class Renderer:
         self.module = _fluidsynth()
         self.soundfont = soundfont
         self.channels = {name: index if index < 9 else index + 1 for index, name in enumerate(VOICES)}
+        self._wheel_range = self.module._fl.fluid_synth_pitch_wheel_sens  # not in the binding
+        self._wheel_range.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
         # The binding offers 16 bits only; the library gives floats.
         self._write = self.module._fl.fluid_synth_write_float
         self._write.argtypes = [
@@ -194,69 +229,47 @@ class Renderer:
         Args:
             stems: also give every instrument alone; the mix is then their sum.
         """
-        players = [name for name in VOICES if take.notes.get(name)]
+        plan = draw_mix(take, rng)
+        players = players_of(take)
+        tracks = self.tracks(take, [[name] for name in players] if stems else [players], plan)
+        return finish(tracks, players if stems else [], plan)
+
+    def tracks(self, take: Take, passes: Sequence[Sequence[str]], plan: MixPlan) -> np.ndarray:
+        """`(passes, 2, samples)`, the players of each pass together, before the mix is set to its loudness."""
         samples = round(take.duration_s * SAMPLE_RATE)
-        room = float(rng.uniform(0.15, 0.7))
-        reverb = (
-            room,
-            float(rng.uniform(0.2, 0.6)),
-            float(rng.uniform(0.5, 1.0)),
-            float(rng.uniform(0.3, 0.9)),
-        )
-        width = float(rng.uniform(0.6, 1.5)) * (1 if rng.random() < 0.5 else -1)
-        setup = {}
-        for name in VOICES:  # drawn for all, so that one more player changes nobody else's place
-            voice = VOICES[name]
-            level = (
-                voice.level_db
-                + _FONT_LEVELS.get(self.soundfont, {}).get(name, 0.0)
-                + float(rng.normal(0, 1.3))
-            )
-            pan = float(np.clip(voice.pan * width + rng.normal(0, 0.08), -0.8, 0.8))
-            wet = float(np.clip(voice.reverb * rng.uniform(0.5, 1.6), 0, 1))
-            preset = voice.presets[int(rng.integers(len(voice.presets)))]
-            if name == "guitar":
-                preset = _GUITARS.get(take.lead_sheet.genre, preset)
-            preset = self.presets.get(name, preset)
-            setup[name] = (preset, level, pan, wet)
-        target = float(rng.uniform(*LOUDNESS_RANGE))
-        low_share = float(rng.uniform(*LOW_SHARE_RANGE))
+        return np.stack([self._pass(take, list(group), plan, samples) for group in passes])
 
-        passes = [[name] for name in players] if stems else [players]
-        tracks = np.stack(
-            [self._pass(take, group, setup, reverb, samples) for group in passes]
-        )  # (passes, 2, samples)
-        tracks = _limit_lows(tracks, low_share)
-        tracks, loudness = _master(tracks, target)
-        mix = tracks.sum(axis=0)
-        parts = dict(zip(players, tracks, strict=True)) if stems else {}
-        return Rendering(mix, parts, loudness, band_share(mix))
-
-    def _pass(self, take: Take, players: list[str], setup: dict, reverb: tuple, samples: int) -> np.ndarray:
+    def _pass(self, take: Take, players: list[str], plan: MixPlan, samples: int) -> np.ndarray:
         synth, font = self._engine()
         try:
-            return self._play(synth, font, take, players, setup, reverb, samples)
+            return self._play(synth, font, take, players, plan, samples)
         finally:
             synth.delete()
 
     def _play(
-        self, synth: Any, font: int, take: Take, players: list[str], setup: dict, reverb: tuple, samples: int
+        self, synth: Any, font: int, take: Take, players: list[str], plan: MixPlan, samples: int
     ) -> np.ndarray:
-        synth.set_reverb(*reverb)
+        synth.set_reverb(*plan.reverb)
+        lanes = {name: lanes_of(take, name) for name in players}
         for name in players:
-            channel = self.channels[name]
-            (bank, program), level, pan, wet = setup[name]
-            if synth.program_select(channel, font, bank, program) != 0:
-                synth.program_select(channel, font, 128 if name in KITS else 0, 0)
-            # FluidSynth takes volume as 40 log10(value / 127) dB.
-            for controller, value in ((7, 127 * 10 ** (level / 40)), (10, 64 + 63 * pan), (91, 127 * wet)):
-                synth.cc(channel, controller, int(np.clip(round(value), 0, 127)))
-            synth.cc(channel, EXPRESSION, 112)
-            synth.cc(channel, VIBRATO, 0)
-            synth.pitch_bend(channel, 0)
+            place = plan.places[name]
+            bank, program = self.presets.get(name, place.preset)
+            level = place.level_db + _FONT_LEVELS.get(self.soundfont, {}).get(name, 0.0) + place.human_db
+            for lane in range(len(lanes[name])):
+                channel = self._channel(name, lane)
+                if synth.program_select(channel, font, bank, program) != 0:
+                    synth.program_select(channel, font, 128 if name in KITS else 0, 0)
+                # FluidSynth takes volume as 40 log10(value / 127) dB.
+                for controller, value in ((7, 127 * 10 ** (level / 40)), (10, 64 + 63 * place.pan), (91, 127 * place.wet)):
+                    synth.cc(channel, controller, int(np.clip(round(value), 0, 127)))
+                synth.cc(channel, EXPRESSION, FULL_EXPRESSION)
+                synth.cc(channel, VIBRATO, 0)
+                if name in take.touches:
+                    self._wheel_range(synth.synth, channel, WHEEL_RANGE)
+                synth.pitch_bend(channel, 0)
         out = np.zeros((2, -(-samples // _BLOCK) * _BLOCK), dtype=np.float32)
         at = 0
-        for time, _, channel, kind, one, two in self._events(take, players):
+        for time, _, channel, kind, one, two in self._events(take, lanes):
             block = min(int(time * SAMPLE_RATE) // _BLOCK * _BLOCK, out.shape[1])
             if block > at:
                 self._advance(synth, out, at, block)
@@ -270,22 +283,32 @@ class Renderer:
             else:
                 synth.cc(channel, one, two)
         self._advance(synth, out, at, out.shape[1])
-        out = out[:, :samples]
-        fade = min(samples, round(FADE_OUT_S * SAMPLE_RATE))
-        out[:, samples - fade :] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
-        return out
+        return faded(out[:, :samples])
 
-    def _events(self, take: Take, players: list[str]) -> list[tuple]:
+    def _channel(self, name: str, lane: int) -> int:
+        """The first lane of a player has the player's own channel, the others those behind all players' own."""
+        if lane == 0:
+            return self.channels[name]
+        if lane == 1:
+            return _LANE_CHANNELS + list(HABITS).index(name)
+        return _LANE_CHANNELS + len(HABITS)  # a guitarist's chords; nobody else has both a line and chords
+
+    def _events(self, take: Take, lanes: Mapping[str, Sequence[Lane]]) -> list[tuple]:
         events = []
-        for name in players:
-            channel = self.channels[name]
-            for note in take.notes[name]:
-                stop = note.start_s + note.duration_s
-                if name not in KITS:  # let a note that lasts to the end die inside the file
-                    stop = min(stop, max(note.start_s + 0.05, take.duration_s - _RELEASE_S))
-                events.append((note.start_s, 2, channel, "on", note.midi, note.velocity))
-                events.append((stop, 0, channel, "off", note.midi, 0))
-            for control in take.controls.get(name, ()):
+        for name, own in lanes.items():
+            touched = name in take.touches
+            for index, lane in enumerate(own):
+                channel = self._channel(name, index)
+                notes = strokes(lane.notes) if touched and name in KITS else lane.notes
+                for note in notes:
+                    stop = note.start_s + note.duration_s
+                    if name not in KITS:
+                        stop = last_stop(note, take.duration_s)
+                    events.append((note.start_s, 2, channel, "on", note.midi, note.velocity))
+                    events.append((stop, 0, channel, "off", note.midi, 0))
+                events += _movements(lane, channel)
+            for control in () if touched else take.controls.get(name, ()):
+                channel = self._channel(name, 0)
                 events.append((control.start_s, 1, channel, "control", control.controller, control.value))
         return sorted(events, key=lambda event: (event[0], event[1], event[2], event[4]))
 
@@ -294,6 +317,86 @@ class Renderer:
         if stop > start:
             left, right = out[0].ctypes.data, out[1].ctypes.data
             self._write(synth.synth, stop - start, left, start, 1, right, start, 1)
+
+
+def players_of(take: Take) -> list[str]:
+    """Who has notes, in the order of `VOICES`."""
+    return [name for name in VOICES if take.notes.get(name)]
+
+
+def draw_mix(take: Take, rng: np.random.Generator) -> MixPlan:
+    """Draw how a take is mixed."""
+    room = float(rng.uniform(0.15, 0.7))
+    reverb = (room, float(rng.uniform(0.2, 0.6)), float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.3, 0.9)))
+    width = float(rng.uniform(0.6, 1.5)) * (1 if rng.random() < 0.5 else -1)
+    places = {}
+    for name, voice in VOICES.items():  # drawn for all, so that one more player changes nobody else's place
+        human = float(rng.normal(0, 1.3))
+        pan = float(np.clip(voice.pan * width + rng.normal(0, 0.08), -0.8, 0.8))
+        wet = float(np.clip(voice.reverb * rng.uniform(0.5, 1.6), 0, 1))
+        preset = voice.presets[int(rng.integers(len(voice.presets)))]
+        if name == "guitar":
+            preset = ACOUSTIC_GUITARS.get(take.lead_sheet.genre, preset)
+        places[name] = Place(preset, voice.level_db, human, pan, wet)
+    return MixPlan(places, reverb, float(rng.uniform(*LOUDNESS_RANGE)), float(rng.uniform(*LOW_SHARE_RANGE)))
+
+
+def finish(tracks: np.ndarray, names: Sequence[str], plan: MixPlan) -> Rendering:
+    """The mix of `(tracks, 2, samples)`, at its loudness; `names`: of the tracks, where they are wanted as stems."""
+    tracks, loudness = master(limit_lows(tracks, plan.low_share), plan.loudness)
+    mix = tracks.sum(axis=0)
+    stems = dict(zip(names, tracks, strict=True)) if names else {}
+    return Rendering(mix, stems, loudness, band_share(mix))
+
+
+def last_stop(note: Note, duration: float) -> float:
+    """When a note is let go, so that one that lasts to the end of the take dies inside it, in seconds."""
+    return min(note.start_s + note.duration_s, max(note.start_s + 0.05, duration - _RELEASE_S))
+
+
+def faded(audio: np.ndarray) -> np.ndarray:
+    """`(2, samples)` with its end faded out, in place."""
+    fade = min(audio.shape[1], round(FADE_OUT_S * SAMPLE_RATE))
+    audio[:, audio.shape[1] - fade :] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
+    return audio
+
+
+def _movements(lane: Lane, channel: int) -> list[tuple]:
+    """A lane's wheel and swell as events, where they change."""
+    events: list[tuple] = []
+    for curve, controller in ((lane.wheel, PITCH_BEND), (lane.swell, EXPRESSION)):
+        if curve is None:
+            continue
+        fine = np.interp(np.arange(0, len(curve), 0.5), np.arange(len(curve)), curve)
+        if controller == PITCH_BEND:
+            values = np.clip(np.round(fine * (8192 / WHEEL_RANGE)), -8192, 8191).astype(int)
+        else:
+            values = np.clip(np.round(FULL_EXPRESSION * np.sqrt(fine)), 0, 127).astype(int)
+        rest = 0 if controller == PITCH_BEND else FULL_EXPRESSION
+        for index in np.flatnonzero(np.diff(values, prepend=rest)):
+            time = index * WHEEL_STEP / 2 / SAMPLE_RATE
+            events.append((time, 1, channel, "control", controller, int(values[index])))
+    return events
+
+
+def strokes(notes: Iterable[Note]) -> list[Note]:
+    """Brush strokes as a font has them: a sweep becomes a train of light ones that swells and fades."""
+    out: list[Note] = []
+    for note in notes:
+        count = int(note.duration_s / _STROKE_S)
+        if note.midi != SWIRL or count < 3:
+            out.append(note)
+            continue
+        dice = np.random.default_rng([round(note.start_s * 1e5), note.velocity])
+        for index in range(count):
+            part = (index + 0.5) / count
+            late = 0.0 if index == 0 else float(dice.uniform(-0.3, 0.3)) * _STROKE_S
+            loud = note.velocity * (0.3 + 0.45 * np.sin(np.pi * part**0.6)) * float(dice.uniform(0.85, 1.1))
+            loud = note.velocity * 0.7 if index == 0 else loud
+            velocity = int(np.clip(round(loud), 1, 127))
+            out.append(dataclasses.replace(note, start_s=note.start_s + index * _STROKE_S + late,
+                                           duration_s=_STROKE_S, velocity=velocity))  # fmt: skip
+    return out
 
 
 def render(
@@ -309,82 +412,3 @@ def shared_renderer(soundfont: str) -> Renderer:
     return Renderer(soundfont)
 
 
-def band_share(audio: np.ndarray, below_hz: float = LOW_BAND_HZ) -> float:
-    """Share of the energy of `(2, samples)` below a frequency in Hz."""
-    size = _fast_length(audio.shape[-1])  # an odd length costs ten times as much
-    power = np.abs(np.fft.rfft(audio, size, axis=-1)) ** 2
-    edge = int(below_hz * size / SAMPLE_RATE)
-    total = float(power.sum())
-    return float(power[:, :edge].sum()) / total if total > 0 else 0.0
-
-
-def _limit_lows(tracks: np.ndarray, most: float) -> np.ndarray:
-    """Turn down what lies below 200 Hz of `(tracks, 2, samples)` so that the mix has at most the share `most`
-    there."""
-    size = _fast_length(tracks.shape[-1])
-    spectrum = np.fft.rfft(tracks.astype(np.float32), size, axis=-1)
-    hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    power = (np.abs(spectrum.sum(axis=0)) ** 2).sum(axis=0)
-    edge = np.searchsorted(hertz, LOW_BAND_HZ)
-    low, high = float(power[:edge].sum()), float(power[edge:].sum())
-    if low <= most * (low + high) or high <= 0:
-        return tracks
-    gain = np.sqrt(most * high / ((1 - most) * low))
-    # A shelf, an octave wide, rather than a step; its upper half lies above the edge, so aim a little lower.
-    shape = 1 / (1 + (hertz / (1.15 * LOW_BAND_HZ)) ** 6)
-    for _ in range(6):
-        curve = 1 - (1 - gain) * shape
-        shaped = power * curve**2
-        share = shaped[:edge].sum() / shaped.sum()
-        if share <= most * 1.02:
-            break
-        gain *= np.sqrt(most * (1 - share) / (share * (1 - most)))
-    spectrum *= curve.astype(np.float32)
-    return np.fft.irfft(spectrum, size, axis=-1)[..., : tracks.shape[-1]].astype(np.float32)
-
-
-def _fast_length(samples: int) -> int:
-    from scipy.fft import next_fast_len
-
-    return int(next_fast_len(samples + SAMPLE_RATE // 2, real=True))  # room for the filter's tail
-
-
-def _master(tracks: np.ndarray, target: float) -> tuple[np.ndarray, float]:
-    """Bring the sum of `(tracks, 2, samples)` to `target` LUFS under the true peak; the tracks and the
-    loudness."""
-    import pyloudnorm
-
-    meter = pyloudnorm.Meter(SAMPLE_RATE)
-
-    def loudness_of(sound: np.ndarray) -> float:
-        with np.errstate(divide="ignore"):
-            return float(meter.integrated_loudness(sound.sum(axis=0).T.astype(np.float64)))
-
-    measured = loudness_of(tracks)
-    if not np.isfinite(measured):
-        return tracks, measured
-    for _ in range(2):  # the limiter takes a little loudness; once more brings it back
-        tracks = _limiter(tracks * np.float32(10 ** ((target - measured) / 20)))
-        measured = loudness_of(tracks)
-        if abs(measured - target) < 0.3:
-            break
-    return tracks, measured
-
-
-def _limiter(tracks: np.ndarray) -> np.ndarray:
-    """Look-ahead limiter on the sum of the tracks: true peak (four times oversampled) at most `TRUE_PEAK`."""
-    from scipy.ndimage import minimum_filter1d, uniform_filter1d
-    from scipy.signal import resample_poly
-
-    mix = tracks.sum(axis=0)
-    peaks = np.abs(mix).max(axis=0)
-    loud = np.flatnonzero(peaks > 0.5 * TRUE_PEAK)
-    if loud.size:
-        over = np.abs(resample_poly(mix, 4, 1, axis=-1)).max(axis=0).reshape(-1, 4).max(axis=1)
-        peaks = np.maximum(peaks, over[: len(peaks)])
-    if peaks.max() <= TRUE_PEAK:
-        return tracks
-    needed = np.minimum(1.0, TRUE_PEAK / np.maximum(peaks, 1e-9))
-    width = 2 * (SAMPLE_RATE // 400) + 1  # 5 ms
-    gain = uniform_filter1d(minimum_filter1d(needed, 2 * width + 1), width)
-    return tracks * gain.astype(np.float32)
