@@ -211,7 +211,7 @@ class _Hand:
             draw -= weight
             if draw <= 0:
                 break
-        times = np.linspace(0, 1, max(4, round(length / 0.06)))
+        times = np.linspace(0, 1, max(4, round(length / 0.1)))
         values = np.interp(times, (0.0, 0.2 if shape[1] < shape[0] and shape[1] < shape[2] else 0.5, 1.0), shape)
         return [(float(t * length), float(value)) for t, value in zip(times, values)]
 

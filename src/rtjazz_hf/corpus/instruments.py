@@ -25,7 +25,7 @@ from ..band.performance import Note
 from ..music.vocabulary import INSTRUMENTS, KITS, canonical_instrument
 from .lanes import WHEEL_RANGE, WHEEL_STEP, Lane
 from .renderer import RendererUnavailable
-from .sampler import Mapped, Sampler, Zone, open_synth
+from .sampler import Mapped, Sampler, Zone, choose, open_synth
 from .sfz import Mapping, SfzError, read_sfz
 
 _OTHER_NAMES = {"alto_flute": "flute", "double_bass": "bass", "acoustic_guitar": "guitar"}
@@ -125,11 +125,12 @@ def load_instruments(folder: str | Path, say: Callable[[str], None] = lambda tex
         except ValueError as error:
             faults.add(place.name, str(error))
             continue
-        mapped = Mapped(text, zones, *mapping.free_controllers())
+        robins, dice = mapping.controllers()
+        mapped = Mapped(text, zones, tuple(robins.items()), dice)
         keys = frozenset(key for zone in zones for key in range(zone.keys[0], zone.keys[1] + 1))
         row = {key: value for key, value in zip(("what", "source", "terms"), told.get(place.name, ())) if value}
         found.append(Instrument(place.name, player, mapped, keys, _fingerprint(mapping), **row))
-        reach = _reach(player)
+        reach = reach_of(player)
         if lacking := [key for key in reach if key not in keys]:
             say(
                 f"{place.name} has no sample for {len(lacking)} of the keys {reach[0]} to {reach[-1]} that "
@@ -237,7 +238,7 @@ def _open(mapping: Mapping, text: str) -> tuple[object, list[Zone]]:
 
 def _lags(synth, zones: list[Zone], mapping: Mapping) -> list[float]:
     """Seconds from stroke to onset of each zone, struck alone at its own pitch."""
-    robin_controller, dice_controller = mapping.free_controllers()
+    robins, dice_controller = mapping.controllers()
     lags = []
     for zone, region in zip(zones, mapping.regions):
         if not _is_attack(region.opcodes):
@@ -245,8 +246,7 @@ def _lags(synth, zones: list[Zone], mapping: Mapping) -> list[float]:
             continue
         synth.all_sound_off()
         synth.render_block()
-        synth.cc(0, robin_controller, zone.robin)
-        synth.cc(0, dice_controller, zone.dice[0])
+        choose(synth, robins.items(), dice_controller, zone.robin, zone.dice[0])
         key = (zone.keys[0] + zone.keys[1]) // 2
         velocity = max(1, min(zone.velocities[1], max(zone.velocities[0], 90)))
         synth.note_on(0, key, velocity)
@@ -269,7 +269,7 @@ def onset_of(sound: np.ndarray) -> float:
     return float(np.argmax(power >= loudest * 10 ** (ONSET_DB / 10)) / SAMPLE_RATE)
 
 
-def _reach(player: str) -> range:
+def reach_of(player: str) -> range:
     """The keys that the band asks of a player."""
     low, high = (LOW, HIGH) if player == "bass" else RANGES[player]
     if player in HANDS:
@@ -303,7 +303,7 @@ def _read_table(file: Path) -> dict[str, tuple[str, str, str]]:
 # -- level ------------------------------------------------------------------------------------------------------
 def reference_notes(player: str) -> list[Note]:
     """Notes all over what a player plays, soft to loud: what levels are compared on."""
-    reach = _reach(player)
+    reach = reach_of(player)
     keys = np.linspace(reach[0], reach[-1], 8).round().astype(int)
     order, velocities = (0, 4, 2, 6, 1, 5, 3, 7), (64, 96, 80, 72, 104, 88, 60, 92)
     role = "bass" if player == "bass" else "lead"
@@ -334,5 +334,5 @@ def loudness_of(sound: np.ndarray) -> float:
 
 __all__ = [
     "Instrument", "InstrumentsError", "RendererUnavailable", "load_instruments", "loudness_of", "matched", "onset_of",
-    "player_of", "reference_notes",
+    "player_of", "reach_of", "reference_notes",
 ]  # fmt: skip

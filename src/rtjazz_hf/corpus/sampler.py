@@ -4,7 +4,7 @@ same notes and dice."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,11 +50,11 @@ class Zone:
 @dataclass(frozen=True)
 class Mapped:
     """A mapping that is ready to be played: its text as `Mapping.rewritten` gives it, its attack zones, the controllers
-    that choose round robins and dice, and its gain (1 is as sfizz gives it)."""
+    that choose among so many round robins and by dice, and its gain (1 is as sfizz gives it)."""
 
     text: str
     zones: tuple[Zone, ...]
-    robin_controller: int
+    robin_controllers: tuple[tuple[int, int], ...]
     dice_controller: int
     gain: float = 1.0
 
@@ -82,6 +82,15 @@ def open_synth(text: str) -> Any:
         if not synth.load_sfz_file(str(file)):
             raise ValueError("sfizz cannot load it")
     return synth
+
+
+def choose(
+    synth: Any, robins: Iterable[tuple[int, int]], dice_controller: int, robin: int, dice: int, delay: int = 0
+) -> None:
+    """Set what the next note is chosen by: the round robin, from 1, whatever number of them a region has, and dice."""
+    for count, controller in robins:
+        synth.cc(delay, controller, (robin - 1) % count + 1)
+    synth.cc(delay, dice_controller, dice)
 
 
 class Sampler:
@@ -134,8 +143,7 @@ class Sampler:
                 at, _, key, velocity, robin, dice = waiting[place]
                 delay = max(0, at - first)
                 if velocity:
-                    synth.cc(delay, self.mapped.robin_controller, robin)
-                    synth.cc(delay, self.mapped.dice_controller, dice)
+                    choose(synth, self.mapped.robin_controllers, self.mapped.dice_controller, robin, dice, delay)
                     synth.note_on(delay, key, velocity)
                 else:
                     synth.note_off(delay, key, 0)
@@ -154,7 +162,7 @@ class Sampler:
         for note in notes:
             robins = max((zone.robins for zone in self._at(note)), default=1)
             free = [robin for robin in range(1, robins + 1) if robin != last.get(note.midi)] or [1]
-            robin, dice = free[int(rng.integers(len(free)))], int(rng.integers(127))
+            robin, dice = free[int(rng.integers(len(free)))], int(rng.integers(128))
             last[note.midi] = robin
             lag = min(
                 (zone.lag_s for zone in self._at(note) if zone.sounds(note.midi, note.velocity, robin, dice)),
@@ -191,4 +199,4 @@ def shared_sampler(mapped: Mapped) -> Sampler:
     return Sampler(mapped)
 
 
-__all__ = ["Mapped", "Sampler", "Zone", "open_synth", "shared_sampler"]
+__all__ = ["Mapped", "Sampler", "Zone", "choose", "open_synth", "shared_sampler"]

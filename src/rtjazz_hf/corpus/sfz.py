@@ -16,6 +16,7 @@ _TOKEN = re.compile(r"<(\w+)>|([\w$]+)=")
 _DEFINE = re.compile(r"#define\s+(\$\w+)\s+(\S+)")
 _INCLUDE = re.compile(r'#include\s+"([^"]+)"')
 _NEST = ("global", "master", "group", "region")
+_CONTROLLERS = range(102, 120)  # of MIDI's that mean nothing
 _DEEPEST = 16  # files that include one another
 
 # Left out of regions: they would be drawn by dice of sfizz's own, or stand against what the renderer does.
@@ -79,23 +80,27 @@ class Mapping:
         """Every sample file once, in order."""
         return list(dict.fromkeys(region.sample for region in self.regions if region.sample is not None))
 
-    def free_controllers(self) -> tuple[int, int]:
-        """Two controllers that the mapping does not speak of: for round robins and for dice."""
+    def controllers(self) -> tuple[dict[int, int], int]:
+        """Controllers that the mapping does not speak of: one for the round robins of each length, one for dice."""
         used = {
             int(number)
             for opcodes in (self.control, *(region.opcodes for region in self.regions))
             for name in opcodes
             for number in re.findall(r"cc(\d+)", name)
         }
-        free = [number for number in range(102, 120) if number not in used]
-        if len(free) < 2:
-            raise SfzError(f"'{self.path}' uses all controllers from 102 to 119; two of them must be free")
-        return free[0], free[1]
+        lengths = sorted({region.robin[1] for region in self.regions} - {1})
+        free = [number for number in _CONTROLLERS if number not in used]
+        if len(free) <= len(lengths):
+            raise SfzError(
+                f"'{self.path}' leaves {len(free)} controllers of {_CONTROLLERS[0]} to {_CONTROLLERS[-1]} free; its round "
+                f"robins want {len(lengths) + 1}"
+            )
+        return dict(zip(lengths, free[1:])), free[0]
 
     def rewritten(self, wheel_range: int, offsets: dict[int, int] | None = None) -> str:
         """The flat mapping: samples in memory, a wheel of `wheel_range` semitones each way, choices by
-        `free_controllers`. `offsets`: samples (of the file's rate) to skip, by index of region."""
-        robin, dice = self.free_controllers()
+        `controllers`. `offsets`: samples (of the file's rate) to skip, by index of region."""
+        robins, dice = self.controllers()
         # Without hint_ram_based sfizz reads on in a thread of its own, and a quick renderer gets stumps of notes.
         lines = [" ".join(["<control> hint_ram_based=1", *(f"{k}={v}" for k, v in self.control.items())])]
         for index, region in enumerate(self.regions):
@@ -105,7 +110,7 @@ class Mapping:
                 opcodes["offset"] = str(int(float(opcodes.get("offset", 0))) + skip)
             place, count = region.robin
             if count > 1:
-                opcodes |= {f"locc{robin}": str(place), f"hicc{robin}": str(place)}
+                opcodes |= {f"locc{robins[count]}": str(place), f"hicc{robins[count]}": str(place)}
             low, high = region.dice
             if (low, high) != (0.0, 1.0):
                 opcodes |= {f"locc{dice}": str(round(127 * low)), f"hicc{dice}": str(round(127 * high) - (high < 1))}
