@@ -21,7 +21,14 @@ from rtjazz_hf.audio import SAMPLE_RATE
 from rtjazz_hf.band.performance import Note, Take
 from rtjazz_hf.corpus.instruments import load_instruments, loudness_of, onset_of, reach_of
 from rtjazz_hf.corpus.lanes import Lane
-from rtjazz_hf.corpus.renderer import SOUND_FONTS, VOICES, MixPlan, Place, RendererUnavailable, shared_renderer
+from rtjazz_hf.corpus.renderer import (
+    SOUND_FONTS,
+    VOICES,
+    MixPlan,
+    Place,
+    RendererUnavailable,
+    shared_renderer,
+)
 from rtjazz_hf.corpus.sampler import Sampler
 from rtjazz_hf.corpus.sources import RECORDED, match_levels
 from rtjazz_hf.music.lead_sheet import LeadSheet

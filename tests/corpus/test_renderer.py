@@ -1,7 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from rtjazz_hf.band.composer import compose
+from rtjazz_hf.band.expression import SEMITONE
+from rtjazz_hf.band.grooves import SWIRL
+from rtjazz_hf.band.performance import PITCH_BEND, Control, Note, Take, Touch
 from rtjazz_hf.corpus.mixing import band_share
 from rtjazz_hf.corpus.renderer import (
     LOUDNESS_RANGE,
@@ -9,6 +14,7 @@ from rtjazz_hf.corpus.renderer import (
     Renderer,
     RendererUnavailable,
     find_soundfont,
+    strokes,
 )
 from rtjazz_hf.music import LeadSheet
 
@@ -47,6 +53,38 @@ class TestRender:
         envelope = np.abs(renderer.render(take, np.random.default_rng(8)).mix).max(axis=0)
         onset = np.flatnonzero(envelope > 0.05 * envelope.max())[0] / 48_000
         assert onset == pytest.approx(take.lead_sheet.time_of(0.0), abs=0.05)
+
+
+class TestMoving:
+    """Players with a touch: a wheel of their own for each of two notes in turn, and sweeps of brushes."""
+
+    @pytest.fixture(scope="class")
+    def moving(self):
+        line = (Note(0.2, 0.6, 64, 100, "lead"), Note(0.82, 0.5, 60, 100, "lead"))
+        bends = [(0.2, -2.0), (0.3, 0.0), (0.5, 0.0), (0.55, 5.0), (0.82, 0.0)]
+        controls = tuple(Control(time, PITCH_BEND, round(bend * SEMITONE)) for time, bend in bends)
+        notes = {"alto_sax": line, "brushes": (Note(0.2, 1.0, SWIRL, 90, "drums"),)}
+        touches = {"alto_sax": Touch(5.0, 30.0), "brushes": Touch(0.0, 0.0)}
+        return Take(LeadSheet.from_chart("C", instruments=tuple(notes)), notes, {"alto_sax": controls}, 2.0, touches)
+
+    def test_a_font_bends_as_it_is_told(self, renderer, moving):
+        sax = renderer.render(moving, np.random.default_rng(1), stems=True).stems["alto_sax"].sum(axis=0)
+        for start, key in ((0.36, 64), (0.6, 69), (0.95, 60)):
+            piece = sax[round(start * 48_000) :][:6_000]
+            power = np.abs(np.fft.rfft(piece * np.hanning(6_000), 1 << 18)) ** 2
+            hertz = 440 * 2 ** ((key - 69) / 12)
+            near = slice(*(round(hertz * 2 ** (side / 12) * (1 << 18) / 48_000) for side in (-1, 1)))
+            found = (near.start + int(np.argmax(power[near]))) * 48_000 / (1 << 18)
+            assert abs(1200 * np.log2(found / hertz)) < 25
+
+    def test_a_sweep_goes_on_as_long_as_its_note(self, renderer, moving):
+        assert len(strokes(moving.notes["brushes"])) > 20
+        sound = renderer.render(moving, np.random.default_rng(1), stems=True).stems["brushes"]
+        level = [float(np.abs(sound[:, at : at + 4_800]).mean()) for at in range(9_600, 57_600, 4_800)]
+        assert min(level) > 0.1 * max(level)
+        still = dataclasses.replace(moving, touches={})
+        once = renderer.render(still, np.random.default_rng(1), stems=True).stems["brushes"]
+        assert np.abs(once[:, 40_000:50_000]).mean() < 0.1 * np.abs(once[:, 9_600:20_000]).mean()
 
 
 class TestFonts:

@@ -25,7 +25,7 @@ def instruments(sfizz, instruments_folder, renderer):
 
 @pytest.fixture
 def short_takes(monkeypatch, renderer):
-    def draw(rng):
+    def draw(rng, genre=None, metre=None):
         return LeadSheet.from_chart("Dm7 | G7", tempo=float(rng.uniform(100, 140)), instruments=BAND)
 
     monkeypatch.setattr(prepare, "draw_lead_sheet", draw)
@@ -50,7 +50,8 @@ class TestDraw:
         bass = [each["bass"] for each in drawn]
         assert 0.6 < np.mean([source.startswith(RECORDED) for source in bass]) < 0.8 and set(fonts) < set(bass)
         assert {each["piano"] for each in drawn} == set(fonts)
-        one, two = (draw_sources(part, fonts, instruments, 0.7, np.random.default_rng(3)) for part in (take, take.without("piano")))
+        parts = (take, take.without("piano"))
+        one, two = (draw_sources(part, fonts, instruments, 0.7, np.random.default_rng(3)) for part in parts)
         assert one == {**two, "piano": one["piano"]}
         low = [each for each in instruments if each.player == "bass"]
         low = [type(each)(each.name, each.player, each.mapped, frozenset({30}), each.fingerprint) for each in low]
@@ -87,7 +88,8 @@ class TestCorpus:
     def test_stems_sum_to_the_mix(self, instruments, short_takes):
         from rtjazz_hf.band.expression import expressive
 
-        take = expressive(prepare.compose(prepare.draw_lead_sheet(np.random.default_rng(0)), np.random.default_rng(1)), 4)
+        sheet = prepare.draw_lead_sheet(np.random.default_rng(0))
+        take = expressive(prepare.compose(sheet, np.random.default_rng(1)), 4)
         sources = draw_sources(take, (short_takes.soundfont,), instruments, 1.0, np.random.default_rng(0))
         rendering = render_mixed(take, sources, instruments, np.random.default_rng(2), stems=True)
         whole = render_mixed(take, sources, instruments, np.random.default_rng(2))
@@ -120,7 +122,8 @@ class TestCommand:
 
 
 def test_older_corpora_go_on(tmp_path):
-    (tmp_path / "corpus.json").write_text(json.dumps({"seed": 0, "soundfont": "both", "stems": False, "minus_one": 0.0}))
+    before = {"seed": 0, "soundfont": "both", "stems": False, "minus_one": 0.0}
+    (tmp_path / "corpus.json").write_text(json.dumps(before))
     prepare._check_settings(tmp_path, CorpusSettings())
     with pytest.raises(ValueError, match="other settings"):
         prepare._check_settings(tmp_path, CorpusSettings(expression=True))

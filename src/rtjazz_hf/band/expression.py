@@ -1,7 +1,7 @@
-"""What players do to their notes beyond striking them: scoops, falls, doits, bends, glides and slides, hammer-ons, ghost
-notes, vibrato that comes late, dynamics inside a line, brushes that stir.
+"""What players do to their notes beyond striking them: scoops, falls, doits, bends, slides, hammer-ons, ghost notes,
+vibrato that comes late, dynamics inside a line, brushes that stir.
 
-It is written over a composed take, for the corpus: who plays which notes and chords stays as it was composed, but for the
+It is written over a composed take, for the corpus: who plays which notes stays as it was composed, but for the
 bassist's dead notes between them.
 """
 
@@ -205,14 +205,11 @@ class _Hand:
 
     def _swell(self, length: float) -> list[tuple[float, float]]:
         """The breath of a long note, as points of EXPRESSION."""
-        shapes = ((0.35, (90, 124, 98)), (0.25, (84, 104, 122)), (0.2, (122, 106, 86)), (0.2, (122, 84, 114)))
-        draw, shape = self.rng.random(), shapes[0][1]
-        for weight, shape in shapes:
-            draw -= weight
-            if draw <= 0:
-                break
+        shapes = ((90, 124, 98), (84, 104, 122), (122, 106, 86), (122, 84, 114))
+        shape = shapes[int(self.rng.choice(len(shapes), p=(0.35, 0.25, 0.2, 0.2)))]
+        turn = 0.2 if shape[1] < min(shape[0], shape[2]) else 0.5  # struck hard, and grown again
         times = np.linspace(0, 1, max(4, round(length / 0.1)))
-        values = np.interp(times, (0.0, 0.2 if shape[1] < shape[0] and shape[1] < shape[2] else 0.5, 1.0), shape)
+        values = np.interp(times, (0.0, turn, 1.0), shape)
         return [(float(t * length), float(value)) for t, value in zip(times, values)]
 
     def _vibrato(self, length: float) -> list[tuple[float, float]]:

@@ -50,8 +50,8 @@ class Touch:
     """How the tones of a player move who plays as `expression.py` writes it.
 
     Attributes:
-        vibrato_hz: rate. vibrato_cents: how far it goes each way where VIBRATO is at 127; it starts upwards, at the first
-            VIBRATO of a note that is not 0.
+        vibrato_hz: rate. vibrato_cents: how far it goes each way where VIBRATO is at 127; it starts upwards, at the
+            first VIBRATO of a note that is not 0.
     """
 
     vibrato_hz: float

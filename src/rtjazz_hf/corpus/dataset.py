@@ -58,9 +58,9 @@ class TakeRecord:
 
     @property
     def pitch(self) -> tuple[float, dict[str, np.ndarray]]:
-        """Frames a second, and for each player whose tones move the cents `(frames,)`, float32, by which the sounding note
-        of the line stands beside its key: what the render was told, vibrato included. What a recorded instrument does
-        of itself comes on top. Without movement, or in older corpora: no players.
+        """Frames a second, and for each player whose tones move the cents `(frames,)`, float32, by which the sounding
+        note of the line stands beside its key: what the render was told, vibrato included. What a recorded instrument
+        does of itself comes on top. Without movement, or in older corpora: no players.
 
         Raises:
             ValueError: the file is damaged; it is named.
@@ -136,8 +136,8 @@ def load_takes(folder: str | os.PathLike, split: str | None = None) -> list[Take
 def as_dataset(folder: str | os.PathLike, split: str | None = None, decode: bool = False) -> Any:
     """The corpus as a `datasets.Dataset` with an `audio` column.
 
-    Columns: audio, caption, captions, split, soundfont, sources (JSON), duration, genre, mood, key, tempo, beats_per_bar,
-    swing, instruments, leads, roles, lead_sheet (JSON; `LeadSheet.from_dict(json.loads(...))`).
+    Columns: audio, caption, captions, split, soundfont, sources (JSON), duration, genre, mood, key, tempo,
+    beats_per_bar, swing, instruments, leads, roles, lead_sheet (JSON; `LeadSheet.from_dict(json.loads(...))`).
 
     Args:
         split: "train", "test", or None for both.

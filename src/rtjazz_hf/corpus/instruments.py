@@ -46,8 +46,8 @@ class Instrument:
     """A recorded instrument, ready to be played.
 
     Attributes:
-        name: of its folder. player: who plays it, one of `INSTRUMENTS`. mapped: for the sampler. keys: those that it has,
-            MIDI. fingerprint: of its mapping and samples. what, source, terms: as the folder's README tells them.
+        name: of its folder. player: who plays it, one of `INSTRUMENTS`. mapped: for the sampler. keys: those that it
+            has, MIDI. fingerprint: of its mapping and samples. what, source, terms: as the folder's README tells them.
     """
 
     name: str
@@ -100,8 +100,8 @@ def load_instruments(folder: str | Path, say: Callable[[str], None] = lambda tex
         folder: a sub-folder for each, named as its player is ("alto_sax", "upright_bass", "trumpet_2").
 
     Raises:
-        InstrumentsError: names everything that is wrong: no mapping or several, samples that are missing, damaged, silent
-            or of a rate beyond 8 to 192 kHz, keys that sfizz leaves out.
+        InstrumentsError: names everything that is wrong: no mapping or several, samples that are missing, damaged,
+            silent or of a rate beyond 8 to 192 kHz, regions that sfizz leaves out.
         RendererUnavailable: pysfizz is not installed.
     """
     folder = Path(folder)
@@ -113,8 +113,8 @@ def load_instruments(folder: str | Path, say: Callable[[str], None] = lambda tex
         player = player_of(place.name)
         if player is None:
             say(
-                f"'{place}' is left out: no player's name, or a kit's, which only sound fonts play; name it after one of "
-                f"{', '.join(name for name in INSTRUMENTS if name not in KITS)}, with a number behind it if you like"
+                f"'{place}' is left out: it is named after nobody, or after a kit, which only sound fonts play; names "
+                f"are {', '.join(name for name in INSTRUMENTS if name not in KITS)}, with a number behind if you like"
             )
             continue
         mapping = _mapping(place, faults)

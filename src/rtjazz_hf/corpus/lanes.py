@@ -1,7 +1,7 @@
 """How the tones of a player move, sample by sample: what a pitch wheel does, and how loud a line swells.
 
-A wheel bends all that sounds on its channel, a note that is dying away too. So the notes of a line whose tones move take
-turns on two lanes, each with a wheel of its own.
+A wheel bends all that sounds on its channel, a note that is dying away too. So the notes of a line whose tones move
+take turns on two lanes, each with a wheel of its own.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def lanes_of(take: Take, player: str) -> list[Lane]:
 
 
 def pitch_of(take: Take, player: str, rate: float) -> np.ndarray:
-    """Cents, float32, by which the sounding note of a player's line stands beside its key in each frame of `take`, in the
-    frame's middle; 0 where nothing sounds. `rate`: frames a second."""
+    """Cents, float32, by which the sounding note of a player's line stands beside its key in each frame of `take`, in
+    the frame's middle; 0 where nothing sounds. `rate`: frames a second."""
     cents = np.zeros(int(np.ceil(take.duration_s * rate)), dtype=np.float32)
     touch = take.touches.get(player)
     line = [note for note in take.notes.get(player, ()) if note.role in BENT_ROLES] if touch is not None else []

@@ -99,7 +99,7 @@ _FONT_LEVELS = {
 
 @dataclass(frozen=True)
 class Place:
-    """How a player stands in one mix: preset of a font, level in dB and what this mix adds to it, place, reverb send."""
+    """How a player stands in one mix: preset of a font, level in dB and what this mix adds to it, place, send."""
 
     preset: tuple[int, int]
     level_db: float
@@ -259,8 +259,8 @@ class Renderer:
                 channel = self._channel(name, lane)
                 if synth.program_select(channel, font, bank, program) != 0:
                     synth.program_select(channel, font, 128 if name in KITS else 0, 0)
-                # FluidSynth takes volume as 40 log10(value / 127) dB.
-                for controller, value in ((7, 127 * 10 ** (level / 40)), (10, 64 + 63 * place.pan), (91, 127 * place.wet)):
+                volume = 127 * 10 ** (level / 40)  # FluidSynth takes it as 40 log10(value / 127) dB
+                for controller, value in ((7, volume), (10, 64 + 63 * place.pan), (91, 127 * place.wet)):
                     synth.cc(channel, controller, int(np.clip(round(value), 0, 127)))
                 synth.cc(channel, EXPRESSION, FULL_EXPRESSION)
                 synth.cc(channel, VIBRATO, 0)

@@ -1,5 +1,5 @@
-"""Recorded instruments, played by sfizz (pysfizz): notes at the sample, wheels and swells of lanes, the same sound for the
-same notes and dice."""
+"""Recorded instruments, played by sfizz (pysfizz): notes at the sample, wheels and swells of lanes, the same sound for
+the same notes and dice."""
 
 from __future__ import annotations
 

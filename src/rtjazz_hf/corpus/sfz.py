@@ -1,8 +1,8 @@
 """SFZ mappings, read as far as a renderer that must give the same sound twice has to change them.
 
 sfizz chooses between round robins by a counter and between random layers by dice, and neither can be seeded; it leaves
-out, without a word, keys whose samples are missing. So a mapping is read here, flattened, and written anew: every region
-with all that it inherits, samples by their whole paths, choices made by controllers that the renderer sets.
+out, without a word, keys whose samples are missing. So a mapping is read here, flattened, and written anew: every
+region with all that it inherits, samples by their whole paths, choices made by controllers that the renderer sets.
 The format: sfzformat.com; headers nest as global, master, group, region.
 """
 
@@ -92,8 +92,8 @@ class Mapping:
         free = [number for number in _CONTROLLERS if number not in used]
         if len(free) <= len(lengths):
             raise SfzError(
-                f"'{self.path}' leaves {len(free)} controllers of {_CONTROLLERS[0]} to {_CONTROLLERS[-1]} free; its round "
-                f"robins want {len(lengths) + 1}"
+                f"'{self.path}' leaves {len(free)} of controllers {_CONTROLLERS[0]} to {_CONTROLLERS[-1]} free; its "
+                f"round robins want {len(lengths) + 1}"
             )
         return dict(zip(lengths, free[1:])), free[0]
 
