@@ -2,7 +2,7 @@
 
     instruments/
       README.md                 a table whose rows begin with the folders' names: what each is, source, terms
-      upright_bass/*.sfz        one mapping each; samples where it says
+      upright_bass/*.sfz        one mapping each, or a link to it; samples where it says
       alto_sax/*.sfz
 """
 
@@ -157,7 +157,7 @@ def _mapping(place: Path, faults: _Faults) -> Mapping | None:
         faults.add(place.name, f"{f'several mappings ({names})' if files else 'no .sfz'} in '{place}': it wants one")
         return None
     try:
-        return read_sfz(files[0])
+        return read_sfz(files[0].resolve())  # a link leads to where its samples are
     except SfzError as error:
         faults.add(place.name, str(error))
         return None
