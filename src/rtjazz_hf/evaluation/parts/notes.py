@@ -14,13 +14,14 @@ from rtjazz_hf.music import LeadSheet, Section
 
 from ...corpus.transcription import transcribe
 from .. import pictures
-from ..measures import metrics
+from ..measures import metrics, obedience
 from ..measures.notes import SCORED_ROLES, clarity, note_scores, peaks_over_valleys, semitone_levels
 from ..measures.themes import likeness, theme_chroma
 from ..takes import HeldOutTake, render_score
 from ..tunes import TUNES
 
 if TYPE_CHECKING:
+    from ..clip_store import StoredClip
     from ..run import EvaluationRun
 
 SHARE, LEAST_SHARE = 0.95, 0.85  # of the codec copies' F1: asked, and the least
@@ -83,8 +84,29 @@ def _measure_charts(run: EvaluationRun, places: Sequence[int]) -> dict[str, Any]
             run.picture(pictures.plot_notes(notes, shown, path, min(8.0, seconds), title))
     summary = summarise(charts)
     _chart_rows(run, summary, len(charts))
+    obeyed = _obedience_without_notes(run, places, free)
     silent = _measure_silence(run, takes, sheets, places)
-    return {"charts": charts, "summary": summary, "silent": silent, "tables": [_table(summary)]}
+    return {"charts": charts, "summary": summary, "without_notes": obeyed, "silent": silent, "tables": [_table(summary)]}
+
+
+def _obedience_without_notes(
+    run: EvaluationRun, places: Sequence[int], free: Sequence[StoredClip]
+) -> dict[str, float]:
+    """Chords and beats of the clips whose notes nobody told, as the part "charts" has them."""
+    scores = []
+    for place, clip in zip(places, free):
+        take, sheet = run.chart_takes[place], run.chart_sheets[place]
+        render = take.audio(run.settings.duration)
+        scores.append(obedience.chart_scores(clip.audio(), render, sheet, take.lead_sheet))
+    mean = obedience.mean_chart_scores(scores)
+    run.row(
+        "without notes: chord obedience; beat F",
+        "score >= 0.7, goal 0.9; >= 0.9 of the renders'",
+        f"{mean['chord_score']:.2f} (free {mean['chord_generated']:.3f}, rotated {mean['chord_rotated']:.3f}, "
+        f"render {mean['chord_render']:.3f}); {mean['beat_f']:.3f} (renders {mean['beat_f_render']:.3f})",
+        mean["chord_score"] >= 0.7 and mean["beat_f"] >= 0.9 * mean["beat_f_render"],
+    )
+    return mean
 
 
 def heard_notes(audio: np.ndarray, notes: np.ndarray) -> dict[str, float]:
