@@ -86,7 +86,8 @@ def _measure_charts(run: EvaluationRun, places: Sequence[int]) -> dict[str, Any]
     _chart_rows(run, summary, len(charts))
     obeyed = _obedience_without_notes(run, places, free)
     silent = _measure_silence(run, takes, sheets, places)
-    return {"charts": charts, "summary": summary, "without_notes": obeyed, "silent": silent, "tables": [_table(summary)]}
+    found = {"charts": charts, "summary": summary, "without_notes": obeyed, "silent": silent}
+    return {**found, "tables": [_table(summary)]}
 
 
 def _obedience_without_notes(
