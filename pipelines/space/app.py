@@ -28,11 +28,13 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from rtjazz_hf import RealTimeJazzPipeline, server
 from rtjazz_hf.adapters import adapter_name_of
 from rtjazz_hf.audio import AUDIO_CHANNELS, read_audio
+from rtjazz_hf.charts import choose_tune, read_tunes, sent_text
 from rtjazz_hf.cli.common import choose_device, quiet_libraries
 from rtjazz_hf.live import LiveBlock
 from rtjazz_hf.live.outputs import to_pcm
 from rtjazz_hf.live.recording import Recorder
 from rtjazz_hf.music import INSTRUMENTS
+from rtjazz_hf.music.practice import ORDERS, lines_above
 
 HERE = Path(__file__).parent
 PLAYER = Path(server.__file__).parent / "player"  # the worklet that plays blocks without gaps
@@ -50,6 +52,7 @@ CHARTS = [
     ["3/4 Gm7 | C7 | Fmaj7 | Dm7"],
     ["|: Dm7 | % | % | % :| Ebm7 | % | % | % | Dm7 | % | % | %"],
 ]
+PRACTICE = ("only bars", "transpose", "all keys", "rests", "swing")
 HEAD = '<script src="/player/stream.js" defer></script>'
 
 
@@ -65,6 +68,25 @@ class Wishes(NamedTuple):
     tempo: float | None  # 0 as well is the band's own: Gradio's empty box
     instruments: list[str]
     adapter: str | None
+    only_bars: str = ""
+    transpose: str = ""
+    all_keys: str = ""
+    rests: str = ""
+    swing: str = ""
+
+    @property
+    def chart(self) -> str | None:
+        """The chart with what is made of it to practise; None for the band's own tune.
+
+        Raises:
+            ValueError: something to practise, and no chart.
+        """
+        practice = {name: getattr(self, name.replace(" ", "_")) for name in PRACTICE}
+        if self.chords.strip():
+            return lines_above(sent_text(self.chords.strip()), practice)
+        if asked := [name for name, value in practice.items() if value]:
+            raise ValueError(f"{', '.join(asked)}: there is no chart to practise; write or upload one")
+        return None
 
     @property
     def prompt(self) -> tuple[tuple[Any, float], ...]:
@@ -85,10 +107,24 @@ class Wishes(NamedTuple):
         """What `pipe.live` and `session.update` are asked for; raises ValueError where that cannot be played."""
         prompt = self.prompt
         sheet = pipe.prepare_lead_sheet(
-            prompt, chords=self.chords.strip() or None, tempo=self.tempo or None, instruments=self.instruments,
+            prompt, chords=self.chart, tempo=self.tempo or None, instruments=self.instruments,
             seeds=[seed],
         )[0]  # fmt: skip
         return {"prompt": prompt, "lead_sheet": sheet, "adapter": self.adapter or {}}
+
+
+def read_charts(path: str | None, tune: str | None = None) -> tuple[str, str, list[str]]:
+    """An uploaded file of chords: the chart of one of its tunes, what to show, and the tunes."""
+    if path is None:
+        return "", "", []
+    try:
+        tunes = read_tunes(Path(path))
+        titles = [f"{number} {each.title}".strip() for number, each in enumerate(tunes, 1)]
+        chart = choose_tune(tunes, int(tune.split()[0]) if tune else 1).chart()
+    except (ValueError, OSError, ImportError) as error:
+        return "", f"The chart is not read: {error}", []
+    told = "".join(f"\nnot played: {remark}" for remark in chart.remarks)
+    return chart.to_text(), f"{chart.title or 'A chart'}, {len(chart.bars)} bars{told}", titles
 
 
 @lru_cache(maxsize=8)
@@ -171,6 +207,12 @@ class Studio:
             return f"Not changed, the music plays on: {error}"
         return playing(take)
 
+    def change_chart(self, name: str, told: str, *values: Any) -> str:
+        """As `change`, after a file was read; what was told of it stays to be seen."""
+        if told.startswith("The chart is not read"):
+            return told
+        return f"{told}\n{self.change(name, *values)}"
+
     def stop(self, name: str) -> str:
         if name in self.takes:
             self.takes[name].session.close()
@@ -200,6 +242,14 @@ def describe(block: LiveBlock) -> dict[str, Any]:
     }
 
 
+def show_charts(path: str | None, tune: str | None = None) -> tuple[Any, str, Any]:
+    """What an upload does to the page: the chart's box, the status, the tunes to choose from."""
+    chart, told, titles = read_charts(path, tune)
+    first = titles[0] if titles else None
+    tunes = gr.skip() if tune else gr.Dropdown(choices=titles, value=first, visible=len(titles) > 1)
+    return chart if chart else gr.skip(), told, tunes
+
+
 def build_page(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="RealTimeJazz", delete_cache=(3600, 3600)) as page:
         gr.Markdown(
@@ -222,6 +272,15 @@ def build_page(studio: Studio) -> gr.Blocks:
         )
         charts = gr.Examples(CHARTS, [chords], label="Charts to try")
         with gr.Row():
+            upload = gr.File(label="A chart file", type="filepath", elem_id="chart-file")
+            tune = gr.Dropdown([], label="Tune of the file", visible=False)
+        with gr.Accordion("Practise the chart", open=False), gr.Row():
+            only_bars = gr.Textbox(label="Only bars", placeholder="9-16", max_length=9)
+            transpose = gr.Textbox(label="Transpose", placeholder="+2, or Bb", max_length=8)
+            all_keys = gr.Dropdown([("no", ""), *((f"by {name}", name) for name in ORDERS)], value="", label="All keys")
+            rests = gr.Textbox(label="Rests", placeholder="piano/2: every second chorus", max_length=200)
+            swing = gr.Textbox(label="Swing, 0 to 1", placeholder="as usual", max_length=5)
+        with gr.Row():
             tempo = gr.Number(None, label="Tempo, 40 to 320; 0: the band's own", elem_id="tempo")
             band = gr.Dropdown(
                 [*INSTRUMENTS, *(f"-{name}" for name in INSTRUMENTS)], value=[], multiselect=True,
@@ -234,7 +293,8 @@ def build_page(studio: Studio) -> gr.Blocks:
             clip_weight = gr.Slider(0, 1, 0.5, step=0.05, label="How much of it")
         file = gr.File(label="The take", interactive=False, elem_id="file")
 
-        controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter]
+        practice = [only_bars, transpose, all_keys, rests, swing]
+        controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter, *practice]
         # A page may begin to sound only in a click, so the player opens its sound before the server answers.
         play.click(None, js="() => rtjazzStream.open()")
         play.click(studio.play, [take, *controls], [take, status], show_progress="hidden").then(
@@ -243,12 +303,19 @@ def build_page(studio: Studio) -> gr.Blocks:
         stop.click(studio.stop, [take], [status], show_progress="hidden")
         stop.click(None, js="() => rtjazzStream.stop()")
         keep.click(studio.recording, [take], [file])
-        typed = [event for box in (first, second, chords, tempo) for event in (box.submit, box.blur)]
-        chosen = [mix.release, clip_weight.release, clip.change, band.change, adapter.change]
+        boxes = (first, second, chords, tempo, only_bars, transpose, rests, swing)
+        typed = [event for box in boxes for event in (box.submit, box.blur)]
+        chosen = [mix.release, clip_weight.release, clip.change, band.change, adapter.change, all_keys.change]
         gr.on(
             [*typed, *chosen], studio.change, [take, *controls], [status],
             show_progress="hidden", trigger_mode="always_last",
         )  # fmt: skip
+        read = [
+            upload.upload(show_charts, [upload], [chords, status, tune]),
+            tune.input(show_charts, [upload, tune], [chords, status, tune]),
+        ]
+        for event in read:  # where it is read, it is played; else what was wrong stays to be seen
+            event.then(studio.change_chart, [take, status, *controls], [status], show_progress="hidden")
         charts.load_input_event.then(studio.change, [take, *controls], [status], show_progress="hidden")
     return page
 

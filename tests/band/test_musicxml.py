@@ -120,10 +120,37 @@ class TestRepeats:
         )
         assert [n.midi for n in read(xml(*measures)).notes] == [72, 74, 72, 76]
 
-    def test_jumps_are_said(self):
-        words = "<direction><direction-type><words>D.C. al Fine</words></direction-type></direction>"
-        measures = (PLAIN, ("2", "", note("E", 5, 8) + words))
-        with pytest.warns(ScoreWarning, match=r"D\.C\. and D\.S\. are not followed"):
+    @staticmethod
+    def words(text):
+        return f"<direction><direction-type><words>{text}</words></direction-type></direction>"
+
+    def test_da_capo(self):
+        fine, da_capo = self.words("Fine"), self.words("D.C. al Fine")
+        measures = (PLAIN, ("2", "", note("E", 5, 8) + fine), ("3", "", note("F", 5, 8) + da_capo))
+        assert [n.midi for n in read(xml(*measures)).notes] == [72, 74, 76, 77, 72, 74, 76]
+
+    def test_endings_with_da_capo_play_the_last_one(self):
+        """Which music21 plays both of, the second time."""
+        repeat = '<barline location="right"><ending number="1" type="stop"/><repeat direction="backward"/></barline>'
+        second = '<barline location="right"><ending number="2" type="stop"/></barline>'
+        begins = '<barline location="left"><ending number="{}" type="start"/></barline>'
+        measures = (
+            PLAIN,
+            ("2", "", begins.format(1) + note("E", 5, 8) + repeat),
+            ("3", "", begins.format(2) + note("F", 5, 8) + self.words("Fine") + second),
+            ("4", "", note("G", 5, 8) + self.words("D.C. al Fine")),
+        )  # fmt: skip
+        played = [n.midi for n in read(xml(*measures)).notes]
+        assert played == [72, 74, 76, 72, 74, 77, 79, 72, 74, 77]
+
+    def test_a_tie_into_a_bar_that_is_not_played_next_ends_with_its_own(self):
+        tied = note("E", 5, 8, '<tie type="start"/>'), note("E", 5, 8, '<tie type="stop"/>')
+        to_fine = (PLAIN, ("2", "", tied[0] + self.words("Fine")), ("3", "", tied[1] + self.words("D.C. al Fine")))
+        assert [(n.midi, n.beats) for n in read(xml(*to_fine)).notes][2::3] == [(76, 8.0), (76, 4.0)]
+
+    def test_a_form_that_cannot_be_is_said(self):
+        measures = (PLAIN, ("2", "", note("E", 5, 8) + self.words("D.S. al Coda")))
+        with pytest.warns(ScoreWarning, match="played as they stand"):
             assert len(read_musicxml(xml(*measures)).notes) == 3
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rtjazz_hf.charts import chart_text, looks_like_file, read_chart, read_tunes, sent_text, to_link
 from rtjazz_hf.charts.musicxml import MAX_XML_BYTES
-from rtjazz_hf.charts.practice import Ramp, cut, in_all_keys, semitones_of, transposed
 from rtjazz_hf.music import Chord, parse_chart
+from rtjazz_hf.music.practice import Ramp, cut, in_all_keys, semitones_of, transposed
 
 pytest.importorskip("defusedxml", reason="reads MusicXML (the charts extra)")
 pytest.importorskip("mido", reason="reads MIDI (the charts extra)")

@@ -71,6 +71,17 @@ class TestGenerate:
             soundfile.info("take.wav").frames
         }
 
+    def test_levels_mix_the_players_anew(self, generate):
+        code, out, err = generate(
+            "-o", "take.wav", "--levels", "bass=-60", "--stems", "stems", "--chords", "C6 | G7", "--instruments",
+            "piano,bass", "--json",
+        )  # fmt: skip
+        assert code == 0, err
+        assert json.loads(out)["levels"] == {"bass": -60.0}
+        mix, piano = soundfile.read("take.wav")[0], soundfile.read("stems/piano.wav")[0]
+        turned_down = np.abs(mix).max() / np.abs(piano).max()
+        np.testing.assert_allclose(mix, piano * turned_down, atol=5e-3)
+
     def test_free_tells_the_melody_alone(self, generate, tune):
         code, _, err = generate(
             "-o", "a.wav", "--melody", "tune.mid", "--parts", "free", "--midi", "a.mid", "--chords", "C6 | G7"
@@ -88,6 +99,9 @@ class TestGenerate:
             (["--parts", "free", "--midi", "a.mid"], "--parts free tells none"),
             (["--midi", "a.txt"], "allowed: .mid"),
             (["--stems", "gone/stems"], "does not exist"),
+            (["--levels", "bass=loud"], "write bass=-3"),
+            (["--levels", "trombone=-3", "--instruments", "piano,bass"], "the band is piano, bass"),
+            (["--levels", "bass=-3", "--codes", "a.rtj"], "--levels mixes players anew"),
             (["--bars", "2", "--loop", "--stems", "stems"], "--loop and --stems"),
         ],
     )

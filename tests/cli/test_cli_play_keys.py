@@ -44,6 +44,30 @@ class TestKeys:
         sheet = controls.session.lead_sheet
         assert sheet.spans[0].chord.root == 3 and sheet.beat_at(0.0) == pytest.approx(9)
 
+    def test_practice_of_the_chart(self, controls):
+        self.type(controls, "b2-3\n")
+        assert controls.session.lead_sheet.to_text().startswith("4/4 G7 | Cmaj7 | G7")
+        self.type(controls, "kk")
+        assert controls.session.lead_sheet.spans[0].chord.root == 9  # still those bars
+        self.type(controls, "s0\n")
+        assert controls.session.lead_sheet.swing == 0.0
+        self.type(controls, "rpiano/2\n")
+        sheet = controls.session.lead_sheet
+        assert "piano" not in sheet.position(sheet.time_of(9.0)).section.instruments
+        self.type(controls, "b-\n")
+        assert controls.practice == {"swing": "0", "rests": "piano/2"}
+        assert [span.chord.root for span in controls.session.lead_sheet.spans[:2]] == [4, 9]
+        self.type(controls, "f")
+        assert len({span.chord.root for span in controls.session.lead_sheet.spans}) == 12
+        self.type(controls, "fb9-\n")
+        assert "only bars '9-'" in controls.message and "all keys" not in controls.practice
+
+    def test_practice_wants_a_chart(self, tiny_pipeline):
+        session = tiny_pipeline.live("swing", tempo=120, **FAST)
+        controls = Controls(Player(session, PacedOutput()), "swing")
+        self.type(controls, "b2-3\n")
+        assert "no chart" in controls.message
+
     def test_key_of_the_band_leaders_own_tune(self, tiny_pipeline):
         session = tiny_pipeline.live("swing", key="C", tempo=120, **FAST)
         controls = Controls(Player(session, PacedOutput()), "swing")

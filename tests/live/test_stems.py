@@ -8,7 +8,7 @@ import torch
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.band import Score
-from rtjazz_hf.live.stems import balanced, band_differences, play_stems
+from rtjazz_hf.live.stems import at_levels, balanced, band_differences, levels_of, play_stems
 from rtjazz_hf.music.score_features import SCORE_DIM
 
 FAST = {"num_inference_steps": 1, "guidance_scale": 1.0}
@@ -52,3 +52,22 @@ class TestPlayStems:
         assert all(np.array_equal(stems[player], again[player]) for player in stems)
         with pytest.raises(ValueError, match="no notes to make stems of"):
             play_stems(pipe, "swing", sheet, Score(told=()), mix, lambda: torch.Generator(), **FAST)
+
+
+class TestLevels:
+    def test_read(self):
+        assert levels_of("bass=-3, Tenor Sax=+2dB") == {"bass": -3.0, "tenor_sax": 2.0}
+
+    @pytest.mark.parametrize("text", ["bass", "bass=loud", "bass=40", "kazoo=-3", "", "bass=nan"])
+    def test_what_cannot_be_is_said(self, text):
+        with pytest.raises(ValueError, match=r"levels|unknown instrument"):
+            levels_of(text)
+
+    def test_players_are_moved_by_their_level_and_nothing_clips(self):
+        rng = np.random.default_rng(0)
+        stems = {name: 0.1 * rng.standard_normal((2, 4800)).astype(np.float32) for name in ("piano", "bass")}
+        mix, turned_down = at_levels(stems, {"bass": -6.0})
+        assert turned_down == 0.0
+        np.testing.assert_allclose(mix, stems["piano"] + stems["bass"] * 10 ** (-6 / 20), rtol=1e-5, atol=1e-7)
+        loud, turned_down = at_levels({name: 10 * stem for name, stem in stems.items()}, {})
+        assert np.abs(loud).max() == pytest.approx(1.0) and turned_down > 0

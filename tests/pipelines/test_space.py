@@ -73,6 +73,21 @@ class TestPage:
             "A clip to sound like", "The take",
         } <= {label for label in labels if isinstance(label, str)}  # fmt: skip
 
+    def test_a_file_of_chords_becomes_a_chart(self, space, tmp_path):
+        file = tmp_path / "tune.txt"
+        file.write_text("C | F")
+        assert space.read_charts(str(file))[0].endswith("4/4 C | F")
+        (tmp_path / "bad.txt").write_text("C | H9x")
+        chart, told, tunes = space.read_charts(str(tmp_path / "bad.txt"))
+        assert chart == "" and "is not read" in told and "unknown chord" in told and tunes == []
+
+    def test_the_chart_is_practised(self, space):
+        wishes = values(space, chords="swing: 1\nDm7 | G7", transpose="+2", swing="0.2")
+        assert wishes.chart.splitlines() == ["transpose: +2", "swing: 0.2", "Dm7 | G7"]
+        assert values(space).chart is None
+        with pytest.raises(ValueError, match="rests: there is no chart"):
+            _ = values(space, rests="piano/2").chart
+
     def test_it_is_served_with_its_player(self, space, studio):
         from fastapi.testclient import TestClient
 

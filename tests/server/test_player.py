@@ -78,3 +78,21 @@ def test_plays(page, server):
     assert page.text_content("#play") == "Play" and page.text_content("#status") == "Stopped"
     assert [text for text in page.problems if "H7" not in text] == []
     assert [url for url in page.elsewhere if not url.startswith(("data:", "blob:"))] == []
+
+
+def test_a_chart_file_is_read_and_practised(page, server, tmp_path):
+    file = tmp_path / "tune.txt"
+    file.write_text("title: Mine\nkey: F\nGm7 | C7 | Fmaj7 | D7\n")
+    page.set_input_files("#chart-file", file)
+    until(page, "document.getElementById('chords').value.includes('Gm7 | C7')")
+    assert "Mine, 4 bars" in page.text_content("#status")
+    page.evaluate("document.querySelector('details').open = true")
+    page.fill("#only-bars", "1-2")
+    page.fill("#transpose", "+2")
+    page.click("#play")
+    until(page, "rtjazz.blocks > 2 && ['Am7', 'D7'].includes(rtjazz.chord)")
+    page.click("#play")
+    until(page, "rtjazz.state === 'stopped'")
+    page.set_input_files("#chart-file", {"name": "x.txt", "mimeType": "text/plain", "buffer": b"C | H9x"})
+    until(page, "document.getElementById('status').textContent.includes('not read')")
+    assert [text for text in page.problems if "422" not in text] == []

@@ -87,7 +87,7 @@ class TestFacts:
         assert one_hot.sum() == 2
         double = facts_of(sheet.with_tempo(sheet.tempo / 2))
         assert facts[-1] - double[-1] == pytest.approx(2, abs=1e-4)  # an octave is two deviations
-        assert facts.shape == (51,)
+        assert facts.shape == (60,)
         assert facts.dtype == np.float32
 
     def test_loss_falls_towards_the_truth(self, sheet):

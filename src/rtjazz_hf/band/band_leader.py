@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..music.chart import ChordSpan, check_beats_per_bar, metre_of_beats, parse_chart
+from ..music.chart import MAX_BARS, ChordSpan, check_beats_per_bar, metre_of_beats, parse_chart
 from ..music.chords import Chord
 from ..music.key_finding import estimate_key
 from ..music.lead_sheet import LeadSheet
 from ..music.metre import Metre
+from ..music.practice import choruses_round, with_rests
 from ..music.tags import Tags, not_done, parse_tags
 from ..music.vocabulary import (
     GENRES,
@@ -229,10 +230,12 @@ def write_lead_sheet(
     else:
         band = build_band(genre, mood, tags.instruments or (), tags.ensemble, band_rng, left_out)
     title = (chart.title if chart is not None else "") or f"{genre.replace('_', ' ')} in {key}"
-    return _perform(
+    rests = chart.rests if chart is not None else ()
+    sheet = _perform(
         chorus, chart is None, band, duration, plan_rng, tempo, metres, key, genre, mood, title,
-        swing=chart.swing if chart is not None else None,
+        swing=chart.swing if chart is not None else None, round_after=choruses_round(rests, len(chorus)),
     )  # fmt: skip
+    return with_rests(sheet, rests, len(chorus))
 
 
 class NotPlayed(UserWarning):
@@ -285,12 +288,16 @@ def _perform(
     swing: float | None = None,
     offset_bars: int = 0,
     whole_take: bool = True,
+    round_after: int = 1,
 ) -> LeadSheet:
-    """Repeat the chorus to the length asked and lay the sections over it."""
+    """Repeat the chorus to the length asked and lay the sections over it; a sheet that loops has a multiple of
+    `round_after` choruses, where that many are not too many."""
     length = len(chorus)
     beats_per_bar = _usual_beats(metres)
     if duration is None:
         choruses = max(1, min(max(4, round(128 / length)), _LOOP_BARS // length))
+        if (more := math.ceil(choruses / round_after) * round_after) * length <= MAX_BARS:
+            choruses = more
         bars, ending_bar = chorus * choruses, None
     else:
         exact = _bars_in(duration * tempo / 60.0, metres, offset_bars)

@@ -2,18 +2,22 @@
 
 music21 leaves three things to its caller that change what is heard: parts of transposing instruments stand as written
 (a trumpet's C is a B flat), repeats are signs and not bars, and of a compressed file it takes the first entry, which
-need not be the music.
+need not be the music. It can unfold repeats, but plays endings together with D.C. or D.S. otherwise than written: the
+order of the measures is that of charts (`charts.musicxml.order_of_bars`).
 """
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import os
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +33,11 @@ _VELOCITY = 80
 def read_musicxml(
     file: str | os.PathLike | bytes, name: str = "the MusicXML file", heard: Callable[[str], None] | None = None
 ) -> Score:
-    """The score of a MusicXML file (also compressed), given by its path or its bytes, at sounding pitch, repeats
-    played out.
+    """The score of a MusicXML file (also compressed), given by its path or its bytes, at sounding pitch, repeats and
+    jumps played out.
 
-    Roles follow names and instruments as in `read_midi`. What is not played as it stands there (grace notes, D.C. and
-    D.S.) is told to `heard`, or else warned of (`ScoreWarning`).
+    Roles follow names and instruments as in `read_midi`. What is not played as it stands there (grace notes, a form
+    that cannot be) is told to `heard`, or else warned of (`ScoreWarning`).
 
     Raises:
         OSError: the file cannot be read. ImportError: music21 is missing.
@@ -55,8 +59,9 @@ def read_musicxml(
     except Exception as error:  # music21 and the XML parser have many
         raise ValueError(f"{name} is damaged and cannot be read as MusicXML ({error})") from None
     reading = Reading(name, heard)
+    order = _order(text, reading)
     for part in stream.parts:
-        _read_part(music21, part, reading)
+        _read_part(music21, part, order, reading)
     title = stream.metadata.title if stream.metadata is not None else None
     reading.title = (title or "").strip()
     return reading.score()
@@ -88,20 +93,44 @@ def _unpacked(data: bytes, name: str) -> str:
     return text
 
 
-def _read_part(music21: Any, part: Any, reading: Reading) -> None:
+def _order(text: str, reading: Reading) -> list[int] | None:
+    """The measures in the order in which they are played; None where they are played as they stand."""
+    from ..charts.musicxml import order_of_bars
+
+    try:
+        order, remarks = order_of_bars(text.encode())
+    except ValueError as error:
+        reading.say(f"the form cannot be played, and the bars are played as they stand ({error})")
+        return None
+    for remark in remarks:
+        reading.say(remark)
+    return None if order == list(range(len(order))) else order
+
+
+def _played(tones: list[Tone], measures: list[tuple[float, float]], order: list[int]) -> list[Tone]:
+    """Tones, in beats from the first measure on, as often and where their measures are played.
+
+    Args:
+        measures: start and length of each, in beats. A tone that is tied over to a measure which is not played next
+            ends with its own.
+    """
+    inside: list[list[Tone]] = [[] for _ in measures]
+    starts = [start for start, _ in measures]
+    for tone in tones:
+        inside[max(0, bisect.bisect_right(starts, tone.start + 1e-6) - 1)].append(tone)
+    found, at = [], 0.0
+    for place, index in enumerate(order):
+        start, length = measures[index]
+        goes_on = place + 1 < len(order) and order[place + 1] == index + 1
+        for tone in inside[index]:
+            beats = tone.beats if goes_on else min(tone.beats, start + length - tone.start)
+            found.append(replace(tone, start=tone.start - start + at, beats=beats))
+        at += length
+    return found
+
+
+def _read_part(music21: Any, part: Any, order: list[int] | None, reading: Reading) -> None:
     name = (part.partName or "").strip()
-    jumps = [each for each in part.recurse() if isinstance(each, music21.repeat.RepeatExpressionCommand)]
-    if jumps:
-        if not any("D.C. and D.S." in text for text in reading.said):
-            reading.say(
-                "D.C. and D.S. are not followed: the bars are played in the order in which they are written"
-            )
-    else:
-        try:
-            part = part.expandRepeats()
-        except music21.repeat.ExpanderException as error:
-            reading.say(f"the repeats of {name or 'a part'!r} do not add up and are played once ({error})")
-    # After unfolding: it works on what is written.
     part = part.toSoundingPitch()
     instrument = part.getInstrument(returnDefault=False)
     if not name and instrument is not None:
@@ -112,7 +141,13 @@ def _read_part(music21: Any, part: Any, reading: Reading) -> None:
         or getattr(instrument, "midiChannel", 0) == 9
     )
     bar_line = _metre_key_tempo(music21, part, reading)
-    tones, graces = _tones(music21, part, bar_line)
+    tones, graces = _tones(music21, part)
+    if order is not None:
+        bars = list(part.getElementsByClass(music21.stream.Measure))
+        edges = [float(bar.offset) for bar in bars] + [float(part.duration.quarterLength)]
+        if len(bars) > max(order):
+            tones = _played(tones, [(start, end - start) for start, end in itertools.pairwise(edges)], order)
+    tones = [replace(tone, start=tone.start - bar_line) for tone in tones]
     if graces:
         reading.say(f"{graces} grace notes of {name or 'a part'!r} are left out")
     reading.parts.append(Part(name, tuple(tones), program=None if drums else program, drums=drums))
@@ -144,7 +179,7 @@ def _metre_key_tempo(music21: Any, part: Any, reading: Reading) -> float:
     return 0.0
 
 
-def _tones(music21: Any, part: Any, bar_line: float) -> tuple[list[Tone], int]:
+def _tones(music21: Any, part: Any) -> tuple[list[Tone], int]:
     tones: list[Tone] = []
     graces = 0
     for each in part.stripTies().flatten().notes:
@@ -153,7 +188,7 @@ def _tones(music21: Any, part: Any, bar_line: float) -> tuple[list[Tone], int]:
         if each.duration.isGrace:
             graces += 1
             continue
-        start, beats = float(each.offset) - bar_line, float(each.quarterLength)
+        start, beats = float(each.offset), float(each.quarterLength)
         velocity = int(each.volume.velocity or _VELOCITY)
         if isinstance(each, music21.note.Unpitched):
             stored = getattr(each, "storedInstrument", None)

@@ -16,11 +16,12 @@ from ..music.chart_header import Header
 from ..music.chart_reader import partial_metre
 from ..music.chords import Chord
 from ..music.metre import Metre
-from ..music.unfolding import MAX_BARS, WrittenBar
+from ..music.unfolding import MAX_BARS, WrittenBar, unfold
 from ..music.vocabulary import MAJOR_KEYS, MAX_TEMPO, MIN_TEMPO, MINOR_KEYS
 from .written import Placed, bar_of, last_span, spans_of, take_words
 
 MAX_XML_BYTES = 16 << 20
+MAX_MEASURES = 4096  # of a score of notes
 _MAX_ENTRIES = 200
 
 _KINDS = {
@@ -141,6 +142,29 @@ def read_musicxml(data: bytes) -> ParsedChart:
     if not reader.bars:
         raise ValueError("empty chart: the MusicXML has no bars")
     return ParsedChart.of(reader.bars, header, reader.remarks)
+
+
+def order_of_bars(data: bytes) -> tuple[list[int], list[str]]:
+    """The measures of a MusicXML score in the order in which they are played, counted from 0, and what had to be
+    understood. Repeats and jumps are those of the part that has most of them.
+
+    Raises:
+        ValueError: no MusicXML, or a form that cannot be played. ImportError: defusedxml is missing.
+    """
+    root = _parse_xml(data)
+    for element in root.iter():
+        element.tag = _local(element)
+    forms = []
+    for part in root.iter("part"):
+        reader = _PartReader(Header())
+        for measure in part.iter("measure"):
+            if len(reader.bars) >= MAX_MEASURES:
+                raise ValueError(f"the score has more than {MAX_MEASURES} measures")
+            reader.read(measure)
+        forms.append(reader.bars)
+    if not forms:
+        raise ValueError("the MusicXML has no parts")
+    return unfold(max(forms, key=lambda bars: sum(not bar.is_plain for bar in bars)))
 
 
 def _header(root: Any) -> Header:

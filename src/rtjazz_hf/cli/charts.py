@@ -62,6 +62,10 @@ def add_chart_options(parser: Any) -> None:
         help="a chorus of the chart in each of twelve keys (default: by fourths)",
     )  # fmt: skip
     parser.add_argument("--only-bars", metavar="9-16", help="these bars of the chart, over and over")
+    parser.add_argument(
+        "--rests", metavar="piano/2",
+        help="who rests by the clock: piano/2 (out every second chorus), drums:4+4 (four bars on, four off)",
+    )  # fmt: skip
     parser.add_argument("--swing", type=float, help="of the chart: 0 (straight) to 1 (triplets)")
 
 
@@ -74,12 +78,12 @@ def chart_argument(text: str) -> str:
 
 
 def practise(args: argparse.Namespace) -> None:
-    """Put what --transpose, --all-keys, --only-bars and --swing ask for into `args.chords`.
+    """Put what --transpose, --all-keys, --only-bars, --rests and --swing ask for into `args.chords`.
 
     Raises:
         Refused: there is no chart, or what is asked cannot be.
     """
-    wishes = ("transpose", "all_keys", "only_bars", "swing")
+    wishes = ("transpose", "all_keys", "only_bars", "rests", "swing")
     asked = [name for name in wishes if getattr(args, name, None) is not None]
     if not asked:
         return
@@ -87,28 +91,23 @@ def practise(args: argparse.Namespace) -> None:
         raise Refused(f"--{asked[0].replace('_', '-')} needs a chart: give --chart or --chords")
     import dataclasses
 
-    from ..charts import practice, sent_text
-    from ..music import parse_chart
+    from ..charts import sent_text
+    from ..music import parse_chart, practice
     from ..music.vocabulary import check_swing
 
     try:
         chart = parse_chart(sent_text(args.chords))
-        if args.only_bars is not None:
-            match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", args.only_bars)
-            if match is None:
-                raise ValueError(f"--only-bars {args.only_bars!r}: write it as 9-16")
-            chart = practice.cut(chart, int(match.group(1)), int(match.group(2) or match.group(1)))
-        if args.transpose is not None:
-            chart = practice.transposed(chart, practice.semitones_of(args.transpose, chart))
-        if args.all_keys is not None:
-            chart = practice.in_all_keys(chart, args.all_keys)
+        on_it = {name: getattr(args, name) for name in ("only_bars", "transpose", "all_keys")}
+        chart = practice.practised(chart, {name: wish for name, wish in on_it.items() if wish is not None})
+        if args.rests is not None:
+            chart = dataclasses.replace(chart, rests=practice.rests_of(args.rests))
         if args.swing is not None:
             check_swing(args.swing)
             chart = dataclasses.replace(chart, swing=args.swing)
     except ValueError as error:
         raise Refused(str(error)) from error
     args.chords = chart.to_text()
-    args.transpose = args.all_keys = args.only_bars = args.swing = None
+    args.transpose = args.all_keys = args.only_bars = args.rests = args.swing = None
 
 
 def tell(prompt: str, chords: str | None) -> None:

@@ -56,6 +56,9 @@ def add_generate(commands: Any) -> None:
     parser.add_argument(
         "--stems", type=Path, metavar="DIR", help="write every player alone too, as 32-bit wav, in time with the output"
     )
+    parser.add_argument(
+        "--levels", metavar="bass=-3", help="dB by player, -60 to +12: players are played alone and mixed anew"
+    )
     parser.add_argument("--steps", type=int, help="steps a block (default: the model's)")
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 for none (default: the model's)")
     parser.add_argument(
@@ -77,7 +80,7 @@ def run_generate(args: argparse.Namespace) -> int:
     tell(args.prompt, args.chords)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     pipe = load_pipeline(args)
-    check_notes(args, pipe, ("melody", "midi", "stems"))
+    check_notes(args, pipe, ("melody", "midi", "stems", "levels"))
     adapters = load_adapters(pipe, args)
 
     import torch
@@ -99,6 +102,10 @@ def run_generate(args: argparse.Namespace) -> int:
         output = _play(pipe, args, wishes, options, seed)
     seconds = time.perf_counter() - started
     audio, lead_sheet = output.audios[0], output.lead_sheets[0]
+    score = None if output.scores is None else output.scores[0]
+    stems = _stems(pipe, args, lead_sheet, score, audio, seed) if args.stems or args.levels else {}
+    if args.levels:
+        audio = _at_levels(stems, args.levels)
     if args.count_in:
         from ..live.playback import count_in
 
@@ -117,10 +124,9 @@ def run_generate(args: argparse.Namespace) -> int:
         codes = pipe.codec.latents_to_codes(output.latents.to(pipe.codec.dtype))[0]
         notes = {"prompt": words, "seed": str(seed)}
         write_codes(args.codes, codes, pipe.codec, audio.shape[-1], str(args.model), notes, args.overwrite)
-    score = None if output.scores is None else output.scores[0]
     if args.midi:
         score.to_midi(args.midi, lead_sheet, args.overwrite)
-    stems = _write_stems(pipe, args, lead_sheet, score, audio, seed) if args.stems else []
+    stem_files = _write_stems(args, stems) if args.stems else []
     if args.plot:
         plot_spectrogram(audio, args.plot, lead_sheet=lead_sheet, title=words, overwrite=args.overwrite)
 
@@ -149,7 +155,8 @@ def run_generate(args: argparse.Namespace) -> int:
         "parts": args.parts or pipe.default_parts,
         "melody": str(args.melody_file) if args.melody_file else None,
         "midi": str(args.midi) if args.midi else None,
-        "stems": stems,
+        "stems": stem_files,
+        "levels": args.levels,
         "codes": str(args.codes) if args.codes else None,
         "plot": str(args.plot) if args.plot else None,
     }
@@ -177,19 +184,35 @@ def _play(pipe: Any, args: argparse.Namespace, wishes: dict[str, Any], options: 
     return pipe(args.prompt, duration=seconds, lead_sheet=sheet, **options)
 
 
-def _write_stems(
+def _stems(
     pipe: Any, args: argparse.Namespace, sheet: LeadSheet, score: Score, mix: np.ndarray, seed: int
-) -> list[str]:
-    """A file a player in the folder; their paths."""
+) -> dict[str, np.ndarray]:
+    """Every player alone."""
     import torch
 
-    from ..audio import write_audio
     from ..live.stems import play_stems
 
-    stems = play_stems(
+    return play_stems(
         pipe, args.prompt, sheet, score, mix, lambda: torch.Generator().manual_seed(seed),
         num_inference_steps=args.steps, guidance_scale=args.guidance,
     )  # fmt: skip
+
+
+def _at_levels(stems: dict[str, np.ndarray], levels: dict[str, float]) -> np.ndarray:
+    from ..live.stems import at_levels
+
+    for name in sorted(set(levels) - set(stems)):
+        print(f"rtjazz: --levels {name}: plays no note here", file=sys.stderr)
+    audio, turned_down = at_levels(stems, levels)
+    if turned_down:
+        print(f"rtjazz: --levels: all is {turned_down:.1f} dB softer, so that it does not clip", file=sys.stderr)
+    return audio
+
+
+def _write_stems(args: argparse.Namespace, stems: dict[str, np.ndarray]) -> list[str]:
+    """A file a player in the folder; their paths."""
+    from ..audio import write_audio
+
     args.stems.mkdir(exist_ok=True)
     paths = []
     for player, audio in stems.items():
@@ -227,7 +250,9 @@ def _check_generate(args: argparse.Namespace) -> None:
 
             mix_of(args.like)
         read_melody(args)
-        _trial_lead_sheet(args)
+        sheet = _trial_lead_sheet(args)
+        if gone := sorted(set(args.levels or ()) - set(sheet.instruments)):
+            raise ValueError(f"--levels {', '.join(gone)}: the band is {', '.join(sheet.instruments)}")
         if args.plot:
             _import_extra("matplotlib")  # better missed now than after the music is made
     except (ValueError, OSError, ImportError) as error:
@@ -235,8 +260,14 @@ def _check_generate(args: argparse.Namespace) -> None:
 
 
 def _check_stems(args: argparse.Namespace) -> None:
-    if args.parts == "free" and args.melody is None and (args.midi or args.stems):
-        raise ValueError("--midi and --stems want notes, and --parts free tells none: leave one of them out")
+    if args.parts == "free" and args.melody is None and (args.midi or args.stems or args.levels):
+        raise ValueError("--midi, --stems and --levels want notes, and --parts free tells none: leave one of them out")
+    if args.levels is not None:
+        from ..live.stems import levels_of
+
+        if args.loop or args.codes is not None:
+            raise ValueError("--levels mixes players anew, which --loop and --codes do not have: leave one of them out")
+        args.levels = levels_of(args.levels)
     if args.stems is None:
         return
     if args.loop:

@@ -156,7 +156,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
 def _check_ramp(args: argparse.Namespace) -> None:
     if args.ramp is None:
         return
-    from ..charts.practice import Ramp
+    from ..music.practice import Ramp
 
     if args.chords is None:
         raise Refused("--ramp counts choruses: give --chart or --chords")
@@ -173,8 +173,8 @@ def _ramp(args: argparse.Namespace, session: Any) -> Any:
     if args.ramp is None:
         return None
     from ..charts import sent_text
-    from ..charts.practice import Ramp
     from ..music import parse_chart
+    from ..music.practice import Ramp
 
     ramp, chorus = Ramp.parse(args.ramp), parse_chart(sent_text(args.chords)).num_beats
 

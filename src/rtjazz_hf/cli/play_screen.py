@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 TEMPO_STEP = 2.0  # beats per minute
 MIX_STEP = 0.1
-HELP = "+ - tempo   t tempo…   k j key up, down   p prompt…   c chords…   < > mix   1-9 mute   a adapter   q quit"
-_ASKED = {"p": "prompt", "t": "tempo", "c": "chords"}
+HELP = (
+    "+ - tempo   t tempo…   k j key up, down   p prompt…   c chords…   < > mix   1-9 mute   a adapter   q quit",
+    "of the chart: b only bars 9-16…   r rests piano/2…   s swing 0-1…   f all keys; - for none",
+)
+_ASKED = {"p": "prompt", "t": "tempo", "c": "chords", "b": "only bars", "r": "rests", "s": "swing"}
 
 
 def parse_mix(text: str) -> str | dict[str, float]:
@@ -66,7 +69,8 @@ class Controls:
         self.message = ""
         self.asking: str | None = None  # the field whose new value is being typed
         self.typed = ""
-        self._chords = chords
+        self._chords = chords  # the whole chart, in the key that it is in by now
+        self.practice: dict[str, str] = {}  # what is made of it: "only bars", "rests", "swing", "all keys"
         self._instruments = list(instruments or ())
         self._set_tempo = set_tempo or (lambda tempo: self.session.update(tempo=tempo))
 
@@ -87,6 +91,8 @@ class Controls:
                 self._shift_mix(MIX_STEP if key == ">" else -MIX_STEP)
             elif key.isdigit() and key != "0":
                 self._mute(int(key) - 1)
+            elif key == "f":
+                self._practise("all keys", "-" if "all keys" in self.practice else "fourths")
             elif key == "a":
                 self._next_adapter()
             elif key == "q":
@@ -115,7 +121,9 @@ class Controls:
             self._tempo(tempo)
         elif field == "chords":
             self.session.update(chords=text)
-            self._chords, self.message = text, "new chart"
+            self._chords, self.practice, self.message = text, {}, "new chart"
+        elif field in ("only bars", "rests", "swing"):
+            self._practise(field, text)
         else:
             mix = parse_mix(text)
             # a band that nobody fixed is the prompt's; mutes were of the band before
@@ -135,13 +143,24 @@ class Controls:
             self.session.update(key=sheet.key)
         else:  # the band leader does not transpose a chart that somebody gave
             from ..charts import sent_text
-            from ..charts.practice import transposed
             from ..music import parse_chart
+            from ..music.practice import transposed
 
             chart = transposed(parse_chart(sent_text(self._chords)), semitones).to_text()
-            self.session.update(chords=chart, key=sheet.key)
+            self.session.update(chords=_practised(chart, self.practice), key=sheet.key)
             self._chords = chart
         self.message = f"key {sheet.key}"
+
+    def _practise(self, name: str, value: str) -> None:
+        """Make something of the chart; `-` takes it back."""
+        if self._chords is None:
+            raise ValueError(f"{name}: there is no chart; type one with c")
+        practice = {key: each for key, each in self.practice.items() if key != name}
+        if value != "-":
+            practice[name] = value
+        self.session.update(chords=_practised(self._chords, practice))
+        self.practice = practice
+        self.message = f"{name} {value}" if value != "-" else f"{name}: as the chart has it"
 
     def _shift_mix(self, step: float) -> None:
         """Weight from the first prompt to the last, or back."""
@@ -177,6 +196,14 @@ class Controls:
         self.adapter, self.message = name, f"adapter {name}"
 
 
+def _practised(chords: str, practice: Mapping[str, str]) -> str:
+    """A chart with lines above it that say what is made of it to practise."""
+    from ..charts import sent_text
+    from ..music.practice import lines_above
+
+    return lines_above(sent_text(chords), practice)
+
+
 class Screen:
     """What is playing, drawn by rich four times a second; use as a context manager."""
 
@@ -207,7 +234,8 @@ class Screen:
 
         lines = [Text(line) for line in self.lines()]
         lines[0].stylize("bold")
-        lines[-1].stylize("dim")
+        for line in lines[-len(HELP) :]:
+            line.stylize("dim")
         return Panel(Group(*lines), title=Text(self._title), border_style="cyan")
 
     def lines(self) -> list[str]:
@@ -234,12 +262,14 @@ class Screen:
             f"real time   factor {stats.real_time_factor:.2f}, slowest 5% of blocks {1000 * stats.p95:.0f} ms, "
             f"under-runs {player.under_runs}",
         ]
+        if controls.practice:
+            lines.append("practice    " + "   ".join(f"{name} {value}" for name, value in controls.practice.items()))
         if player.recorder is not None:
             lines.append(f"recording   {player.recorder.path}  {player.recorder.duration:.1f} s")
         if player.follower is not None and player.follower.error == player.follower.error:
             lines.append(f"clock       {1000 * player.follower.error:+.1f} ms")
         asked = f"{controls.asking}: {controls.typed}_" if controls.asking else controls.message
-        return [*lines, asked, HELP]
+        return [*lines, asked, *HELP]
 
 
 def bar(share: float, width: int = 10) -> str:

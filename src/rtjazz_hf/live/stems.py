@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from ..audio import SAMPLE_RATE
 from ..band import Score
 from ..music import LeadSheet
+from ..music.vocabulary import canonical_instrument
 
 BAND_CENTRES = (31.25, 62.5, 125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)  # Hz, an octave each
 MOST_DB = 24.0  # that a band of the stems is turned up or down
+LEAST_LEVEL, MOST_LEVEL = -60.0, 12.0  # dB of a player
 _AT_ONCE = 4  # players in one batch
 _PASSES = 6
 
@@ -69,6 +72,36 @@ def play_stems(
     return balanced(stems, mix)
 
 
+def levels_of(text: str) -> dict[str, float]:
+    """Read `"bass=-3,drums=+2"`: dB by player.
+
+    Raises:
+        ValueError: it is not written so, no such instrument, or beyond -60 to +12 dB.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        try:
+            level = float(value.strip().lower().removesuffix("db"))
+        except ValueError:
+            level = math.nan
+        if not equals or not LEAST_LEVEL <= level <= MOST_LEVEL:
+            raise ValueError(
+                f"levels {part.strip()!r}: write bass=-3,drums=+2, in dB from {LEAST_LEVEL:g} to +{MOST_LEVEL:g}"
+            )
+        found[canonical_instrument(name.strip())] = level
+    return found
+
+
+def at_levels(stems: Mapping[str, np.ndarray], levels: Mapping[str, float]) -> tuple[np.ndarray, float]:
+    """The stems together, some of them louder or softer by dB, and by how many dB all were turned down for their sum
+    to stay within [-1, 1]."""
+    mix = sum(stem * np.float32(10 ** (levels.get(name, 0.0) / 20)) for name, stem in stems.items())
+    peak = float(np.abs(mix).max(initial=0.0))
+    over = max(1.0, peak)
+    return mix / np.float32(over), 20 * math.log10(over)
+
+
 def balanced(stems: Mapping[str, np.ndarray], mix: np.ndarray) -> dict[str, np.ndarray]:
     """The stems through one filter, so that their sum has the energies of the mix by octave bands.
 
@@ -113,4 +146,4 @@ def band_differences(stems: Mapping[str, np.ndarray], mix: np.ndarray) -> np.nda
     return 10 * np.log10((ours + 1e-12) / (theirs + 1e-12))
 
 
-__all__ = ["BAND_CENTRES", "balanced", "band_differences", "play_stems"]
+__all__ = ["BAND_CENTRES", "at_levels", "balanced", "band_differences", "levels_of", "play_stems"]

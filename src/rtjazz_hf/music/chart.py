@@ -11,6 +11,7 @@ from functools import cached_property
 from .chart_header import Header
 from .chart_reader import MAX_CHORDS_PER_BAR, ChartReader
 from .metre import MOST_BEATS, Metre
+from .practice import Rest, practised
 from .spans import MIN_SPAN_BEATS, ChordSpan
 from .unfolding import MAX_BARS, WrittenBar, unfold
 
@@ -37,6 +38,7 @@ class ParsedChart:
         bars: the chords of each bar. metres: the metre of each bar.
         written: the bars as they stand on paper. order: which of them is played when.
         title, composer, style: as the chart says. key, tempo, swing: None where it does not say.
+        rests: players who rest by the clock.
         remarks: what was read and is not played, or had to be understood, a line each.
     """
 
@@ -50,6 +52,7 @@ class ParsedChart:
     key: str | None = None
     tempo: float | None = None
     swing: float | None = None
+    rests: tuple[Rest, ...] = ()
     remarks: tuple[str, ...] = ()
     says_metre: bool = True
 
@@ -94,6 +97,7 @@ class ParsedChart:
             lines += [f"{name}: {' '.join(str(value).split())}" for name, value in said if value]
             numbers = (("tempo", self.tempo), ("swing", self.swing))
             lines += [f"{name}: {value:g}" for name, value in numbers if value is not None]
+            lines += [f"rests: {', '.join(map(str, self.rests))}"] if self.rests else []
         text = format_chart(self.spans, self.beats_per_bar, [str(metre) for metre in self.metres])
         return "\n".join([*lines, text])
 
@@ -118,6 +122,7 @@ class ParsedChart:
             key=header.key,
             tempo=header.tempo,
             swing=header.swing,
+            rests=header.rests,
             remarks=(*header.remarks, *remarks, *more),
             says_metre=says_metre or header.metre is not None,
         )
@@ -152,7 +157,8 @@ def parse_chart(
     names such as `Bridge` are sections. `N.C.` is a rest of the band, `<Dm7>` a held chord, `Dm7!` a stopped one,
     `(break)` a bar that the lead plays alone. Chords in brackets, `(A7)` or `[A7]`, are alternatives. A metre such as
     `3/4` or `6/8` holds from its bar on. Above the chords, lines such as `title: ..`, `key: Gm`, `tempo: 132`,
-    `swing: 0.6`, `notation: german` are read; `# ..` is a comment. What is not played is told in `remarks`.
+    `swing: 0.6`, `notation: german` are read, and to practise `transpose: +2`, `only bars: 9-16`, `all keys: fourths`
+    and `rests: piano/2`; `# ..` is a comment. What is not played is told in `remarks`.
 
     Args:
         text: the chart.
@@ -181,7 +187,7 @@ def parse_chart(
         raise ValueError(
             f"the chart says {chart.metre} but beats_per_bar={beats_per_bar}: leave one of them out"
         )
-    return chart
+    return practised(chart, header.practice)
 
 
 def metre_of_beats(beats: float) -> Metre:

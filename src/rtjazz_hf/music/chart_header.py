@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .chord_spellings import NOTATIONS
 from .metre import Metre
+from .practice import Rest, rests_of
 from .vocabulary import canonical_key, check_swing, check_tempo
 
 _FIELDS = {
@@ -19,6 +20,7 @@ _FIELDS = {
     "metre": "metre", "meter": "metre", "time": "metre", "time signature": "metre", "timesig": "metre",
     "time sig": "metre", "takt": "metre",
     "style": "style", "genre": "style", "feel": "style", "groove": "style", "rhythm": "style",
+    "only bars": "only_bars", "transpose": "transpose", "all keys": "all_keys", "rests": "rests",
     "swing": "swing", "notation": "notation", "alternatives": "alternatives",
     "bars": "bars", "subtitle": "remark", "form": "remark", "capo": "remark", "album": "remark", "year": "remark",
     "copyright": "remark", "lyrics": "remark", "words": "remark", "lyricist": "remark", "source": "remark",
@@ -52,6 +54,8 @@ class Header:
     swing: float | None = None
     notation: str = "letters"
     alternatives: bool = False
+    practice: dict[str, str] = field(default_factory=dict)
+    rests: tuple[Rest, ...] = ()
     remarks: list[str] = field(default_factory=list)
 
     def take_field(self, line: str) -> bool:
@@ -85,6 +89,10 @@ class Header:
             self.notation = value.lower()
         elif name == "alternatives":
             self.alternatives = value.lower() in ("true", "yes", "on", "1", "play", "played")
+        elif name in ("only_bars", "transpose", "all_keys"):
+            self.practice[name] = value
+        elif name == "rests":
+            self.rests = rests_of(value)
         elif name == "remark":
             self.remarks.append(line.strip())
         return True

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .chart import ChordSpan
 from .chords import Chord
+from .spans import ChordSpan
 from .vocabulary import KEYS, is_minor, tonic
 
 

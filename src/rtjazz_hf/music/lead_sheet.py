@@ -16,6 +16,7 @@ from .chords import Chord
 from .features import LeadSheetTables, lead_sheet_features
 from .key_finding import estimate_key
 from .metre import Metre
+from .practice import with_rests
 from .vocabulary import (
     GENRES,
     MOODS,
@@ -194,7 +195,7 @@ class LeadSheet:
         lead = choose_lead(band)
         tempo = check_tempo((chart.tempo or 120.0) if tempo is None else tempo)
         swing = chart.swing if swing is None else swing
-        return cls(
+        sheet = cls(
             spans=chart.spans,
             tempo=tempo,
             beats_per_bar=chart.beats_per_bar,
@@ -207,6 +208,7 @@ class LeadSheet:
             loops=loops,
             metres=tuple(str(metre) for metre in chart.metres),
         )
+        return with_rests(sheet, chart.rests, len(chart.bars))
 
     @cached_property
     def num_beats(self) -> float:

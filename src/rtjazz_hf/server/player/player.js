@@ -45,7 +45,7 @@ function wishes() {
   if (first && second && first !== second) music.prompt = { [first]: 1 - mix, [second]: mix };
   else music.prompt = first || second || "medium swing piano trio";
   const chords = $("chords").value.trim(), tempo = Number($("tempo").value);
-  if (chords) music.chords = chords;
+  if (chords) music.chords = practised(chords);
   if (tempo) music.tempo = tempo;
   const band = $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
   if (band.length) music.instruments = band;
@@ -55,6 +55,38 @@ function wishes() {
     if (melody !== melodySent) music.melody = melody;
   }
   return music;
+}
+
+// The chart with lines above it that say what is made of it, in place of such lines of its own.
+function practised(chords) {
+  const asked = ["only-bars", "transpose", "all-keys", "rests", "swing"]
+    .map((id) => [id.replace("-", " "), $(id).value.trim()]).filter(([, value]) => value);
+  if (!asked.length) return chords;
+  const own = new RegExp(`^[ \\t]*(?:${asked.map(([name]) => name).join("|")})[ \\t]*[:=].*\\n?`, "gim");
+  return [...asked.map(([name, value]) => `${name}: ${value}`), chords.replace(own, "")].join("\n");
+}
+
+let charts = null; // a file, or a link that was pasted: what the tunes to choose from are in
+
+// Becomes a chart in the box; of several tunes the one that is chosen, the first until then.
+async function readCharts(source, number) {
+  const key = $("api-key").value.trim();
+  const headers = { "Content-Type": "application/octet-stream", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const answer = await fetch(`v1/charts?tune=${number}`, { method: "POST", body: source, headers });
+  const body = await answer.json();
+  if (!answer.ok) return say(`The chart is not read: ${body.detail}`, true);
+  if (source !== charts) {
+    $("tune").replaceChildren(...body.tunes.map((title, at) => new Option(title || `tune ${at + 1}`, at + 1)));
+    $("tune-row").hidden = body.tunes.length < 2;
+  }
+  charts = source;
+  $("chords").value = body.chart;
+  say([`${body.title || "A chart"}, ${body.bars} bars`, ...body.remarks.map((each) => `not played: ${each}`)].join("; "));
+  change();
+}
+
+function tellUnread(error) {
+  say(`The chart is not read: ${error.message || error}`, true);
 }
 
 async function start() {
@@ -264,6 +296,15 @@ async function readMelody() {
 }
 
 $("melody").addEventListener("change", readMelody);
+$("chart-file").addEventListener("change", () => {
+  const file = $("chart-file").files[0];
+  if (file) readCharts(file, 1).catch(tellUnread);
+});
+$("tune").addEventListener("change", () => readCharts(charts, $("tune").value).catch(tellUnread));
+$("chords").addEventListener("change", () => {
+  const text = $("chords").value.trim();
+  if (/^ireal(b|book):/.test(text)) readCharts(text, 1).catch(tellUnread);
+});
 $("controls").addEventListener("input", change);
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 loadModels().then((ok) => ok && say("Stopped")).catch(() => say("The server does not answer", true));
