@@ -262,7 +262,8 @@ def build_page(studio: Studio) -> gr.Blocks:
             stop = gr.Button("Stop", elem_id="stop")
             keep = gr.Button("Download the take", elem_id="keep")
         gr.HTML('<canvas id="rtjazz-picture" width="1200" height="300" style="width:100%"></canvas>')
-        status = gr.Textbox(label="On the stand", lines=2, interactive=False, elem_id="status")
+        # Two lines, and the rest by scrolling: a long chart would push the controls off a telephone.
+        status = gr.Textbox(label="On the stand", lines=2, max_lines=2, interactive=False, elem_id="status")
         with gr.Row():
             first = gr.Textbox("medium swing piano trio", label="Prompt")
             mix = gr.Slider(0, 1, 0, step=0.05, label="Mix: this one … that one", elem_id="mix")

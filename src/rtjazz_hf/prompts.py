@@ -189,7 +189,46 @@ _INSTEAD = {
     "num_images_per_prompt": "give num_waveforms_per_prompt",
     "cross_attention_kwargs": 'give adapter_scale for the "scale" of adapters',
     "joint_attention_kwargs": 'give adapter_scale for the "scale" of adapters',
-}
+    "attention_kwargs": 'give adapter_scale for the "scale" of adapters',
+    "audio_duration_s": "give duration",
+    "bpm": "give tempo, in beats per minute",
+    "keyscale": "give key",
+    "timesignature": 'write the metre into the chart: "3/4 Dm7 | G7"',
+    "batch_size": "give a list of prompts, or num_waveforms_per_prompt",
+    "steps": "give num_inference_steps",
+    "timesteps": "the scheduler has them: FlowMatchScheduler(shift=...), and num_inference_steps",
+    "shift": "it is the scheduler's: pipe.scheduler = FlowMatchScheduler(shift=...)",
+    "noise": "the noise is drawn block by block: give generator",
+    "step_generator": "the steps draw no noise: give generator",
+    "vocal_language": "nobody sings",
+    "transcription": "nobody sings",
+    "max_lyric_length": "nobody sings",
+    "instruction": "say it in the prompt",
+    "task_type": "a clip goes on by `live(context=...)`; parts are left out by instruments=['-piano']",
+    "track_name": "name who plays in instruments",
+    "complete_track_classes": "name who plays in instruments",
+    **dict.fromkeys(
+        ("initial_audio_sampling_rate", "reference_audio", "audio_file", "raw_audio", "audio", "src_audio"),
+        "give a clip as the prompt, (rate, samples) or a pathlib.Path, or `live(context=...)` to go on from it",
+    ),
+    **dict.fromkeys(
+        ("mask", "mask_start_secs", "mask_end_secs", "mask_start_seconds", "mask_end_seconds", "repainting_start",
+         "repainting_end", "slice", "start_step", "init_noise_level", "audio_cover_strength",
+         "silence_padding_duration"),
+        "nothing is painted over: music goes on from a clip by `live(context=...)`",
+    ),
+    **dict.fromkeys(
+        ("attention_mask", "negative_attention_mask", "encoder_attention_mask", "negative_encoder_attention_mask",
+         "generated_prompt_embeds", "negative_generated_prompt_embeds", "encoding", "max_text_length",
+         "max_new_tokens"),
+        "words become one embedding, without a mask: give prompt_embeds",
+    ),
+    **dict.fromkeys(
+        ("cfg_interval_start", "cfg_interval_end", "logsnr_min", "logsnr_max"),
+        "guidance and times are the same for the whole of a block: guidance_scale, FlowMatchScheduler(shift=...)",
+    ),
+    "audio_codes": "codes come out by output_type='codes'; a codec decodes them",
+}  # fmt: skip
 
 
 def refuse_others(others: Mapping[str, Any]) -> None:

@@ -65,6 +65,7 @@ class AdapterMixin:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         check_base: bool = True,
+        hotswap: bool = False,
     ) -> str:
         """Load an adapter from a folder or the Hub and make it the active one, at strength 1; its name.
 
@@ -75,6 +76,7 @@ class AdapterMixin:
                 inside that holds an adapter is.
             adapter_name: "default_0", "default_1", ... unless given.
             check_base: False takes an adapter of another base (such as a fine-tune of it) whose shapes fit.
+            hotswap: put it in the place of the one that has this name.
 
         Raises:
             OSError: not found or not reachable. ValueError: a pickle, a damaged or unusable adapter, one of another
@@ -84,7 +86,7 @@ class AdapterMixin:
             adapter_name = next(
                 name for n in range(10**6) if (name := f"default_{n}") not in self._adapters.adapters
             )
-        self._check_new_name(adapter_name)
+        self._check_new_name(adapter_name, hotswap)
         source = pretrained_model_name_or_path_or_dict
         if isinstance(source, Mapping):
             adapter = adapter_of_state_dict(source)
@@ -94,29 +96,36 @@ class AdapterMixin:
                 source, weight_name = path.parent, path.name
             folder = find_adapter(source, revision, token, cache_dir, local_files_only, subfolder, weight_name)
             adapter = read_adapter(folder, weight_name)
-        self._add_adapter(adapter_name, adapter, check_base)
+        self._add_adapter(adapter_name, adapter, check_base, hotswap)
         return adapter_name
 
-    def _check_new_name(self, name: str) -> None:
+    def _check_new_name(self, name: str, hotswap: bool = False) -> None:
         if not isinstance(name, str) or not name.strip() or "." in name:
             raise ValueError(f"adapter_name {name!r}: give a name without dots")
-        if name in self._adapters.adapters:
+        if hotswap:
+            self._adapters.check_names([name])
+            if name in self.fused_loras:
+                raise ValueError(f"adapter {name!r} is fused: unfuse_lora before another takes its place")
+        elif name in self._adapters.adapters:
             raise ValueError(
-                f"an adapter {name!r} is loaded already: give another adapter_name, or delete_adapters({name!r}) first"
+                f"an adapter {name!r} is loaded already: give another adapter_name or hotswap=True, or "
+                f"delete_adapters({name!r}) first"
             )
 
-    def _add_adapter(self, name: str, adapter: Adapter, strict: bool) -> None:
+    def _add_adapter(self, name: str, adapter: Adapter, strict: bool, hotswap: bool = False) -> None:
         bank = self._adapters
         base = bank.fused[1] if bank.fused else self.transformer
         check_mixable(without_compiler(base))
         check_base(adapter, base, self._base_name, strict)
+        before = dict(bank.adapters)
         bank.adapters[name] = adapter
         try:
             bank.model(self.transformer, ((name, 1.0),))  # so that a session swaps to it at once
         except BaseException:
-            del bank.adapters[name]
+            bank.adapters = before
             raise
-        bank.active = ((name, 1.0),)
+        if not hotswap:  # else it is as active as the one before it
+            bank.active = ((name, 1.0),)
 
     def lora_state_dict(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
         """The tensors of a loaded adapter, under PEFT's names, and each layer's alpha: `load_lora_weights` takes it."""
@@ -127,13 +136,26 @@ class AdapterMixin:
         }
         return adapter.state_dict() | alphas
 
-    def save_lora_weights(self, save_directory: str | Path, adapter_name: str | None = None) -> None:
+    def save_lora_weights(
+        self,
+        save_directory: str | Path,
+        adapter_name: str | None = None,
+        *,
+        transformer_lora_layers: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         """Write an adapter as a folder that `load_lora_weights` and PEFT read: a loaded one, or one in training.
+
+        Args:
+            transformer_lora_layers: tensors to write instead, as `peft.get_peft_model_state_dict` gives them; they do
+                not tell their alpha, which is then their rank. A name from training writes the alpha too.
 
         Raises:
             ValueError: no such adapter, or no name where there are several.
         """
         name = self._base_name if self.config.get("_name_or_path") else None
+        if transformer_lora_layers is not None:
+            adapter_of_state_dict(transformer_lora_layers).save(save_directory, name)
+            return
         attached = list(getattr(self.transformer, "peft_config", {})) if is_attached(self.transformer) else []
         if attached and (adapter_name in attached or (adapter_name is None and len(attached) == 1)):
             save_adapter(self.transformer, save_directory, adapter_name or attached[0], base_name=name)
@@ -254,15 +276,26 @@ class AdapterMixin:
         """Play without adapters; which ones are active is kept."""
         self._adapters.enabled = False
 
-    def fuse_lora(self, adapter_names: Sequence[str] | None = None, lora_scale: float = 1.0) -> None:
-        """Put the active adapters (or these, at strength 1) into the transformer's own weights.
+    def fuse_lora(
+        self,
+        components: Sequence[str] = ("transformer",),
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: Sequence[str] | None = None,
+    ) -> None:
+        """Put the active adapters (or those of `adapter_names`, at strength 1) into the transformer's own weights.
 
         The pipeline gets another transformer, which can be saved; `unfuse_lora` gives it back the one it had, to
         the bit. Sessions go on with what they play.
 
+        Args:
+            components: of diffusers: the transformer. safe_fusing: of diffusers: refuse what is not finite, which is
+                done in any case.
+
         Raises:
             ValueError: nothing to fuse, fused already, or quantised weights, which cannot take it.
         """
+        _check_components(components)
         bank = self._adapters
         if bank.fused:
             raise ValueError("adapters are fused already: unfuse_lora first")
@@ -274,17 +307,42 @@ class AdapterMixin:
             raise ValueError(
                 "quantised weights cannot take an adapter: fuse it into the whole ones, then quantise"
             )
-        before = self.transformer
-        self.transformer = bank.model(before, mix)
+        before, after = self.transformer, bank.model(self.transformer, mix)
+        if not all(bool(parameter.isfinite().all()) for parameter in after.parameters()):
+            raise ValueError(
+                f"the weights with {', '.join(name for name, _ in mix)} in them are not finite in {before.dtype}: use "
+                "less strength, or another dtype"
+            )
+        self.transformer = after
         bank.fused = (mix, before)
         bank.forget(self.list_adapters())
 
-    def unfuse_lora(self) -> None:
+    @property
+    def fused_loras(self) -> set[str]:
+        """Names of the adapters that are in the transformer's own weights."""
+        return {name for name, _ in self._adapters.fused[0]} if self._adapters.fused else set()
+
+    @property
+    def num_fused_loras(self) -> int:
+        return len(self.fused_loras)
+
+    def set_lora_device(self, adapter_names: Sequence[str], device: torch.device | str | int) -> None:
+        """Of diffusers, to save a GPU's memory. Here adapters lie in the CPU's memory, and what plays lies with the
+        transformer: names and device are checked, and nothing has to be moved."""
+        self._adapters.check_names([adapter_names] if isinstance(adapter_names, str) else list(adapter_names))
+        torch.device(device)
+
+    def enable_lora_hotswap(self, **kwargs: Any) -> None:
+        """Of diffusers, before the first adapter. Here every swap is hot, whatever the ranks: nothing has to be
+        prepared."""
+
+    def unfuse_lora(self, components: Sequence[str] = ("transformer",)) -> None:
         """Undo `fuse_lora`: the weights are those from before, to the bit.
 
         Raises:
             ValueError: nothing is fused.
         """
+        _check_components(components)
         bank = self._adapters
         if not bank.fused:
             raise ValueError("no adapter is fused")
@@ -310,6 +368,15 @@ class AdapterMixin:
                 "unload_lora_weights before the pipeline is saved, and save the adapter on its own with "
                 "save_lora_weights"
             )
+
+
+def _check_components(components: Sequence[str]) -> None:
+    names = [components] if isinstance(components, str) else list(components)
+    if names not in ([], ["transformer"]):
+        raise ValueError(
+            f"components {names}: the transformer alone has adapters; if these are names of adapters, give "
+            "adapter_names"
+        )
 
 
 __all__ = ["AdapterMixin"]
