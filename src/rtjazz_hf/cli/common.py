@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..hub import quiet_libraries
+from .quick_imports import import_quickly
 
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
@@ -139,12 +140,19 @@ def choose_device(name: str) -> str:
     return device
 
 
-def load_pipeline(args: argparse.Namespace) -> RealTimeJazzPipeline:
-    """The pipeline that `--model`, `--dtype` and `--device` name, with a progress bar where somebody watches."""
+def load_pipeline(args: argparse.Namespace, quickly: bool = False) -> RealTimeJazzPipeline:
+    """The pipeline that `--model`, `--dtype` and `--device` name, with a progress bar where somebody watches.
+
+    quickly: for a command that plays and does nothing else; see `quick_imports`.
+    """
+    device = choose_device(args.device)
+    pipe = import_quickly(lambda: _loaded(args, device)) if quickly else _loaded(args, device)
+    pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
+    return pipe
+
+
+def _loaded(args: argparse.Namespace, device: str) -> RealTimeJazzPipeline:
     quiet_libraries()  # before they are imported
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
-    device = choose_device(args.device)
-    pipe = RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
-    pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
-    return pipe
+    return RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
