@@ -1,7 +1,8 @@
 """RealTimeJazz: 48 kHz stereo jazz from words, a clip or a chord chart, in whole clips or endless and live.
 
 The public names load on first use, so that `import rtjazz_hf` stays cheap. The same import makes the models
-known to `transformers.AutoModel` and `diffusers.DiffusionPipeline` (see `rtjazz_hf.hub`).
+known to `transformers.AutoModel` and `diffusers.DiffusionPipeline` (see `rtjazz_hf.hub`), and has torch's threads
+sleep while they wait for each other (see `rtjazz_hf.runtime.threads`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rtjazz_hf.hub.registration import register
+from rtjazz_hf.runtime.threads import let_threads_sleep
 
+let_threads_sleep()  # before anything imports torch
 __version__ = "0.1.0"
 
 _HOME_OF = {

@@ -362,14 +362,15 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
             for _ in range(num_blocks):
                 if self._interrupt and blocks:
                     break
-                latents = stream.denoise(
-                    self.prepare_latents(generators, stream.block_frames),
-                    style,
-                    self.prepare_features(lead_sheets, stream.frame, stream.block_frames, tellers),
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=guidance_scale,
-                    on_step_end=on_step_end,
-                )
+                with self._models.making(stream.block_frames, clip=True):
+                    latents = stream.denoise(
+                        self.prepare_latents(generators, stream.block_frames),
+                        style,
+                        self.prepare_features(lead_sheets, stream.frame, stream.block_frames, tellers),
+                        num_inference_steps=num_inference_steps,
+                        guidance_scale=guidance_scale,
+                        on_step_end=on_step_end,
+                    )
                 if stream.broken is not None:
                     raise ValueError(
                         f"block {len(blocks)} was not finite (NaN or infinite values): the weights are damaged, or a "

@@ -21,7 +21,7 @@ from rtjazz_hf import cli
 from rtjazz_hf.audio import read_audio
 from rtjazz_hf.cli import play as cli_play
 from rtjazz_hf.live.clock import ClockFollower, MidiClock
-from rtjazz_hf.live.outputs import OutputLost, PacedOutput, PipeOutput, SoundCardOutput, to_pcm
+from rtjazz_hf.live.outputs import OutputLost, PacedOutput, PipeOutput, SoundCardOutput, grow_buffer, to_pcm
 from rtjazz_hf.live.playback import Player, clicks
 from rtjazz_hf.live.recording import Recorder
 from rtjazz_hf.music.metre import Metre
@@ -287,6 +287,41 @@ class TestSoundCard:
         assert output.under_runs >= 1
         assert output.played == 9_600
         output.close(drain=False)
+
+    def test_a_machine_that_slept_has_not_lost_its_card(self):
+        now, card = [0.0], Card(hang_after=0)
+        output = SoundCardOutput(api=card, buffer=0.0, clock=lambda: now[0], sleep=lambda seconds: None)
+        slept = []
+
+        def sleep(seconds):
+            now[0] += seconds if slept else 3600.0  # in the first look at the card
+            slept.append(seconds)
+            if len(slept) == 5:  # the driver is awake again
+                output._callback(np.empty((480, 2), np.float32), 480, SimpleNamespace(outputBufferDacTime=1.01,
+                                 currentTime=1.0), None)  # fmt: skip
+
+        output._sleep = sleep
+        output.write(np.full((2, 480), 0.1, dtype=np.float32))
+        assert output.played == 480 and len(slept) == 5
+        output.close(drain=False)
+
+    def test_more_is_kept_in_hand_after_the_sound_ran_out(self, tiny_pipeline):
+        now, said = [0.0], []
+
+        def pass_time(seconds):
+            now[0] += seconds
+
+        def late(block):
+            now[0] += 1.0 if len(said) < 2 else 0.0  # than all that is in hand
+
+        output = PacedOutput(buffer=0.4, clock=lambda: now[0], sleep=pass_time)
+        player = Player(tiny_pipeline.live("swing", **FAST), output, duration=4.0, say=said.append, on_block=late)
+        player.run()
+        assert player.under_runs >= 2 and output.buffer == pytest.approx(0.9) and len(said) == 2
+        assert "the sound ran out: 0.6 s" in said[0] and "0.9 s" in said[1]
+        for _ in range(20):
+            grow_buffer(output)
+        assert output.buffer == 3.0 and not grow_buffer(output)
 
     def test_none_is_refused_with_what_to_do(self, play):
         code, _, err = play("--duration", "0.5", card=Card(cards=0))

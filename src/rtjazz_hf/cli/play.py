@@ -101,9 +101,12 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         return _list_devices(sound_api, midi)
     practise(args)
     _check_ramp(args)
+    from ..live.priority import running_first
+
     with ExitStack() as stack:
         try:
             prompt = _check(args)
+            stack.enter_context(running_first(_say))  # before there are other threads
             recorder, output = _open_outputs(args, sound_api, stack)
             clock, follower, leader = _open_clocks(args, midi, stack)
             chord_keys = _open_keyboard(args, midi, stack)

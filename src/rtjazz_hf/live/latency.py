@@ -12,9 +12,10 @@ import torch
 
 from ..audio import FRAME_RATE
 from ..prompts import BLOCK_SIZES
+from ..runtime.threads import torch_threads
 
 if TYPE_CHECKING:
-    from .steps import PlayingSteps
+    from .models import LiveModels
 
 
 def choose_block_frames(target_latency: float, block_seconds: Callable[[int], float]) -> int:
@@ -62,7 +63,7 @@ def choose_block_frames(target_latency: float, block_seconds: Callable[[int], fl
 
 @torch.no_grad()
 def measure_block_seconds(
-    models: PlayingSteps,
+    models: LiveModels,
     block_frames: int,
     *,
     num_inference_steps: int,
@@ -79,19 +80,20 @@ def measure_block_seconds(
     config = models.transformer.config
     style = torch.zeros(1, config.style_dim, device=stream.device)
     sheet = torch.zeros(1, block_frames, config.feature_dim, device=stream.device)
-    for _ in range(window_frames // block_frames):
-        stream.append(stream.prepare_latents())
-    times = []
-    for _ in range(1 + blocks):
-        started = time.perf_counter()
-        state = stream.denoise(
-            stream.prepare_latents(),
-            style,
-            sheet,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-        )
-        stream.decode(stream.without_cues(state)).cpu()
-        stream.append_later(state)
-        times.append(time.perf_counter() - started)
+    with torch_threads(models.thread_count):
+        for _ in range(window_frames // block_frames):
+            stream.append(stream.prepare_latents())
+        times = []
+        for _ in range(1 + blocks):
+            started = time.perf_counter()
+            state = stream.denoise(
+                stream.prepare_latents(),
+                style,
+                sheet,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+            )
+            stream.decode(stream.without_cues(state)).cpu()
+            stream.append_later(state)
+            times.append(time.perf_counter() - started)
     return max(times[1:])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..adapters.bank import AdapterBank
+from ..audio import FRAME_RATE
 from ..hub.models import Models
 from ..prompts import check_settings
+from ..runtime.threads import BlockThreads
 from .latency import choose_block_frames, measure_block_seconds
 from .steps import PlayingSteps
 
@@ -27,16 +30,30 @@ class LiveModels(PlayingSteps, Models):
 
     Attributes:
         adapter_bank: the adapters that are loaded. find_device: says where the models compute.
+        threads, clip_threads: how many of torch's make the blocks of sessions, and those of whole clips.
     """
 
     adapter_bank: AdapterBank = field(default_factory=AdapterBank)
     find_device: Callable[[], torch.device] | None = None
+    threads: BlockThreads = field(default_factory=BlockThreads, repr=False)
+    clip_threads: BlockThreads = field(default_factory=lambda: BlockThreads(enough=0.0), repr=False)
     _warm: set[tuple] = field(default_factory=set, repr=False)  # see `warm_up`
     _block_seconds: dict[tuple, float] = field(default_factory=dict, repr=False)  # see `block_frames_for`
 
     @property
     def execution_device(self) -> torch.device:
         return self.transformer.device if self.find_device is None else self.find_device()
+
+    @property
+    def thread_count(self) -> int | None:
+        """Threads of torch that make a session's next block; None where it is not made on the processor."""
+        return self.threads.count if self.execution_device.type == "cpu" else None
+
+    def making(self, frames: int, clip: bool = False) -> AbstractContextManager:
+        """While a block of so many frames is made, of a session or of a `clip`: by as many threads as pay."""
+        if self.execution_device.type != "cpu":
+            return nullcontext()
+        return (self.clip_threads if clip else self.threads).block(frames / FRAME_RATE)
 
     def transformer_of(self, adapter: object, scale: float = 1.0) -> RealTimeJazzFlowTransformer:
         """The transformer with the adapters asked for; see `AdapterBank.mix`."""

@@ -18,6 +18,9 @@ from ..audio import AUDIO_CHANNELS, SAMPLE_RATE
 
 PCM_FORMATS = ("s16le", "f32le")
 _LOST_AFTER = 2.0  # seconds without a call of the card's driver
+_LOOK = 0.1  # seconds at most from one look at the card to the next
+_ASLEEP = 1.0  # seconds over a look's time: not the driver was away but the whole machine
+_MOST_BUFFER, _GROWTH = 3.0, 1.5  # seconds, and a step towards them
 
 
 class OutputLost(OSError):
@@ -28,11 +31,12 @@ class Output(Protocol):
     """
     Attributes:
         under_runs: how often the sound ran out. played: samples heard so far. latency: seconds from the output
-            to the ear, as far as it is known.
+            to the ear, as far as it is known. buffer: seconds that may wait to be heard; None where the reader has it.
     """
 
     under_runs: int
     latency: float
+    buffer: float | None
 
     @property
     def played(self) -> int: ...
@@ -57,7 +61,7 @@ class PacedOutput:
         sleep: Callable[[float], None] = time.sleep,
     ):
         self.under_runs = 0
-        self._buffer, self._clock, self._sleep = buffer, clock, sleep
+        self.buffer, self._clock, self._sleep = buffer, clock, sleep
         self._written = 0
         self._started: float | None = None  # when sample 0 was heard, had there been no pause
 
@@ -78,7 +82,7 @@ class PacedOutput:
             self.under_runs += 1
             self._started += late
         self._written += audio.shape[1]
-        self._wait(self._buffer)
+        self._wait(self.buffer)
 
     def _wait(self, left: float) -> None:
         wait = self.heard_at(self._written) - left - self._clock()
@@ -97,7 +101,7 @@ class PipeOutput:
         pcm: "s16le" (16 bits) or "f32le" (float, not clipped).
     """
 
-    latency = 0.0
+    latency, buffer = 0.0, None
 
     def __init__(self, stream: BinaryIO, pcm: str = "s16le", clock: Callable[[], float] = time.perf_counter):
         if pcm not in PCM_FORMATS:
@@ -137,12 +141,13 @@ class SoundCardOutput:
     """The sound card, by PortAudio.
 
     A callback of the driver takes what has been written; where nothing is left it plays silence and counts an
-    under-run. The card counts as lost when the driver ends the stream, or calls no more for two seconds.
+    under-run. It never waits: what the two threads share has one of them as its writer, and no lock. The card counts as
+    lost when the driver ends the stream, or calls no more for two seconds while the machine does not sleep.
 
     Args:
         device: name or number of the card; None is the system's choice.
         api: the module `sounddevice`, or what stands in for it.
-        lost_after: seconds without a call of the driver.
+        lost_after: seconds without a call of the driver. clock, sleep: the time, and how to let it pass.
 
     Raises:
         ImportError: sounddevice is not installed. OSError: no sound card (that plays 48 kHz stereo), or no
@@ -155,18 +160,20 @@ class SoundCardOutput:
         buffer: float = 0.3,
         api: Any = None,
         lost_after: float = _LOST_AFTER,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
     ):
-        self.under_runs = 0
-        self._buffer = round(buffer * SAMPLE_RATE)
-        self._lost_after = lost_after
-        self._changed = threading.Condition()
-        self._queue: deque[np.ndarray] = deque()  # (samples, 2) each
-        self._written = self._taken = 0
+        self.under_runs, self.buffer = 0, buffer
+        self._lost_after, self._clock, self._sleep = lost_after, clock, sleep
+        # (samples, 2) each; one thread puts them in at the end and the other takes them from the beginning
+        self._queue: deque[np.ndarray] = deque()
+        self._written = 0  # of the player's thread; what follows, down to `_called`, is written by the driver's
+        self._taken = self._begun = 0  # samples played, and those of them that are of the queue's first piece
         self._origin: float | None = None  # when sample 0 was heard, had there been no pause
         self._dry = False  # the last call found less than it wanted
+        self._called = clock()
         self._ended: str | None = None
         self._closing = False
-        self._called = time.perf_counter()
         self._stream = self._open(import_sounddevice() if api is None else api, device)
         self.latency = float(self._stream.latency)
 
@@ -188,26 +195,26 @@ class SoundCardOutput:
         return stream
 
     def _callback(self, out: np.ndarray, frames: int, when: Any, status: Any) -> None:
-        now = time.perf_counter()
-        with self._changed:
-            self._called, filled = now, 0
-            if self._queue:
-                self._clock_sample(now + max(0.0, float(when.outputBufferDacTime - when.currentTime)))
-            while filled < frames and self._queue:
-                piece = self._queue[0][: frames - filled]
-                out[filled : filled + len(piece)] = piece
-                filled += len(piece)
-                if len(piece) == len(self._queue[0]):
-                    self._queue.popleft()
-                else:
-                    self._queue[0] = self._queue[0][len(piece) :]
-            out[filled:] = 0.0
-            dry = filled < frames and self._taken + filled > 0 and not self._closing
-            if dry and not self._dry:
-                self.under_runs += 1
-            self._dry = dry
-            self._taken += filled
-            self._changed.notify_all()
+        now = self._clock()
+        if self._queue:
+            self._clock_sample(now + max(0.0, float(when.outputBufferDacTime - when.currentTime)))
+        filled = 0
+        while filled < frames and self._queue:
+            first = self._queue[0]
+            piece = first[self._begun : self._begun + frames - filled]
+            out[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            self._begun += len(piece)
+            if self._begun == len(first):
+                self._queue.popleft()
+                self._begun = 0
+        out[filled:] = 0.0
+        dry = filled < frames and self._taken + filled > 0 and not self._closing
+        if dry and not self._dry:
+            self.under_runs += 1
+        self._dry = dry
+        self._taken += filled
+        self._called = now
 
     def _clock_sample(self, heard: float) -> None:
         """Note when the next sample is heard; smoothed, since drivers' times are uneven."""
@@ -218,43 +225,43 @@ class SoundCardOutput:
             self._origin += 0.1 * (origin - self._origin)
 
     def _finished(self) -> None:
-        with self._changed:
-            self._ended = "its driver ended the stream"
-            self._changed.notify_all()
+        self._ended = "its driver ended the stream"
 
     @property
     def played(self) -> int:
         return self._taken
 
     def heard_at(self, sample: int) -> float:
-        origin = time.perf_counter() + self.latency if self._origin is None else self._origin
+        now = self._clock()
+        origin = now + self.latency if self._origin is None else self._origin
         if self._dry or self._origin is None:  # what is written next will be heard at once
-            return max(origin + sample / SAMPLE_RATE, time.perf_counter() + self.latency)
+            return max(origin + sample / SAMPLE_RATE, now + self.latency)
         return origin + sample / SAMPLE_RATE
 
     def write(self, audio: np.ndarray) -> None:
         """Raises OutputLost."""
-        with self._changed:
-            self._queue.append(np.ascontiguousarray(audio.T, dtype=np.float32))
-            self._written += audio.shape[1]
-        self._wait(self._buffer)
+        self._queue.append(np.ascontiguousarray(audio.T, dtype=np.float32))
+        self._written += audio.shape[1]
+        self._wait(self.buffer)
 
-    def _wait(self, left: int) -> None:
-        with self._changed:
-            while self._written - self._taken > left:
-                if self._ended is None and time.perf_counter() - self._called > self._lost_after:
-                    self._ended = f"its driver has been silent for {self._lost_after:g} s"
-                if self._ended is not None:
-                    raise OutputLost(f"the sound card is lost: {self._ended}")
-                self._changed.wait(0.1)
+    def _wait(self, left: float) -> None:
+        """Until no more than `left` seconds wait to be heard."""
+        while (over := (self._written - self._taken) / SAMPLE_RATE - left) > 1e-9:
+            if self._ended is None and self._clock() - self._called > self._lost_after:
+                self._ended = f"its driver has been silent for {self._lost_after:g} s"
+            if self._ended is not None:
+                raise OutputLost(f"the sound card is lost: {self._ended}")
+            looked, wait = self._clock(), min(max(over, 0.002), _LOOK)
+            self._sleep(wait)
+            if self._clock() - looked > wait + _ASLEEP:
+                self._called = self._clock()  # the driver has to wake up too
 
     def close(self, drain: bool = True) -> None:
-        with self._changed:
-            self._closing = True
+        self._closing = True
         try:
             if drain and self._ended is None:
-                self._wait(0)
-                time.sleep(min(self.latency, 1.0))
+                self._wait(0.0)
+                self._sleep(min(self.latency, 1.0))
         except OutputLost:
             pass
         finally:
@@ -262,6 +269,14 @@ class SoundCardOutput:
             closing = threading.Thread(target=_quietly, args=(self._stream.close,), daemon=True)
             closing.start()
             closing.join(timeout=1.0)
+
+
+def grow_buffer(output: Output) -> bool:
+    """More sound in hand, after it ran out; False where it is the most already. A control is heard so much later."""
+    if output.buffer is None or output.buffer >= _MOST_BUFFER:
+        return False
+    output.buffer = min(max(_GROWTH * output.buffer, 0.1), _MOST_BUFFER)
+    return True
 
 
 def _quietly(call: Callable[[], Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ..audio import AUDIO_CHANNELS, SAMPLE_RATE
 from ..music.metre import Metre
 from ..music.vocabulary import MAX_TEMPO, MIN_TEMPO
-from .outputs import Output, OutputLost, PacedOutput
+from .outputs import Output, OutputLost, PacedOutput, grow_buffer
 
 if TYPE_CHECKING:
     from ..music import LeadSheet
@@ -80,6 +80,7 @@ class Player:
         self.count_in, self.duration = count_in, duration
         self.samples = 0
         self.under_runs_before = 0  # of an output that was lost
+        self._ran_out = 0  # under-runs of the output that were answered
         self._on_block, self.say = on_block, say
         self._handed = 0  # samples given to the output, silence included
         self._stopped = threading.Event()
@@ -176,14 +177,24 @@ class Player:
         self._handed += audio.shape[1]
         try:
             self.output.write(audio)
+            self._keep_more()
         except OutputLost as error:
             if self.recorder is None:
                 raise
             self.say(f"{error}; recording goes on into {self.recorder.path}")
             self.under_runs_before += self.output.under_runs
             self.output.close(drain=False)
-            self.output, self._handed = PacedOutput(), 0
+            self.output, self._handed, self._ran_out = PacedOutput(), 0, 0
             self._timeline.clear()
+
+    def _keep_more(self) -> None:
+        """Of sound in hand, each time that it has run out."""
+        if self.output.under_runs == self._ran_out:
+            return
+        self._ran_out = self.output.under_runs
+        if grow_buffer(self.output):
+            kept = self.output.buffer
+            self.say(f"the sound ran out: {kept:.1f} s are kept in hand now, and a control is heard later")
 
     def _tell(self, problem: str | None) -> None:
         kind = None if problem is None else re.sub(r"[\d.]+", "", problem)  # a tempo in it may waver

@@ -22,6 +22,7 @@ from ..band.parts import tell
 from ..charts import chart_text
 from ..music import Chord, LeadSheet
 from ..runtime.offload import replaced_forward
+from ..runtime.threads import usable_cores
 from .context import play_context
 from .engine import BlockStream
 from .plan import Plan, aligned_plan, changed_plan, continue_in_phase
@@ -124,7 +125,7 @@ class LiveSession:
         self._effect_frame = 0  # where a plan that is put in place now takes effect
         self._updates: list[float] = []  # when those were called that no block has obeyed yet
         self._claimed = self._closed = False
-        overlap = cores_for_two(stream.device) if overlap is None else overlap
+        overlap = cores_for_two(models) if overlap is None else overlap
         overlap = overlap and replaced_forward(models.codec) is None  # an offloaded one sends the transformer away
         self._worker = ThreadPoolExecutor(1, "rtjazz-overlap") if overlap else None
         self._meter = LiveMeter(0.0 if started is None else time.perf_counter() - started)
@@ -401,8 +402,13 @@ def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
     If that fails, every session stands where it stood; save that a block which has joined the cache already,
     in a worker thread, cannot leave it: then the sessions end.
     """
-    sessions = [take.session for take in takes]
-    models, plans = sessions[0].models, [take.plan for take in takes]
+    models = takes[0].session.models
+    with models.making(takes[0].frames):
+        return _make_blocks(models, takes)
+
+
+def _make_blocks(models: LiveModels, takes: Sequence[Take]) -> list[LiveBlock]:
+    sessions, plans = [take.session for take in takes], [take.plan for take in takes]
     worker, joining = sessions[0]._worker, False
     try:
         stream = _joined(sessions)
@@ -448,12 +454,12 @@ def _joined(sessions: Sequence[LiveSession]) -> BlockStream:
     return streams[0] if len(streams) == 1 else BlockStream.stack(streams)
 
 
-def cores_for_two(device: torch.device) -> bool:
-    """Whether a second thread of torch would find cores that the first leaves idle."""
-    if device.type != "cpu":
+def cores_for_two(models: LiveModels) -> bool:
+    """Whether a second thread that computes would find cores that the first leaves idle."""
+    count = models.thread_count
+    if count is None:
         return False  # the decoder is queued on the device; a thread would only fight for the interpreter
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores >= 2 * torch.get_num_threads()
+    return usable_cores() >= 2 * count
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..runtime.threads import allowed_cores
+
 _REMEMBERED = 30.0  # seconds; a machine that was busy a minute ago may be free now
 _ENOUGH = 4  # steps of a group's size before they are trusted more than what is extrapolated
 _PERCENTILE = 95
@@ -78,7 +80,7 @@ def why_strained(alone: float, block_seconds: float, load: float) -> str | None:
     text = (
         f"this machine hardly keeps up: a block of {block_seconds:.2f} s takes {alone:.2f} s to make; there may be gaps"
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = allowed_cores()
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load_average - 1.0 > 0.5 * cores:  # this program is one of them
         return (
