@@ -10,6 +10,7 @@ import json
 import math
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from tiny_models import make_adapter
@@ -18,6 +19,7 @@ from rtjazz_hf.benchmark import BenchmarkSettings, encodec_48khz_config, run_ben
 from rtjazz_hf.benchmark import peers as peers_room
 from rtjazz_hf.benchmark.base import save_base_pipeline
 from rtjazz_hf.benchmark.report import ratios, tables, to_markdown, to_text, verdicts
+from rtjazz_hf.benchmark.run import busy_processes, run_beside
 from rtjazz_hf.benchmark.settings import ATTENTION, BLOCK_FRAMES, PEERS, STEPS, Case, plan_cases
 from rtjazz_hf.benchmark.streams import StreamContender, load_pipeline
 from rtjazz_hf.benchmark.timing import block_figures, peak_memory
@@ -158,6 +160,28 @@ class TestReport:
         under_runs, joins = (row for row in report["table"] if "2 swaps" in row["what"])
         assert under_runs["ok"] == (swapped["under_runs"] <= plain["under_runs"])
         assert joins["ok"] == (swapped["joins"]["ratio"] <= 1)
+
+    def test_beside_busy_processes(self, settings):
+        changes = {"peers": (), "minutes": 0.01, "block_frames": (12,), "beside": (0, 1), "threads": ()}
+        report = run_beside(dataclasses.replace(settings, **changes))
+        assert json.loads(json.dumps(report, allow_nan=False)) == report
+        runs = cases_of(report, "beside")
+        assert [(each["case"]["beside"], each["case"]["threads"]) for each in runs] == [
+            (beside, threads) for beside in (0, 1) for threads in (1, 2, None)
+        ]
+        for each in runs:
+            assert each["blocks"] >= 1 and 0 <= each["ms_longest_gap"] <= each["ms_max"]
+            assert each["threads"] == each["case"]["threads"] or each["case"]["threads"] is None
+            assert (each["under_runs"] > 0) == (each["ms_max"] > each["duration_ms"])
+        assert [row["what"][-24:] for row in report["table"]] == [f"beside {n} busy processes" for n in (0, 1)]
+        assert "longest gap" in to_text(report) and "auto: 1" in to_text(report)
+
+    def test_busy_processes_end(self):
+        before = set(psutil.Process().children())
+        with pytest.raises(KeyError), busy_processes(2):
+            assert len(set(psutil.Process().children()) - before) == 2
+            raise KeyError
+        assert set(psutil.Process().children()) <= before
 
     def test_the_machine_is_named(self, report):
         hardware = report["hardware"]

@@ -103,6 +103,8 @@ class TestRefusals:
             (["--block-frames", "5"], "block_frames 5: choose from 6"),
             (["--block-frames", "x"], "'x'"),
             (["--steps", "0"], "num_inference_steps 0"),
+            (["--beside", "65"], "beside 65: choose 0 to 64"),
+            (["--beside", "1", "--profile"], "--beside and --profile"),
             (["--guidance", "-1"], "guidance_scale -1"),
             (["--window", "0"], "window_frames 0"),
             (["--dtype", "int4"], "int4"),

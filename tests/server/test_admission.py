@@ -56,3 +56,10 @@ def test_old_blocks_are_forgotten(clock):
     assert times.alone == times.predict(1) == pytest.approx(0.45)
     clock.now = 60.0
     assert times.alone == times.predict(1) == pytest.approx(0.1)
+
+
+def test_a_start_beside_busy_programs_is_put_right_by_what_is_played(clock):
+    times = filled(clock, 5.3, [(1, 0.1)] * 4)
+    assert times.predict(2) == pytest.approx(0.2)
+    clock.now = 60.0  # the session has gone, and others come
+    assert times.alone == pytest.approx(0.1) and times.predict(3) == pytest.approx(0.3)

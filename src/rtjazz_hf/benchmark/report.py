@@ -17,6 +17,8 @@ STREAM_HEADER = ("model", "dtype", "block", "steps", "guidance", "variant", "RTF
                  "blocks", "under-runs", "memory")  # fmt: skip
 TRAIN_HEADER = ("part", "arithmetic", "parameters", "batch", "step, s", "tokens/s", "x real time", "GFLOP/s",
                 "kept a crop", "memory", "config's steps here")  # fmt: skip
+BESIDE_HEADER = ("model", "dtype", "block", "busy processes", "threads", "blocks", "P50", "P95", "P99", "of ms",
+                 "under-runs", "longest gap", "memory")  # fmt: skip
 RECIPE_HEADER = (
     "recipe",
     "steps",
@@ -44,6 +46,7 @@ def tables(report: dict[str, Any]) -> list[tuple[str, tuple[str, ...], Rows]]:
         ("Peers", PEER_HEADER, _peer_rows(report)),
         ("In real time", ("model", "dtype", "block", "minutes", "blocks", "P50", "P99", "max", "of ms", "under-runs",
                           "memory"), _endurance_rows(report)),
+        ("Beside busy processes, in real time", BESIDE_HEADER, _beside_rows(report)),
         ("Where a block's time goes", ("model", "part", "ms a block", "share"), _profile_rows(report)),
         ("Training, measured here", TRAIN_HEADER, _train_rows(report)),
         ("Recipes, computed from counted FLOPs and not run", RECIPE_HEADER, _recipe_rows(report)),
@@ -107,6 +110,18 @@ def _endurance_rows(report: dict[str, Any]) -> Rows:
             str(each["under_runs"]), _memory(each),
         )
         for each in streams_of(report, "endurance")
+    ]  # fmt: skip
+
+
+def _beside_rows(report: dict[str, Any]) -> Rows:
+    return [
+        (
+            each["case"]["name"], each["case"]["dtype"], str(each["case"]["block_frames"]), str(each["case"]["beside"]),
+            f"auto: {each['threads']}" if each["case"]["threads"] is None else str(each["case"]["threads"]),
+            str(each["blocks"]), *(f"{each[name]:.0f}" for name in ("ms_p50", "ms_p95", "ms_p99", "duration_ms")),
+            str(each["under_runs"]), f"{each['ms_longest_gap']:.0f} ms", _memory(each),
+        )
+        for each in streams_of(report, "beside")
     ]  # fmt: skip
 
 
@@ -242,7 +257,20 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
         row(f"{each['case']['name']}, {each['case']['block_frames']}-frame blocks, {each['minutes']:g} minutes: P99",
             f"< {each['duration_ms']:.0f} ms", f"{each['ms_p99']:.0f} ms, {each['under_runs']} under-runs of "
             f"{each['blocks']}", ok if comparable else None)  # fmt: skip
+    rows += [_beside_verdict(each) for each in streams_of(report, "beside") if each["case"]["threads"] is None]
     return rows
+
+
+def _beside_verdict(each: dict[str, Any]) -> dict[str, Any]:
+    """Of a session that chooses its threads: no gaps beside two busy processes, half of its time left beside one."""
+    case, half = each["case"], each["duration_ms"] / 2
+    asked = {0: "no under-runs", 1: f"no under-runs, P99 <= {half:.0f} ms", 2: "no under-runs"}.get(case["beside"], "-")
+    good = not each["under_runs"] and (case["beside"] != 1 or each["ms_p99"] <= half)
+    return {
+        "what": f"{case['name']}, {case['block_frames']}-frame blocks, beside {case['beside']} busy processes",
+        "asked": asked, "measured": f"{each['under_runs']} under-runs of {each['blocks']}, P99 {each['ms_p99']:.0f} ms",
+        "ok": None if asked == "-" else good,
+    }  # fmt: skip
 
 
 def _swap_verdicts(each: dict[str, Any], plain: dict[str, Any]) -> list[dict[str, Any]]:

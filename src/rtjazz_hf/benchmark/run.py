@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,7 @@ from rtjazz_hf.evaluation.writing import to_plain
 from .hardware import describe_hardware
 from .recipes import RECIPES, TrainingSettings, compute_recipe, plan_training
 from .report import ratios, verdicts
-from .settings import DEFAULT_DTYPES, OWN_MODELS, BenchmarkSettings, Case, plan_cases
+from .settings import DEFAULT_DTYPES, OWN_MODELS, BenchmarkSettings, Case, plan_beside, plan_cases
 from .timing import torch_threads
 from .workers import CaseFailed, InProcess, Isolated
 
@@ -101,6 +103,44 @@ def run_profile(
     return report
 
 
+def run_beside(settings: BenchmarkSettings, *, say: Say = lambda text: None) -> dict[str, Any]:
+    """Play in real time beside busy processes, as many at a time as `settings.beside` names.
+
+    Numbers of threads take turns of `BESIDE_TURN` seconds, `settings.minutes` each in all. Blocks are made for a
+    listener who has one block in hand: a block that takes longer than it plays is a gap.
+
+    Returns:
+        As `run_benchmark`.
+
+    Raises:
+        OSError, ValueError: as `run_benchmark`.
+    """
+    settings = _with_dtypes(settings)
+    settings.check_generation()
+    begun = time.perf_counter()
+    check_models(settings)
+    hardware = describe_hardware(settings.device)
+    measured = []
+    with _sources(settings, say) as sources:
+        for count in settings.beside:
+            with busy_processes(count):
+                measured += _run_group(plan_beside(settings, sources, count), settings, say)
+    return _report(settings, hardware, measured, begun)
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """So many processes that compute without a pause, each on one core; they end with this one."""
+    busy = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))\n"
+    processes = [subprocess.Popen([sys.executable, "-S", "-c", busy]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def run_training_benchmark(
     settings: TrainingSettings | None = None, *, say: Say = lambda text: None
 ) -> dict[str, Any]:
@@ -144,11 +184,13 @@ def _run(
         measured = []
         for group in ("comparison", "variants", "alone"):
             measured += _run_group([case for case in cases if case.group == group], settings, say)
-    report: dict[str, Any] = {
-        "hardware": hardware,
-        "settings": dataclasses.asdict(settings),
-        "cases": sorted(measured, key=lambda each: cases.index(each["case"])),
-    }
+    return _report(settings, hardware, sorted(measured, key=lambda each: cases.index(each["case"])), begun)
+
+
+def _report(
+    settings: BenchmarkSettings, hardware: dict[str, Any], measured: list[dict[str, Any]], begun: float
+) -> dict[str, Any]:
+    report: dict[str, Any] = {"hardware": hardware, "settings": dataclasses.asdict(settings), "cases": measured}
     for each in report["cases"]:
         each["case"] = dataclasses.asdict(each["case"])
     report["ratios"] = ratios(report)

@@ -25,6 +25,9 @@ MAX_THREADS = 1024
 MAX_MINUTES = 24 * 60.0
 MAX_SECONDS = 600.0
 SWAP_SECONDS = 5.0  # from one adapter to the next
+MAX_BESIDE = 64  # busy processes
+BESIDE_THREADS = (1, 2)  # beside "auto", what a session chooses
+BESIDE_MINUTES, BESIDE_TURN = 0.5, 10.0  # of each number of threads, and seconds of a turn
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class BenchmarkSettings:
         rounds: contenders take turns in so many rounds.
         minutes: of a run in real time, with under-runs counted; 0 for none.
         swap: folders or Hub ids of adapters: a second such run changes from one to the next every `SWAP_SECONDS`.
+        beside: numbers of busy processes to play beside, in real time, the main block with one thread, two and as many
+            as a session chooses, in turns; see `run_beside`.
         device: a device of torch. seed: of music and random weights.
         isolate: each case in a process of its own, so that peaks of memory are its own. Without it, everything
             runs in this process and memory is not told.
@@ -76,6 +81,7 @@ class BenchmarkSettings:
     rounds: int = 2
     minutes: float = 0.0
     swap: tuple[str, ...] = ()
+    beside: tuple[int, ...] = ()
     device: str = "cpu"
     seed: int = 0
     isolate: bool = True
@@ -87,12 +93,14 @@ class BenchmarkSettings:
         for name, allowed in (("peers", PEERS), ("dtypes", DTYPES), ("attention", ATTENTION)):
             if unknown := sorted(set(getattr(self, name)) - set(allowed)):
                 raise ValueError(f"{name} {', '.join(unknown)}: choose from {', '.join(allowed)}")
-        for name in ("models", "peers", "block_frames", "steps", "dtypes", "threads", "attention"):
+        for name in ("models", "peers", "block_frames", "steps", "dtypes", "threads", "attention", "beside"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {', '.join(map(str, values))}: each may be given once")
         if wrong := [count for count in self.threads if not 1 <= count <= MAX_THREADS]:
             raise ValueError(f"threads {wrong[0]}: choose 1 to {MAX_THREADS}")
+        if wrong := [count for count in self.beside if not 0 <= count <= MAX_BESIDE]:
+            raise ValueError(f"beside {wrong[0]}: choose 0 to {MAX_BESIDE} busy processes")
         for name in ("seconds", "peer_seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 < value <= MAX_SECONDS):
@@ -143,12 +151,12 @@ class Case:
     """One thing that is measured, in a process of its own: plain values only, to be sent there. A case is itself.
 
     Attributes:
-        kind: "stream", "musicgen", "stable_audio", "codec", "endurance", "profile" or "train".
+        kind: "stream", "musicgen", "stable_audio", "codec", "endurance", "beside", "profile" or "train".
         name: for people: mini, base, musicgen-small.
         group: "comparison" cases run interleaved with each other, "variants" likewise, "alone" by themselves.
         source: folder or Hub id of a pipeline. config: values of a peer's configuration; its own by default.
         steps: step counts, `None` for the pipeline's own.
-        swap: adapters that an endurance run changes between.
+        swap: adapters that an endurance run changes between. beside: busy processes that run meanwhile.
         main: time to first audio, and the gain of the cache, are measured too.
     """
 
@@ -172,24 +180,46 @@ class Case:
     seed: int = 0
     main: bool = False
     swap: tuple[str, ...] = ()
+    beside: int = 0
     files: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """One line that tells it from the others."""
         parts = [self.name, self.dtype]
-        if self.kind in ("stream", "endurance", "profile"):
+        if self.kind in ("stream", "endurance", "beside", "profile"):
             parts.append(f"{self.block_frames} frames")
             parts.append(self.attention)
         if self.compile:
             parts.append("compiled")
         if self.threads is not None:
             parts.append(f"{self.threads} thread{'s' * (self.threads > 1)}")
+        elif self.kind == "beside":
+            parts.append("auto threads")
         if self.kind in ("endurance", "profile"):
             parts.append(self.kind)
+        if self.kind == "beside":
+            parts.append(f"beside {self.beside}")
         if self.swap:
             parts.append("swapping adapters")
         return ", ".join(parts)
+
+
+def plan_beside(settings: BenchmarkSettings, sources: dict[str, str], beside: int) -> list[Case]:
+    """Each model in the first type, beside so many busy processes, with each number of threads."""
+    minutes = settings.minutes or BESIDE_MINUTES
+    turns = max(1, round(60 * minutes / BESIDE_TURN))
+    return [
+        Case(
+            "beside", name, "comparison", sources[name], dtype=settings.dtypes[0], device=settings.device,
+            threads=count, attention=settings.main_attention, block_frames=settings.main_block,
+            steps=(settings.steps or (None,))[:1], guidance_scale=settings.guidance_scale,
+            window_frames=settings.window_frames, seconds=60 * minutes / turns, rounds=turns, seed=settings.seed,
+            beside=beside,
+        )
+        for name in settings.models
+        for count in (*(settings.threads or BESIDE_THREADS), None)
+    ]  # fmt: skip
 
 
 def plan_cases(

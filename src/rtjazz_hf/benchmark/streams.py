@@ -12,6 +12,7 @@ import torch
 from rtjazz_hf.audio import FRAME_RATE
 from rtjazz_hf.evaluation.measures.metrics import join_jumps
 from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
+from rtjazz_hf.runtime.threads import BlockThreads
 
 from .settings import FIRST_BLOCK, SWAP_SECONDS, UNCACHED_WINDOW, Case
 from .timing import block_figures, peak_memory, synchronize, timed
@@ -36,6 +37,8 @@ def load_pipeline(case: Case) -> RealTimeJazzPipeline:
     """The pipeline of a case, in its type, on its device, with its attention."""
     pipe = RealTimeJazzPipeline.from_pretrained(case.source, dtype=case.dtype).to(case.device)
     pipe.set_progress_bar_config(disable=True)
+    if case.threads is not None:  # no choice for sessions and clips
+        pipe.models.threads = pipe.models.clip_threads = BlockThreads((case.threads,))
     pipe.transformer.set_attn_implementation(case.attention)
     if case.compile:
         pipe.transformer.compile()
@@ -214,15 +217,21 @@ class EnduranceContender:
         self.session = live_session(self.pipe, self.case)
         fill_window(self.session, self.pipe, self.case)
         next(self.session)
+        self.times: list[float] = []
+        self.longest_gap = 0.0
 
     def round(self) -> None:
         """All of it, once."""
-        self.times: list[float] = []
-        self.swaps, sound = 0, []
         self.memory_before = peak_memory(self.case.device)
-        ends = time.monotonic() + 60 * self.case.minutes
+        self._play(60 * self.case.minutes)
+
+    def _play(self, length: float) -> None:
+        """For so many seconds of the clock."""
+        self.swaps, sound = 0, []
+        ends = time.monotonic() + length
         block_ends = time.monotonic() + self.duration
-        while not self.times or block_ends < ends:
+        least = len(self.times) + 1
+        while len(self.times) < least or block_ends < ends:
             if self.adapters and len(self.times) * self.duration >= self.swaps * SWAP_SECONDS:
                 self.session.update(adapter=self.adapters[self.swaps % len(self.adapters)])
                 self.swaps += 1
@@ -231,6 +240,7 @@ class EnduranceContender:
             if self.adapters:
                 sound.append(block.audio)
             now = time.monotonic()
+            self.longest_gap = max(self.longest_gap, now - block_ends)
             if now < block_ends:
                 time.sleep(block_ends - now)
             # After an under-run the listener has heard a gap, and the clock starts again.
@@ -252,12 +262,29 @@ class EnduranceContender:
         }
 
 
+class BesideContender(EnduranceContender):
+    """Turns in real time, while busy processes run: how late blocks come, and what threads a session chooses."""
+
+    def round(self) -> None:
+        self._play(self.case.seconds)
+
+    def result(self) -> dict[str, Any]:
+        self.session.close()
+        return {
+            **block_figures(self.times, self.duration),
+            "ms_longest_gap": 1000 * self.longest_gap,
+            "threads": self.pipe.models.thread_count,  # of the last block
+            "peak_memory_mb": peak_memory(self.case.device),
+        }
+
+
 def count_parameters(pipe: RealTimeJazzPipeline) -> int:
     models = (pipe.codec, pipe.transformer, pipe.style_encoder)
     return sum(parameter.numel() for model in models for parameter in model.parameters())
 
 
 __all__ = [
+    "BesideContender",
     "EnduranceContender",
     "StreamContender",
     "compare_with_uncached",

@@ -39,6 +39,7 @@ def build_contender(case: Case) -> Contender:
     kinds = {
         "stream": streams.StreamContender,
         "endurance": streams.EnduranceContender,
+        "beside": streams.BesideContender,
         "musicgen": peers.MusicgenContender,
         "stable_audio": peers.StableAudioContender,
         "codec": peers.CodecContender,

@@ -37,6 +37,7 @@ example:
   rtjazz benchmark --quick --models mini --peers {NO_PEERS} --json
   rtjazz benchmark --models mini --block-frames 12 --minutes 10 --peers {NO_PEERS} --out live/
   rtjazz benchmark --models mini --block-frames 36 --minutes 2 --swap ana/adapter ben/adapter --peers {NO_PEERS}
+  rtjazz benchmark --models mini --beside 0 1 2 4
   rtjazz benchmark --profile --out profile/
   rtjazz benchmark --train --models mini --out training/
 """
@@ -110,6 +111,14 @@ def add_benchmark(commands: Any) -> None:
         help="with --minutes: play once more, and change from one of these adapters to the next every "
         f"{SWAP_SECONDS:g} s",
     )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="instead of all that, play in real time beside N busy processes, with one thread, two and as many as a "
+        "session chooses, in turns (--minutes of each; default: half a minute)",
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything: does it run at all?")
     parser.add_argument(
         "--profile",
@@ -142,7 +151,13 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
         _check_out(args)
         if not args.train:
             settings.check_generation()
-        from ..benchmark.run import check_models, run_benchmark, run_profile, run_training_benchmark
+        from ..benchmark.run import (
+            check_models,
+            run_benchmark,
+            run_beside,
+            run_profile,
+            run_training_benchmark,
+        )
 
         if not args.train:
             check_models(settings)
@@ -157,6 +172,8 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
 
     if args.train:
         report = run_training_benchmark(settings, say=say)
+    elif args.beside:
+        report = run_beside(settings, say=say)
     elif args.profile:
         report = run_profile(settings, args.out, say=say)
     else:
@@ -186,6 +203,8 @@ def benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
     """
     if alien := [name for name in ("parts", "batch_size", "checkpointing") if getattr(args, name)]:
         raise ValueError(f"--{alien[0].replace('_', '-')} is of training: give --train too")
+    if args.beside and (other := [name for name in ("profile", "swap", "compile") if getattr(args, name)]):
+        raise ValueError(f"--beside and --{other[0]}: give one of them")
     peers = None if args.peers is None else tuple(name for name in args.peers if name != NO_PEERS)
     if args.peers is not None and NO_PEERS in args.peers and peers:
         raise ValueError(f"--peers {' '.join(args.peers)}: give {NO_PEERS} alone, or names without it")
@@ -201,6 +220,7 @@ def benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
         "attention": args.attn,
         "seconds": args.seconds,
         "swap": args.swap,
+        "beside": args.beside,
         "seed": args.seed,
     }
     values = dict(QUICK) if args.quick else {}
@@ -232,6 +252,7 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         "seconds",
         "minutes",
         "swap",
+        "beside",
         "profile",
     )
     if alien := [name for name in playing if getattr(args, name)]:

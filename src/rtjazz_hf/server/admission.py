@@ -24,7 +24,8 @@ class BlockTimes:
     assumed that another row costs as much as those that are there.
 
     Args:
-        alone: seconds that a block of one session takes at the worst, measured before anybody plays.
+        alone: seconds that a block of one session takes at the worst, measured before anybody plays; less, once one
+            plays and takes less.
         clock: a clock in seconds.
     """
 
@@ -50,6 +51,9 @@ class BlockTimes:
         """A step that made blocks of so many sessions took so long."""
         with self._lock:
             self._steps.append((self._clock(), sessions, seconds))
+            alone = [each for count, each in self._recent() if count == 1] if sessions == 1 else []
+            if len(alone) >= _ENOUGH:  # other programs may have been at work while it was measured
+                self._alone = min(self._alone, _high(alone))
 
     def predict(self, sessions: int) -> float:
         """Seconds that a step of so many sessions takes at the 95th percentile."""
