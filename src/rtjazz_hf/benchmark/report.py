@@ -267,7 +267,8 @@ def _beside_verdict(each: dict[str, Any]) -> dict[str, Any]:
     asked = {0: "no under-runs", 1: f"no under-runs, P99 <= {half:.0f} ms", 2: "no under-runs"}.get(case["beside"], "-")
     good = not each["under_runs"] and (case["beside"] != 1 or each["ms_p99"] <= half)
     return {
-        "what": f"{case['name']}, {case['block_frames']}-frame blocks, beside {case['beside']} busy processes",
+        "what": f"{case['name']}, {case['block_frames']}-frame blocks, beside {case['beside']} busy "
+        f"process{'es' * (case['beside'] != 1)}",
         "asked": asked, "measured": f"{each['under_runs']} under-runs of {each['blocks']}, P99 {each['ms_p99']:.0f} ms",
         "ok": None if asked == "-" else good,
     }  # fmt: skip

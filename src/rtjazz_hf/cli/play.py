@@ -103,10 +103,11 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
     _check_ramp(args)
     from ..live.priority import running_first
 
+    told: list[str] = []  # what there is to tell once it plays
     with ExitStack() as stack:
         try:
             prompt = _check(args)
-            stack.enter_context(running_first(_say))  # before there are other threads
+            stack.enter_context(running_first(told.append))  # before there are other threads
             recorder, output = _open_outputs(args, sound_api, stack)
             clock, follower, leader = _open_clocks(args, midi, stack)
             chord_keys = _open_keyboard(args, midi, stack)
@@ -146,6 +147,8 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
             count_in=args.count_in, duration=args.duration, say=_say,
             on_block=_each_block(_ramp(args, session), log and log.add),
         )  # fmt: skip
+        for text in told:
+            _say(text)
         code = _play(args, player, prompt, clock, adapters)
         if log is not None:
             log.score().to_midi(args.midi, overwrite=args.overwrite)
