@@ -2,6 +2,7 @@
 
     python conversion/export_onnx.py rtjazz-mini -o rtjazz-mini-onnx --prompt "medium swing piano trio" --tempo 132
     python pipelines/examples/onnx_stream.py rtjazz-mini-onnx -o swing.wav
+    python conversion/export_onnx.py rtjazz-mini -o rtjazz-mini-int8 --int8             # a quarter of the size
 
 Four graphs, all state going in and coming out, all shapes fixed (block, window, steps, guidance or none):
 
@@ -14,7 +15,9 @@ Four graphs, all state going in and coming out, all shapes fixed (block, window,
 
 `performance.npz` holds a style embedding and the features of a lead sheet, and of what a band plays over it where the
 model reads notes; `onnx.json` the settings. The style encoder, the band and the codec's encoder are not exported. The
-folder appears only if onnxruntime plays `--seconds` of music within 1e-3 of torch.
+folder appears only if onnxruntime plays `--seconds` of music within 1e-3 of torch. `--int8` then holds the weights of
+the flow's attention and MLP in 8 bits (`onnx_int8.py`), and measures what that costs: the velocity's relative error,
+which must be below 0.05.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from onnx_int8 import GRAPHS, compare_steps, quantize_graph
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.codec.lapped import NOISE_WINDOW, LappedDecoder
@@ -48,6 +52,7 @@ from rtjazz_hf.runtime.files import atomic_folder
 
 RUNTIME = Path(__file__).resolve().parents[1] / "pipelines" / "examples" / "onnx_stream.py"
 OPSET, LARGEST_DIFFERENCE = 20, 1e-3
+LARGEST_ERROR = 0.05  # of an 8-bit velocity, relative: twice what the bundled model has
 SETTINGS, PERFORMANCE = "onnx.json", "performance.npz"
 
 
@@ -70,6 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="its length, and of the parity check (10)"
     )
+    parser.add_argument("--int8", action="store_true", help="flow weights in 8 bits: smaller, faster, less exact")
     return parser.parse_args(argv)
 
 
@@ -391,7 +397,30 @@ def convert(args: argparse.Namespace) -> None:
             raise ValueError(
                 f"onnxruntime plays differently, by {report['difference']:.2e}; nothing was written"
             )
+        if args.int8:
+            report = quantize_export(partial, settings, pipe)
     print(f"{args.output}: real-time factor {report['onnx']:.3f} (torch {report['torch']:.3f})")
+
+
+def quantize_export(folder: Path, settings: dict, pipe: RealTimeJazzPipeline) -> dict:
+    """Hold an export's weights in 8 bits, and say what that costs; what `compare` says of it then.
+
+    Raises:
+        ValueError: it costs too much, or a weight was left as it was.
+    """
+    runtime = load_runtime()
+    whole = runtime.load_graphs(folder)
+    for name in GRAPHS:
+        quantize_graph(folder / f"{name}.onnx")
+    error, share = compare_steps(runtime, folder, whole)
+    print(f"8 bits: relative error of the velocity {error:.4f}; {LARGEST_ERROR:g} is allowed")
+    print(f"        a step takes {share:.2f} of the CPU time of a whole one")
+    if not error <= LARGEST_ERROR:
+        raise ValueError(f"8-bit weights play differently, by {error:.4f} of the velocity; nothing was written")
+    (folder / SETTINGS).write_text(
+        json.dumps({**settings, "weights": "int8", "velocity_error": error}, indent=2) + "\n", encoding="utf-8"
+    )
+    return runtime.compare(folder, pipe)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

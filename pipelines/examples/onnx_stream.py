@@ -26,12 +26,17 @@ GRAPHS = ("conditions", "flow_step", "flow_append", "codec_decoder")
 FRAMES_PER_SECOND = 75
 
 
-def load_graphs(folder: str | Path, threads: int | None = None) -> dict[str, onnxruntime.InferenceSession]:
-    """The exported graphs, ready to run on a CPU."""
+def load_graphs(folder: str | Path, threads: int = 1) -> dict[str, onnxruntime.InferenceSession]:
+    """The exported graphs, ready to run on a CPU.
+
+    One thread keeps up with the music, and leaves the other cores to whoever plays beside it. More do not spin while
+    they wait, which would take whole cores and, beside other programs, many times the time.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return {
         name: onnxruntime.InferenceSession(
             str(Path(folder) / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
@@ -114,7 +119,7 @@ def draw_noise(settings: dict[str, Any], seed: int):
         yield sigma * noise
 
 
-def stream(folder: str | Path, seed: int = 1, threads: int | None = None):
+def stream(folder: str | Path, seed: int = 1, threads: int = 1):
     """Blocks of audio (2, samples) and of latents, without end."""
     settings, style, lead_sheet = load_performance(folder)
     player, block = OnnxStream(load_graphs(folder, threads), settings), settings["block_frames"]
@@ -123,10 +128,10 @@ def stream(folder: str | Path, seed: int = 1, threads: int | None = None):
         yield player.block(noise, style, lead_sheet[:, start : start + block])
 
 
-def compare(folder: str | Path, pipe: Any = None, seed: int = 1) -> dict[str, float]:
+def compare(folder: str | Path, pipe: Any = None, seed: int = 1, threads: int | None = None) -> dict[str, float]:
     """The performance by torch and by onnxruntime from the same noise: differences, and real-time factors of both.
 
-    On as many threads as torch has; each plays a block beforehand that is not timed.
+    On `threads` of each, or as many as torch has; each plays a block beforehand that is not timed.
     """
     import torch
 
@@ -137,6 +142,8 @@ def compare(folder: str | Path, pipe: Any = None, seed: int = 1) -> dict[str, fl
     block, total = settings["block_frames"], lead_sheet.shape[1]
     noises = draw_noise(settings, seed)
     parts = [(next(noises), lead_sheet[:, start : start + block]) for start in range(0, total, block)]
+    if threads is not None:
+        torch.set_num_threads(threads)
     graphs = load_graphs(folder, torch.get_num_threads())
 
     def by_onnx(parts) -> list:
@@ -187,11 +194,11 @@ def main() -> None:
     parser.add_argument("-o", "--output", default="onnx_stream.wav", help="WAV file (onnx_stream.wav)")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1, help="of the noise")
-    parser.add_argument("--threads", type=int, help="of onnxruntime (all cores)")
+    parser.add_argument("--threads", type=int, default=1, help="of onnxruntime (1)")
     parser.add_argument("--compare", action="store_true", help="differences and speed beside torch, no file")
     args = parser.parse_args()
     if args.compare:
-        print(json.dumps(compare(args.folder, seed=args.seed)))
+        print(json.dumps(compare(args.folder, seed=args.seed, threads=args.threads)))
         return
     settings, _, _ = load_performance(args.folder)
     blocks, rate = [], settings["sampling_rate"]

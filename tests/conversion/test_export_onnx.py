@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 import subprocess
 import sys
 import wave
@@ -14,6 +16,9 @@ import torch
 from scripts import ROOT, load_script
 from tiny_models import MOVING, build_tiny_pipeline
 
+from rtjazz_hf import RealTimeJazzPipeline
+
+onnx = pytest.importorskip("onnx", reason="needs rtjazz-hf[onnx]")
 pytest.importorskip("onnxruntime", reason="needs rtjazz-hf[onnx]")
 pytest.importorskip("onnxscript", reason="needs rtjazz-hf[onnx]")
 
@@ -22,6 +27,7 @@ RUNTIME = ROOT / "pipelines" / "examples" / "onnx_stream.py"
 
 @pytest.fixture(scope="module")
 def script():
+    load_script("onnx_int8", "conversion")  # which the other imports
     return load_script("export_onnx", "conversion")
 
 
@@ -65,6 +71,40 @@ class TestParity:
         assert torch.allclose(torch.complex(real, imaginary), torch.fft.fft(wave), atol=1e-3)
 
 
+class TestInt8:
+    @pytest.fixture(scope="class")
+    def small(self, script, exported, tiny_folder, tmp_path_factory):
+        """The export in 8 bits, made of the whole one: graphs take seconds to export."""
+        folder = tmp_path_factory.mktemp("int8") / "tiny"
+        shutil.copytree(exported, folder)
+        pipe = RealTimeJazzPipeline.from_pretrained(tiny_folder)
+        script.quantize_export(folder, json.loads((folder / "onnx.json").read_text()), pipe)
+        return folder
+
+    def test_every_product_of_the_layers_has_8_bit_weights(self, exported, small):
+        for name in ("flow_step", "flow_append"):
+            whole, quantized = (onnx.load(folder / f"{name}.onnx") for folder in (exported, small))
+            kinds = [node.op_type for node in quantized.graph.node]
+            # of two layers: q, k, v, o, gate, up, down, and the cross-attention's q and o; a finished block has no
+            # style, and of the last layer its keys and values alone are asked for
+            assert kinds.count("MatMulInteger") == {"flow_step": 18, "flow_append": 10}[name]
+            sizes = [sum(len(t.raw_data) for t in model.graph.initializer) for model in (whole, quantized)]
+            assert sizes[1] < 0.6 * sizes[0]  # at this size much is input and output, which stay whole
+
+    def test_it_is_measured_and_close(self, small):
+        settings = json.loads((small / "onnx.json").read_text())
+        assert settings["weights"] == "int8" and 0 < settings["velocity_error"] < 0.05
+        runtime = load_script("onnx_stream", "pipelines/examples")
+        blocks = [audio for audio, _ in itertools.islice(runtime.stream(small), 3)]
+        assert np.isfinite(blocks).all() and 0.001 < np.std(blocks) < 0.5
+
+    def test_one_that_costs_too_much_is_not_written(self, script, exported, tiny_folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(script, "LARGEST_ERROR", 0.0)
+        shutil.copytree(exported, tmp_path / "x")
+        with pytest.raises(ValueError, match=r"8-bit weights play differently.*nothing was written"):
+            script.quantize_export(tmp_path / "x", {}, None)
+
+
 class TestRuntime:
     def test_needs_neither_torch_nor_the_package(self, exported, tmp_path):
         check = (
@@ -79,6 +119,12 @@ class TestRuntime:
         assert done.returncode == 0, done.stderr
         with wave.open(str(out)) as file:
             assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (48_000, 2, 192_000)
+
+    def test_one_thread_that_does_not_spin(self, exported):
+        for graph in load_script("onnx_stream", "pipelines/examples").load_graphs(exported).values():
+            options = graph.get_session_options()
+            assert options.intra_op_num_threads == options.inter_op_num_threads == 1
+            assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
     def test_streams_share_graphs_and_not_their_state(self, exported):
         runtime = load_script("onnx_stream", "pipelines/examples")
