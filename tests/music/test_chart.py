@@ -400,3 +400,21 @@ def test_formatted_charts_read_back(rows, beats_per_bar):
 def test_a_chord_over_a_bar_line_is_written_in_both_bars():
     spans = (ChordSpan(Chord.parse("C"), 6.0), ChordSpan(Chord.parse("F"), 2.0))
     assert format_chart(spans, 4) == "4/4 C | C F"
+
+
+class TestCommas:
+    """Collections of changes that have commas between the parts of a bar."""
+
+    def beats(self, text):
+        return [(span.chord.symbol, span.beats) for span in parse_chart(text).bars[0]]
+
+    def test_nothing_between_commas_is_a_beat(self):
+        assert self.beats("Bb6,,C-7,F7") == [("Bb6", 2.0), ("Cm7", 1.0), ("F7", 1.0)]
+        assert self.beats("G7,Ab7,G7,") == [("G7", 1.0), ("Ab7", 1.0), ("G7", 2.0)]
+        assert self.beats("Dm7, G7") == self.beats("Dm7,G7") == [("Dm7", 2.0), ("G7", 2.0)]
+
+    def test_an_alternative_at_a_chord(self):
+        assert self.beats("C^7(A-7)") == [("Cmaj7", 4.0)]
+        assert self.beats("D^7(F#-7),,Eb7,D") == [("Dmaj7", 2.0), ("Eb7", 1.0), ("D", 1.0)]
+        assert self.beats("alternatives: yes\nC^7(A-7),G7(Db7(#11))") == [("Am7", 2.0), ("Db7#11", 2.0)]
+        assert self.beats("C7(b9)") == [("C7b9", 4.0)]

@@ -6,7 +6,7 @@ import math
 import re
 
 from .chart_header import Header
-from .chart_tokens import TOKENS, is_chord, is_chordlike, is_music, plain_line, split_words
+from .chart_tokens import TOKENS, is_chord, is_chordlike, is_music, plain_line, split_alternative, split_words
 from .chords import Chord
 from .metre import Metre
 from .spans import ChordSpan
@@ -133,7 +133,11 @@ class ChartReader:
         pass
 
     def _take_word(self, token: str, match: re.Match[str], line: str) -> None:
-        self._words += split_words(token)
+        for word in split_words(token):
+            chord, alternative = split_alternative(word, self.header.notation)
+            self._words.append(chord)
+            if alternative:
+                self._brackets.append((len(self._words), alternative))
         self._after_line = False
 
     def _take_bar(self, token: str, match: re.Match[str], line: str) -> None:

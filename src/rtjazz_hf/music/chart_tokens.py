@@ -86,9 +86,22 @@ def is_music(line: str, notation: str = "letters") -> bool:
     return (bool(chords) or len(others) < len(words)) and not others
 
 
+def split_alternative(word: str, notation: str = "letters") -> tuple[str, str]:
+    """A chord and the one that stands in brackets at it, as in `Cmaj7(Am7)`; "" where nothing does."""
+    found = re.fullmatch(r"(.+?)\(([A-G][^()]*(?:\([^()]*\))?)\)", word)
+    if found is None or is_chord(word, notation):
+        return word, ""
+    chord, alternative = found.groups()
+    return (chord, alternative) if is_chord(chord, notation) and is_chord(alternative, notation) else (word, "")
+
+
 def split_words(token: str) -> list[str]:
-    """The chords and slashes in a word, or in several: `Dm7,G7`, `Dm7///`, `////`."""
+    """The chords and slashes in a word, or in several: `Dm7,G7`, `Dm7///`, `////`. Between commas nothing is a beat on
+    which the chord goes on: `Bb6,,Cm7,F7`, and `G7,Ab7,G7,` of four."""
     found: list[str] = []
+    slots = token.split(",")
+    if len(slots) > 2 and ("" in slots[1:-1] or (len(slots) == 4 and slots[-1] == "")):
+        token = ",".join(slot or "/" for slot in slots)
     for part in re.split(r"(?:,|\s+)(?![^(]*\))", token):
         if part in ("./.", "-", ""):
             found += [part] if part else []

@@ -51,13 +51,20 @@ _DIALECT: tuple[tuple[str, str], ...] = (
     (r"^-5$", "b5"),  # a flat fifth, not a minor chord
     (r"^-", "m"),
     (r"(7|9|11|13)M(?![a-z])", r"maj\1"),  # 7M, as in Brazil
-    (r"(?:[Mm]ajor|Maj|MAJ|Ma|MA|ma(?=[679]|1[13]|$))", "maj"),
+    (r"(?:[Mm]ajor|Maj|MAJ|Ma(?!dd)|MA|ma(?=[679]|1[13]|$))", "maj"),
     (r"M", "maj"),
     (r"^mmaj$", "mmaj7"),
     (r"^m[#+]7$", "mmaj7"),  # a raised seventh
     (r"^m[+]5$", "m#5"),
     (r"^m(?:\+|aug)", "m#5"),
     (r"^m#57", "m7#5"),
+    (r"^maj(?=add)", ""),  # a major triad and a tone
+    (r"maj(9|11|13)7", r"maj\1"),  # 9M7
+    (r"^dim(?:7addmaj7|maj77)$", "dimmaj7add13"),
+    (r"^dimaddmaj7$", "dimmaj7"),
+    (r"^m(b6|b13)maj7$", r"mmaj7\1"),
+    (r"^67$", "7add13"),
+    (r"^dom(?:inant)?$", "7"),
     (r"^dom(?:inant)?", ""),
     (r"^[+]5$|^5[+]$|^[#]5$", "aug"),
     (r"^5-$", "b5"),
@@ -179,7 +186,7 @@ def plain_quality(written: str) -> str | None:
     quality = re.sub(r"[()\[\],\s]", "", quality)
     quality = re.sub(r"^(m?(?:maj|M|ma)?)6/9", r"\g<1>69", quality)
     quality = re.sub(
-        r"(?<=[\w+°-])/((?:[b#+-]?(?:13|11|[2-79])|(?:13|11|[2-79])[+-]|[Mm]aj7|MAJ7|M[Aa]?7|add\d+)(?![\dM]))",
+        r"(?<=[\w+°-])/((?:[b#+-]?(?:13|11|[2-79])|(?:13|11|[2-79])[+-]|[Mm]aj7|MAJ7|M[Aa]?7|ma7|add\d+)(?![\dM]))",
         lambda found: _figures(found.group(1), quality, minor),
         quality,
     )
