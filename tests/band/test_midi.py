@@ -92,6 +92,12 @@ class TestOwnFiles:
         assert back.controls == score.controls  # of the lead alone: each role has its channel
         assert (back.metre, back.key, back.title) == ("3/4", "Bbm", "Two hands")
 
+    def test_bends_beyond_two_semitones(self):
+        fall = tuple(ScoreControl(0.5 + 0.1 * step, "bend", -1.5 * step, "trumpet", "lead") for step in range(4))
+        score = Score((ScoreNote(0.0, 1.0, 60, 90, "trumpet", "lead"),), fall, ("lead",))
+        back = read_quietly(midi_bytes(score)).controls
+        assert [control.value for control in back] == pytest.approx([0.0, -1.5, -3.0, -4.5], abs=1e-3)
+
     def test_a_pick_up_stays_before_the_bar_line(self):
         score = Score(
             (ScoreNote(-1.0, 1.0, 67, 80, "flute", "lead"), ScoreNote(0.0, 2.0, 72, 80, "flute", "lead"))

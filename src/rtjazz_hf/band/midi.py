@@ -31,6 +31,7 @@ MAX_BYTES = 4 * 2**20
 TICKS = 960  # a beat, of files that are written
 DRUM_CHANNEL = 9
 _BEND_RANGE = 2.0  # semitones, unless a file says another
+_MOST_BEND = 24  # that synthesisers take
 _UNENDED_BEATS = 4.0  # what is heard of a note that no event ends
 _VIBRATO, _SWELL, _PEDAL, _RPN_HIGH, _RPN_LOW, _DATA = 1, 11, 64, 101, 100, 6
 _OURS = re.compile(r"rtjazz: channel (\d+) is (\w+), (\w+)")
@@ -358,6 +359,9 @@ def _track(mido: Any, score: Score, player: str, channels: dict[str, int], lead_
         return max(0, round((beat + lead_in) * TICKS))
 
     events: list[tuple[int, int, Any]] = []  # tick, order within it, message
+    # A fall goes further than the two semitones that a wheel has unless it is told.
+    bends = [abs(control.value) for control in score.controls if control.kind == "bend"]
+    reach = min(_MOST_BEND, math.ceil(max([_BEND_RANGE, *bends]) - 1e-6))
     for role, channel in channels.items():
         events.append((0, 0, mido.Message("program_change", channel=channel, program=PROGRAM_OF[player])))
         notes = [note for note in score.notes if note.player == player and note.role == role]
@@ -372,9 +376,12 @@ def _track(mido: Any, score: Score, player: str, channels: dict[str, int], lead_
                 (start, 3, mido.Message("note_on", channel=channel, note=note.midi, velocity=note.velocity))
             )
             events.append((stop, 1, mido.Message("note_off", channel=channel, note=note.midi, velocity=64)))
-        for control in score.controls:
-            if control.player == player and control.role == role:
-                events.append((tick(control.start), 2, _control(mido, control, channel)))
+        controls = [control for control in score.controls if (control.player, control.role) == (player, role)]
+        if reach > _BEND_RANGE:
+            for number, value in ((_RPN_HIGH, 0), (_RPN_LOW, 0), (_DATA, reach)):
+                events.append((0, 0, mido.Message("control_change", channel=channel, control=number, value=value)))
+        for control in controls:
+            events.append((tick(control.start), 2, _control(mido, control, channel, reach)))
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=player.replace("_", " "))])
     for role, channel in channels.items():
         track.append(mido.MetaMessage("text", text=f"rtjazz: channel {channel + 1} is {player}, {role}"))
@@ -385,9 +392,9 @@ def _track(mido: Any, score: Score, player: str, channels: dict[str, int], lead_
     return track
 
 
-def _control(mido: Any, control: Any, channel: int) -> Any:
+def _control(mido: Any, control: Any, channel: int, reach: float) -> Any:
     if control.kind == "bend":
-        pitch = min(8191, max(-8192, round(control.value / _BEND_RANGE * 8192)))
+        pitch = min(8191, max(-8192, round(control.value / reach * 8192)))
         return mido.Message("pitchwheel", channel=channel, pitch=pitch)
     number = _VIBRATO if control.kind == "vibrato" else _SWELL
     value = min(127, max(0, round(control.value * 127)))
