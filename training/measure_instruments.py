@@ -19,7 +19,7 @@ import numpy as np
 
 from rtjazz_hf.audio import SAMPLE_RATE
 from rtjazz_hf.band.performance import Note, Take
-from rtjazz_hf.corpus.instruments import load_instruments, loudness_of, onset_of, reach_of
+from rtjazz_hf.corpus.instruments import cents_of, load_instruments, loudness_of, onset_of, reach_of
 from rtjazz_hf.corpus.lanes import Lane
 from rtjazz_hf.corpus.renderer import (
     SOUND_FONTS,
@@ -53,25 +53,6 @@ def notes_of(player: str, keys: list[int]) -> list[Note]:
     return [
         Note(FIRST_S + EVERY_S * index, NOTE_S, key, velocity, "lead") for index, (key, velocity) in enumerate(pairs)
     ]
-
-
-def cents_of(sound: np.ndarray, key: int) -> float:
-    """Cents of a note `(samples,)` beside its key: by its partials up to the eighth, weighted by their power."""
-    hertz = 440.0 * 2 ** ((key - 69) / 12)
-    size = 1 << 17
-    window = np.hanning(len(sound))
-    power = np.abs(np.fft.rfft(sound * window, size)) ** 2
-    total = weight = 0.0
-    for partial in range(1, 9):
-        low, high = (int(partial * hertz * 2 ** (side / 24) * size / SAMPLE_RATE) for side in (-1.2, 1.2))
-        if high - low < 3 or high >= len(power) - 1:
-            continue
-        peak = low + int(np.argmax(power[low:high]))
-        below, here, above = np.log(power[peak - 1 : peak + 2] + 1e-30)
-        place = peak + 0.5 * (below - above) / (below - 2 * here + above - 1e-30)
-        total += power[peak] * 1200 * np.log2(place * SAMPLE_RATE / size / (partial * hertz))
-        weight += power[peak]
-    return total / weight if weight else float("nan")
 
 
 def measure(sound: np.ndarray, notes: list[Note]) -> dict[str, float]:

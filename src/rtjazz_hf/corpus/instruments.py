@@ -269,6 +269,31 @@ def onset_of(sound: np.ndarray) -> float:
     return float(np.argmax(power >= loudest * 10 ** (ONSET_DB / 10)) / SAMPLE_RATE)
 
 
+def cents_of(sound: np.ndarray, key: int, rate: int = SAMPLE_RATE, within: float = 0.6) -> float:
+    """Cents of a note `(samples,)` beside its key: by its partials up to the eighth, weighted by their power; NaN where
+    it has none.
+
+    Args:
+        rate: samples a second. within: semitones beside its place in which a partial is looked for; the wider, the
+            fewer partials stand so far apart.
+    """
+    hertz = 440.0 * 2 ** ((key - 69) / 12)
+    size = 1 << 17
+    window = np.hanning(len(sound))
+    power = np.abs(np.fft.rfft(sound * window, size)) ** 2
+    total = weight = 0.0
+    for partial in range(1, min(8, int(1 / (2 ** (within / 6) - 1))) + 1):
+        low, high = (int(partial * hertz * 2 ** (side / 12) * size / rate) for side in (-within, within))
+        if high - low < 3 or high >= len(power) - 1:
+            continue
+        peak = low + int(np.argmax(power[low:high]))
+        below, here, above = np.log(power[peak - 1 : peak + 2] + 1e-30)
+        place = peak + 0.5 * (below - above) / (below - 2 * here + above - 1e-30)
+        total += power[peak] * 1200 * np.log2(place * rate / size / (partial * hertz))
+        weight += power[peak]
+    return total / weight if weight else float("nan")
+
+
 def reach_of(player: str) -> range:
     """The keys that the band asks of a player."""
     low, high = (LOW, HIGH) if player == "bass" else RANGES[player]
@@ -333,6 +358,6 @@ def loudness_of(sound: np.ndarray) -> float:
 
 
 __all__ = [
-    "Instrument", "InstrumentsError", "RendererUnavailable", "load_instruments", "loudness_of", "matched", "onset_of",
-    "player_of", "reach_of", "reference_notes",
+    "Instrument", "InstrumentsError", "RendererUnavailable", "cents_of", "load_instruments", "loudness_of", "matched",
+    "onset_of", "player_of", "reach_of", "reference_notes",
 ]  # fmt: skip
