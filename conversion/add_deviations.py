@@ -6,9 +6,9 @@
 The channels that were there keep their meaning to the bit, so latents of a corpus stay right as far as they go, and a
 flow that was trained on them goes on. With deviations of zero the new codec plays what the old one did: it is compared
 before the folder appears. `--takes` and `--real` (prepare_corpus.py) give the music that the new channels are
-normalised by and all codebooks are fitted to anew; without it channels are normalised by 16 cents, and the old
-codebooks say nothing of them. Fonts are tuned to A = 440 Hz and bands are not, so a share of the clips is tuned
-elsewhere.
+normalised by, and from which the levels that predict learn what tones do; without it channels are normalised by 16
+cents, and the codes say nothing of them. Fonts are tuned to A = 440 Hz and bands are not, so a share of the clips is
+tuned elsewhere.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzCodecConfig, hub
 from rtjazz_hf.audio import HOP_LENGTH, SAMPLE_RATE, resample
 from rtjazz_hf.codec.deviations import UNIT
+from rtjazz_hf.codec.predictive_fit import fit_closed_loop, fit_prediction
 from rtjazz_hf.corpus.crops import AudioCrops
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.real_music import load_real_music
@@ -33,6 +34,8 @@ from rtjazz_hf.trainers.config import input_errors
 REGISTERS = (60, 78)  # C4, F#5; a bass line whose tones move is heard less clearly
 USUAL_CENTS = 16.0
 DETUNED_CENTS = 60.0
+ITERATIONS = 10
+JUDGED_FRAMES = 20_000
 LARGEST_DIFFERENCE = 1e-4  # of samples, between the old codec and the new one whose tones stand still
 
 
@@ -122,24 +125,44 @@ def detune(clip: torch.Tensor, cents: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def fit_codes(codec: RealTimeJazzCodec, clips: list[torch.Tensor], weight: float) -> list[float]:
-    """Fit all codebooks to `clips`, where a cent weighs `weight` times what it does in the sound's own measure; the
-    share of variance left after each level."""
-    weights = torch.tensor(codec.config.latents_std) ** 2
-    weights[codec.config.energy_dim :] *= weight
-    return codec.fit_codes(clips, weights=weights, generator=torch.Generator().manual_seed(0))
+def fit_codes(codec: RealTimeJazzCodec, latents: list[torch.Tensor], weight: float) -> list[float]:
+    """Let the levels that predict learn what the new channels do, from the entries that they have: what they say of
+    the others changes little, and further levels stay as they are.
+
+    Args:
+        latents: of the codec, (frames, latent_dim) each.
+        weight: of a cent against the same step of another channel, before normalisation.
+
+    Returns:
+        The share of the variance left after each of these levels.
+    """
+    quantizer, config = codec.quantizer, codec.config
+    moved, std = config.energy_dim, torch.tensor(config.latents_std)
+    step = (quantizer.channel_scale[:moved] / std[:moved]).median()
+    quantizer.channel_scale[moved:] = step * weight**0.5 * std[moved:]
+    sequences = [(row - quantizer.offset) * quantizer.channel_scale for row in latents]
+    quantizer.prediction[moved:] = fit_prediction([row[:, moved:] for row in sequences])
+    left, _ = fit_closed_loop(
+        list(quantizer.layers[: config.prediction_levels]), quantizer.prediction, quantizer.start, sequences,
+        ITERATIONS, JUDGED_FRAMES, torch.Generator().manual_seed(0), anew=False,
+    )  # fmt: skip
+    variance = torch.cat(sequences).square().mean().item()
+    return [error / variance for error in left]
 
 
 @torch.no_grad()
-def fit_deviations(codec: RealTimeJazzCodec, clips: list[torch.Tensor]) -> None:
-    """Set the scale of the new channels to what they have in `clips`; the others keep theirs."""
+def fit_deviations(codec: RealTimeJazzCodec, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Set the scale of the new channels to what they have in `clips`; the others keep theirs.
+
+    Returns:
+        The latents of the clips, (frames, latent_dim) each.
+    """
     config, moved = codec.config, codec.config.energy_dim
-    latents = torch.cat(
-        [codec.encode(clip, return_codes=False).latents[:, moved:].transpose(1, 2).flatten(0, 1) for clip in clips]
-    )
-    scale = latents.square().mean(0).sqrt().clamp(min=1e-3)
-    std = torch.tensor(config.latents_std[moved:]) * scale.cpu()
+    latents = [codec.encode(clip, return_codes=False).latents[0].T.float() for clip in clips]
+    scale = torch.cat(latents)[:, moved:].square().mean(0).sqrt().clamp(min=1e-3)
+    std = torch.tensor(config.latents_std[moved:]) * scale
     config.latents_std = (*config.latents_std[:moved], *std.tolist())
+    return [torch.cat([row[:, :moved], row[:, moved:] / scale], dim=1) for row in latents]
 
 
 @torch.no_grad()
@@ -176,14 +199,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.real is not None and args.takes is None:
             raise ValueError("--real stands beside takes; give --takes too")
         old = hub.load_codec(args.codec)
+        if args.takes is not None and not old.config.prediction_levels:
+            raise ValueError("the codes of this codec do not predict; it can be converted without --takes")
         if args.takes is not None:
             clips = choose_clips(args)
         new = add_deviations(old, args.registers, args.levels)
         difference = check(old, new)
         print(f"tones that stand still: channels equal to the bit, samples within {difference:.1e}")
         if args.takes is not None:
-            fit_deviations(new, clips)
-            left = fit_codes(new, clips, args.weight)
+            latents = fit_deviations(new, clips)
+            left = fit_codes(new, latents, args.weight)
             print(f"{len(clips)} clips; variance left after each level: {', '.join(f'{x:.3f}' for x in left)}")
         with atomic_folder(args.output) as folder:
             new.save_pretrained(folder)

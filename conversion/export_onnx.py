@@ -240,6 +240,7 @@ class CodecDecoder(nn.Module):
         self.names = list(codec.decoder.init_state(1).entries)
 
     def forward(self, latents: torch.Tensor, *state: torch.Tensor) -> tuple:
+        latents = self.codec.complete(latents)
         audio, new = self.codec._decode_latents(latents, StreamingState(dict(zip(self.names, state))))
         return soft_limit(audio), *(new[name] for name in self.names)
 

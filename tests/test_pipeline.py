@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import build_tiny_pipeline
+from tiny_models import MOVING, build_tiny_pipeline, plucked_clip
 
 from rtjazz_hf import Chord, LeadSheet, RealTimeJazzPipeline
 from rtjazz_hf.live.engine import draw_noise, soft_limit
@@ -47,6 +47,18 @@ class TestOutput:
         assert out.codes.min() >= 0 and out.codes.max() < 64
         latents = play(tiny_pipeline, output_type="latents").latents
         assert torch.equal(out.codes, tiny_pipeline.codec.latents_to_codes(latents))
+
+    def test_a_flow_that_knows_of_no_deviations_plays_with_a_codec_whose_tones_move(self, tmp_path):
+        built = build_tiny_pipeline(codec=MOVING, latent_dim=40)
+        assert built.codec.config.energy_dim == 40
+        built.save_pretrained(tmp_path)
+        pipe = RealTimeJazzPipeline.from_pretrained(tmp_path)
+        out = play(pipe, output_type="codes")
+        assert out.codes.shape == (1, 4, 68) and out.latents.shape[1] == 40
+        assert torch.equal(play(pipe).audios, play(built).audios)
+        assert len(next(pipe.live("swing", context=plucked_clip(1.0)[0].numpy(), block_frames=12)).latents) == 40
+        with pytest.raises(ValueError, match="64 or 40 channels, the transformer's 48"):
+            build_tiny_pipeline(codec=MOVING, latent_dim=48)
 
     def test_tuple(self, tiny_pipeline):
         audios, lead_sheets = play(tiny_pipeline, return_dict=False)

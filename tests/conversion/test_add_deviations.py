@@ -58,17 +58,43 @@ def test_without_takes_latents_sound_and_codes_stay(add_deviations, old, tmp_pat
     )
 
 
-def test_with_takes_scale_and_codes_are_fitted(add_deviations, old, tmp_path):
+def test_with_takes_scale_and_the_predicting_levels_are_fitted(add_deviations, old, tmp_path):
     takes = write_takes(tmp_path / "corpus", count=3, held_out=1)
     add_deviations.main(
         [str(old), "-o", str(tmp_path / "new"), "--takes", str(takes), "--clips", "2", "--seconds", "1",
-         "--registers", "24", "--levels", "2"]
+         "--registers", "48"]
     )  # fmt: skip
     before, after = load_codec(old), load_codec(tmp_path / "new")
     assert after.config.latents_std[:16] == before.config.latents_std
     assert after.config.latents_mean[16:] == (0.0,) * 12 and min(after.config.latents_std[16:]) > 0
-    assert after.config.total_codebooks == 2
     assert after.codes_to_latents(after.encode(plucked_clip(1.0)).codes)[:, 16:].any()
+    levels = list(zip(before.quantizer.layers, after.quantizer.layers))
+    assert [torch.equal(ours.embed, theirs.embed[:, :16]) for ours, theirs in levels] == [False, False, True]
+    assert torch.equal(before.quantizer.channel_scale, after.quantizer.channel_scale[:16])
+
+
+def test_with_a_larger_weight_codes_say_more_of_the_new_channels(add_deviations, old):
+    generator = torch.Generator().manual_seed(0)
+    latents = [torch.randn(200, 28, generator=generator) for _ in range(4)]
+
+    def error(weight: float) -> float:
+        codec = add_deviations.add_deviations(load_codec(old), (48,))
+        add_deviations.fit_codes(codec, latents, weight)
+        given = torch.stack(latents).transpose(1, 2)
+        return (codec.codes_to_latents(codec.latents_to_codes(given)) - given)[:, 16:].square().mean().item()
+
+    assert error(100.0) < error(1.0) < 1.05
+
+
+def test_clips_are_tuned_anew(add_deviations):
+    time = torch.arange(48_000) / 48_000
+    clip = torch.sin(2 * torch.pi * 440 * time).expand(1, 2, -1)
+    for cents in (-50, 30):
+        tuned = add_deviations.detune(clip, cents)
+        assert tuned.shape[-1] % 640 == 0
+        power = torch.fft.rfft(tuned[0, 0] * torch.hann_window(tuned.shape[-1]), 1 << 20).abs()
+        heard = power.argmax() * 48_000 / (1 << 20)
+        assert abs(1200 * math.log2(heard / 440) - cents) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -78,6 +104,9 @@ def test_with_takes_scale_and_codes_are_fitted(add_deviations, old, tmp_path):
         (["--registers", "24", "24"], "rising"),
         (["--levels", "9"], "levels 9"),
         (["--takes", "no/corpus"], "no/corpus"),
+        (["--real", "no/music"], "give --takes too"),
+        (["--detuned", "2"], "a share of 0 to 1"),
+        (["--weight", "0"], "a number above 0"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(add_deviations, old, tmp_path, capsys, wrong, said):

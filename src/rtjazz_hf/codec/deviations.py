@@ -23,6 +23,7 @@ from .transforms import FLOOR, constant
 LIMIT = 60.0  # cents; what lies farther off is a neighbour's
 UNIT = 8.0  # cents of a latent of one before normalisation, so that it weighs in the codes as it does in the ear
 QUIET = 100 * FLOOR  # power of a tone whose deviation counts half: 20 dB above what is not heard at all
+SOFT = 0.12  # amplitude of a channel, beside the loudest of its register, where it counts half
 SPREAD = 20.0  # cents that the bins of a note stand apart where it counts half: a tone's agree, those of noise do not
 
 
@@ -69,7 +70,10 @@ def pool_deviations(
     weight = power.sqrt() * (cents.abs() < LIMIT)
     total = weight @ members
     weight = weight / (1 + (spread / SPREAD) ** 4)
-    return (weight * cents.clamp(-LIMIT, LIMIT)) @ members / (total + math.sqrt(QUIET)) / UNIT
+    mean = (weight * cents.clamp(-LIMIT, LIMIT)) @ members / (total + math.sqrt(QUIET))
+    loudest = total.unflatten(-1, (-1, 12)).amax(-1).repeat_interleave(12, dim=-1)
+    heard = total**4 / (total**4 + (SOFT * loudest) ** 4 + 1e-20)
+    return mean * heard / UNIT
 
 
 def unpool_deviations(config: RealTimeJazzCodecConfig, latents: torch.Tensor) -> torch.Tensor:

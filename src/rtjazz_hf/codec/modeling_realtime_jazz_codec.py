@@ -226,13 +226,14 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """latents (batch, latent_dim, frames) -> codes (batch, num_codebooks, frames), int64.
 
-        With `config.prediction_levels` codes depend on the frames before: `latents` start a stream, or go on where
+        As in `decode`, latents may lack the channels of `config.deviation_registers`. With
+        `config.prediction_levels` codes depend on the frames before: `latents` start a stream, or go on where
         the call that gave `state` ended. `return_state` gives `(codes, state)`.
         """
         levels = self._check_num_codebooks(num_codebooks)
         # A beam of 4 gains 0.3 dB over the nearest entry level by level, at a hundredth of real time.
         return self.quantizer.encode(
-            latents.float(), levels, num_beams=4, state=state, return_state=return_state
+            self.complete(latents).float(), levels, num_beams=4, state=state, return_state=return_state
         )
 
     # --- codes -> latents -> audio -----------------------------------------------------------------------------
@@ -279,14 +280,18 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         state, codes_state = self._split_state(state)
         if codes is not None:
             latents, codes_state = self.codes_to_latents(codes, codes_state, return_state=True)
+        audio, state = self._decode_latents(self.complete(latents), state)
+        state = self._with_codes_state(state, codes_state, latents.shape[0])
+        return CodecDecoderOutput(audio=audio, state=state)
+
+    def complete(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents (batch, latent_dim or energy_dim, frames) -> (batch, latent_dim, frames): where those that say how
+        far tones stand beside their notes are lacking, every tone stands on its note."""
         sizes = (self.config.latent_dim, self.config.energy_dim)
         if latents.ndim != 3 or latents.shape[1] not in sizes:
             allowed = " or ".join(f"(batch, {size}, frames)" for size in dict.fromkeys(sizes))
             raise ValueError(f"latents must be {allowed}, got {tuple(latents.shape)}.")
-        latents = nn.functional.pad(latents, (0, 0, 0, self.config.latent_dim - latents.shape[1]))
-        audio, state = self._decode_latents(latents, state)
-        state = self._with_codes_state(state, codes_state, latents.shape[0])
-        return CodecDecoderOutput(audio=audio, state=state)
+        return nn.functional.pad(latents, (0, 0, 0, self.config.latent_dim - latents.shape[1]))
 
     def _decode_latents(self, latents: torch.Tensor, state: StreamingState | None):
         audio, state = self.decoder(self._denormalise(latents.to(self.dtype)), state)

@@ -57,10 +57,12 @@ def fit_closed_loop(
     iterations: int,
     max_vectors: int,
     generator: torch.Generator | None = None,
+    anew: bool = True,
 ) -> tuple[list[float], torch.Tensor]:
     """Fit the levels in the loop to sequences (frames, dim); memory holds them four times.
 
     Args:
+        anew (`bool`): start with k-means; else the levels go on from the entries that they have.
         start (`torch.Tensor` of shape `(dim,)`): what the loop starts from.
         iterations (`int`): at most; those that make the closed loop worse end it. All run on all frames, the
             k-means before them on `max_vectors`.
@@ -79,10 +81,11 @@ def fit_closed_loop(
         guess[firsts] = start
         return guess.mul_(-prediction).add_(x)
 
-    residual = residual_of(x)  # innovations: as if the past were known
-    for layer in layers:
-        layer.fit(residual, START_ITERATIONS, max_vectors, generator)
-        residual -= layer.decode(layer.nearest(residual))
+    if anew:
+        residual = residual_of(x)  # innovations: as if the past were known
+        for layer in layers:
+            layer.fit(residual, START_ITERATIONS, max_vectors, generator)
+            residual -= layer.decode(layer.nearest(residual))
     decoded = x
     best, entries, worse = math.inf, None, 0
     for iteration in range(iterations + 1):

@@ -38,11 +38,14 @@ def check_parts(**parts: Any) -> None:
 
 def _check_made_for(config: Any, codec: Any, style_encoder: Any) -> None:
     """Whether a transformer of this config plays what the codec, the style encoder and this package speak."""
-    if codec is not None and codec.config.latent_dim != config.latent_dim:
-        raise ValueError(
-            f"the codec's latents have {codec.config.latent_dim} channels, the transformer's "
-            f"{config.latent_dim}: they were not made for each other"
-        )
+    if codec is not None:
+        # Without the channels of deviations every tone stands on its note.
+        sizes = dict.fromkeys((codec.config.latent_dim, codec.config.energy_dim))
+        if config.latent_dim not in sizes:
+            raise ValueError(
+                f"the codec's latents have {' or '.join(map(str, sizes))} channels, the transformer's "
+                f"{config.latent_dim}: they were not made for each other"
+            )
     if style_encoder is not None and style_encoder.config.projection_dim != config.style_dim:
         raise ValueError(
             f"the style encoder's embeddings have {style_encoder.config.projection_dim} values, the transformer takes "

@@ -41,9 +41,9 @@ def measure_codec(run: EvaluationRun) -> dict[str, Any]:
 
 
 def _latents(run: EvaluationRun, take: HeldOutTake, seconds: float) -> torch.Tensor:
-    codec = run.pipe.codec
+    codec, channels = run.pipe.codec, run.pipe.transformer.config.latent_dim
     audio = torch.from_numpy(take.audio(seconds))[None].to(next(codec.parameters()).device)
-    return codec.encode(audio, return_codes=False).latents[0].float()  # (latent_dim, frames)
+    return codec.encode(audio, return_codes=False).latents[0, :channels].float()  # (latent_dim, frames)
 
 
 def measure_flow(run: EvaluationRun) -> dict[str, Any]:
