@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from rtjazz_hf.audio import plot_spectrogram_grid, write_audio
+from rtjazz_hf.corpus.transcription import transcribe
 
 from .clips import USAGE_SECONDS, Clip
 from .codec_verdicts import STANDARD_LEVELS, to_markdown, to_text, verdicts
 from .measures import codec as codec_measures
-from .measures import judges, metrics, opus, transcription, tuning
+from .measures import judges, metrics, opus, tuning
 from .measures.codec import judge_round_trip, measure_round_trip
 from .measures.model_checks import decode_split_difference, round_trip
 from .measures.notes import note_scores
@@ -233,7 +234,7 @@ class _Run:
         if not takes:
             return {"takes": 0, "rows": []}
         try:
-            transcription.transcribe(np.zeros((2, metrics.SAMPLE_RATE), np.float32))
+            transcribe(np.zeros((2, metrics.SAMPLE_RATE), np.float32))
         except ImportError as error:
             return {"takes": 0, "rows": [], "skipped": str(error)}
         self.say(f"notes that are heard: {len(takes)} takes")
