@@ -90,8 +90,8 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         scheduler: FlowMatchScheduler,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        block_frames: int = 36,
-        window_frames: int = 300,
+        block_frames: int | None = 36,
+        window_frames: int | None = 300,
     ):
         super().__init__()
         self._adapters = AdapterBank()
@@ -101,6 +101,8 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         best = transformer.config.sampling_defaults
         num_inference_steps = best["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         guidance_scale = best["guidance_scale"] if guidance_scale is None else guidance_scale
+        block_frames = 36 if block_frames is None else block_frames
+        window_frames = 300 if window_frames is None else window_frames
         for model in (codec, transformer, style_encoder):
             align_weights(model)
         self.register_modules(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -273,3 +274,25 @@ class TestBroken:
         (tmp_path / "x" / "codec" / "config.json").write_text("[" * 100_000)
         with pytest.raises(ValueError, match="is not JSON"):
             RealTimeJazzPipeline.from_pretrained(tmp_path / "x")
+
+    @pytest.mark.parametrize(
+        ("file", "name", "value"),
+        [("scheduler/scheduler_config.json", "shift", None), ("scheduler/scheduler_config.json", "shift", 1e308),
+         ("transformer/config.json", "num_attention_heads", 0), ("transformer/config.json", "rope_theta", 0.0),
+         ("style_encoder/config.json", "num_mel_bins", 0), ("codec/config.json", "seanet_strides", None),
+         ("model_index.json", "guidance_scale", 1e308), ("model_index.json", "window_frames", 1e308)],
+    )  # fmt: skip
+    def test_the_setting_is_named(self, tiny_folder, tmp_path, file, name, value):
+        shutil.copytree(tiny_folder, tmp_path / "x")
+        path = tmp_path / "x" / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+        with pytest.raises(ValueError, match=rf"{name}( is |=| ){re.escape(str(value))}"):
+            RealTimeJazzPipeline.from_pretrained(tmp_path / "x")
+
+    def test_no_default_is_the_class_s(self, tiny_folder, tmp_path):
+        shutil.copytree(tiny_folder, tmp_path / "x")
+        path = tmp_path / "x" / "model_index.json"
+        nothing = dict.fromkeys(("num_inference_steps", "guidance_scale", "block_frames", "window_frames"))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **nothing}))
+        defaults = RealTimeJazzPipeline.from_pretrained(tmp_path / "x").generation_defaults
+        assert (defaults["block_frames"], defaults["window_frames"]) == (36, 300)

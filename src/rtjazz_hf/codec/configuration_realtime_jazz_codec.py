@@ -122,6 +122,8 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         self.kernel_size = kernel_size
         self.expansion = expansion
         self.seanet_filters = seanet_filters
+        if not isinstance(seanet_strides, (tuple, list)):
+            raise ValueError(f"seanet_strides={seanet_strides!r} must be a tuple of whole numbers.")
         self.seanet_strides = tuple(seanet_strides)
         self.seanet_lstm = seanet_lstm
         self.seanet_weight_norm = seanet_weight_norm

@@ -98,7 +98,7 @@ class RealTimeJazzFlowTransformerConfig(BundledMixin, PreTrainedConfig):
 
     @property
     def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        return self.hidden_size // max(1, self.num_attention_heads)  # asked for before anything is validated
 
     @property
     def num_channels(self) -> int:
@@ -159,6 +159,8 @@ class RealTimeJazzFlowTransformerConfig(BundledMixin, PreTrainedConfig):
             )
         if self.patch_size not in (1, 2, 3, 6):
             raise ValueError(f"patch_size is {self.patch_size}; allowed are 1, 2, 3 and 6.")
+        if not 0 < self.rope_theta < float("inf"):
+            raise ValueError(f"rope_theta is {self.rope_theta}; it must be positive.")
         if self.time_embedding_dim % 2:
             raise ValueError(f"time_embedding_dim is {self.time_embedding_dim}; it must be even.")
         if any(size < 1 or size % self.patch_size for size in self.block_sizes):

@@ -12,6 +12,8 @@ from diffusers.utils import BaseOutput
 
 from rtjazz_hf.runtime.bundled import BundledMixin
 
+MAX_SHIFT = 1000.0  # beyond it all steps but the last stand at the noise
+
 
 @dataclass
 class FlowMatchSchedulerOutput(BaseOutput):
@@ -54,8 +56,8 @@ class FlowMatchScheduler(BundledMixin, SchedulerMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, shift: float = 1.0, method: str = "euler", init_noise_sigma: float = 1.0):
-        if not shift > 0:
-            raise ValueError(f"shift is {shift}; it must be positive.")
+        if not (isinstance(shift, (int, float)) and 0 < shift <= MAX_SHIFT):
+            raise ValueError(f"shift is {shift}; it must be positive, and at most {MAX_SHIFT:g}.")
         if method not in ("euler", "heun"):
             raise ValueError(f"method is {method!r}; allowed are 'euler' and 'heun'.")
         if not 0 < init_noise_sigma <= 2:

@@ -97,6 +97,8 @@ class RealTimeJazzStyleEncoderConfig(BundledMixin, PreTrainedConfig):
                 raise ValueError(
                     f"{tower}_hidden_size ({width}) must be a multiple of {tower}_num_heads ({heads})."
                 )
+        if self.num_mel_bins < 1:
+            raise ValueError(f"num_mel_bins is {self.num_mel_bins}; it must be at least 1.")
         if not 0 < self.min_frequency < self.max_frequency <= self.sampling_rate / 2:
             raise ValueError(
                 "0 < min_frequency < max_frequency <= sampling_rate / 2 must hold, got "
