@@ -385,7 +385,7 @@ def convert(args: argparse.Namespace) -> None:
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
         raise OSError("onnxscript and onnxruntime are needed: pip install 'rtjazz-hf[onnx]'")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    pipe = RealTimeJazzPipeline.from_pretrained(args.model).to("cpu")
+    pipe = RealTimeJazzPipeline.from_pretrained(args.model, engine="torch").to("cpu")
     settings = settings_of(pipe, args)
     with atomic_folder(args.output) as partial:
         export_graphs(pipe, partial, settings)

@@ -275,7 +275,7 @@ def _grow_text_layer(growth: Growth, new: nn.Module, old: nn.Module, old_heads: 
 
 def grow(args: argparse.Namespace) -> None:
     check_output(args.output, args.overwrite)
-    pipe = RealTimeJazzPipeline.from_pretrained(args.pipeline)
+    pipe = RealTimeJazzPipeline.from_pretrained(args.pipeline, engine="torch")
     wanted = play(pipe)
     flow = grow_flow(
         pipe.transformer, args.seed, hidden_size=args.hidden_size, num_hidden_layers=args.layers,

@@ -99,7 +99,7 @@ def merge(args: argparse.Namespace) -> None:
     if not 0 < abs(args.strength) <= MAX_STRENGTH:
         raise ValueError(f"strength {args.strength}: give a number from -2 to 2, other than 0")
     folder = adapter_folder(args.adapter, args.revision)
-    pipe = RealTimeJazzPipeline.from_pretrained(args.base)
+    pipe = RealTimeJazzPipeline.from_pretrained(args.base, engine="torch")
     template = args.card.read_text(encoding="utf-8") if args.card else None
     values = read_values(args.card_values)
     adapted = attach(pipe.transformer, folder, args.strength)
@@ -123,7 +123,7 @@ def merge(args: argparse.Namespace) -> None:
         save_pipeline(
             merged, partial, dtype, hub.model_card(merged, name, template, **{"base_model": base, **values})
         )
-        difference = largest_difference(rounded, play(RealTimeJazzPipeline.from_pretrained(partial)))
+        difference = largest_difference(rounded, play(RealTimeJazzPipeline.from_pretrained(partial, engine="torch")))
         print(f"largest difference after loading: {difference}")
         if difference != 0.0:
             raise ValueError(f"the saved pipeline plays differently, by {difference}; nothing was written")

@@ -86,7 +86,7 @@ def check_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
 
 def convert(args: argparse.Namespace) -> None:
     check_output(args.output, args.overwrite)
-    pipe = RealTimeJazzPipeline.from_pretrained(args.model).to("cpu")
+    pipe = RealTimeJazzPipeline.from_pretrained(args.model, engine="torch").to("cpu")
     whole = pipe.transformer
     expected, before = velocities(pipe, whole), whole.get_memory_footprint()
     pipe.transformer = small = quantize(whole, args.precision)
@@ -105,7 +105,7 @@ def convert(args: argparse.Namespace) -> None:
             card, encoding="utf-8"
         )  # save_pretrained keeps a card that is there
         pipe.save_pretrained(partial)
-        again = RealTimeJazzPipeline.from_pretrained(partial)
+        again = RealTimeJazzPipeline.from_pretrained(partial, engine="torch")
         check_same(small, again.transformer)
         error = relative_error(velocities(again, again.transformer), expected)
         print(f"after loading: the same weights to the bit, velocities differ from the whole by {error:.2%}")

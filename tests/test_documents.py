@@ -299,7 +299,7 @@ class TestVersions:
             name_of(line)
             for extra in (
                 "", "corpus", "scale", "eval", "train", "live", "charts", "scores", "notes", "link", "serve", "opus",
-                "quant",
+                "fast", "quant",
             )
             for line in wanted[extra]
         }

@@ -62,7 +62,7 @@ def generate(pipe: RealTimeJazzPipeline, sheets, prompt: str, seconds: float, **
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with input_errors():
-        pipe = RealTimeJazzPipeline.from_pretrained(args.base)
+        pipe = RealTimeJazzPipeline.from_pretrained(args.base, engine="torch")
         pipe.set_progress_bar_config(disable=True)
         rng = np.random.default_rng(args.seed)
         sheets = [random_lead_sheet(rng) for _ in range(args.clips)]

@@ -138,7 +138,7 @@ def compare(folder: str | Path, pipe: Any = None, seed: int = 1, threads: int | 
     from rtjazz_hf import RealTimeJazzPipeline
 
     settings, style, lead_sheet = load_performance(folder)
-    pipe = pipe or RealTimeJazzPipeline.from_pretrained(settings["source"])
+    pipe = pipe or RealTimeJazzPipeline.from_pretrained(settings["source"], engine="torch")
     block, total = settings["block_frames"], lead_sheet.shape[1]
     noises = draw_noise(settings, seed)
     parts = [(next(noises), lead_sheet[:, start : start + block]) for start in range(0, total, block)]

@@ -40,6 +40,7 @@ from .prompts import (
     repeat_rows,
 )
 from .runtime.aligned_weights import align_weights
+from .runtime.engines import check_engine
 from .runtime.precision import as_dtype, bfloat16_is_fast
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
@@ -188,10 +189,18 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         `PipelineQuantizationConfig`) holds the transformer's layers in 8 or 4 bits. Other keywords are those of
         `DiffusionPipeline.from_pretrained`.
 
+        Args:
+            engine: what computes the flow's steps on a CPU: "openvino", "onnx", "torch", or "auto", which is OpenVINO
+                where it is installed, pays, and no GPU is to be had. engine_precision: "float32" or, with OpenVINO,
+                "bfloat16". See `use_engine`.
+
         Raises:
             OSError: not found, not reachable, or a file is missing or cut short.
-            ValueError: a config that is wrong, or does not belong to its weights.
+            ValueError: a config that is wrong, or does not belong to its weights; or an unknown engine.
+            ImportError: the engine is not installed.
         """
+        engine, precision = kwargs.pop("engine", "auto"), kwargs.pop("engine_precision", "float32")
+        check_engine(engine, precision)
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
         if not isinstance(dtype, dict):
             dtype = {"default": as_dtype(dtype)}
@@ -219,9 +228,30 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
                 "dtype=torch.float32",
                 stacklevel=2,
             )
-        pipe.transformer.pack_weights()  # here rather than before the first note
+        pipe.use_engine(engine, precision)  # here rather than before the first note
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
+
+    def use_engine(self, engine: str = "auto", precision: str = "float32") -> str:
+        """Choose what computes the flow's steps and the decoder's network from the next block on; see
+        `RealTimeJazzFlowTransformer.use_engine`.
+
+        OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. Less still in bfloat16, where the CPU has
+        instructions for it; that changes the latents by about 1%. A mix of adapters is played by torch.
+
+        Returns:
+            "openvino", "onnx" or "torch": what computes them.
+
+        Raises:
+            ValueError: an unknown engine or precision. ImportError: the engine is not installed.
+        """
+        self.codec.use_engine(engine, precision)
+        return self.transformer.use_engine(engine, precision)
+
+    @property
+    def engine(self) -> str:
+        """What computes the flow's steps: "torch", "openvino" or "onnx"."""
+        return self.transformer.engine
 
     # -- whole clips ---------------------------------------------------------------------------------------
     @torch.no_grad()

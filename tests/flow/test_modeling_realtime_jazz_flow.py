@@ -305,6 +305,28 @@ class TestPreparedConditions:
             close(first, second)
 
 
+    def test_those_of_the_last_block_save_work_where_nothing_but_the_chart_changes(self):
+        model, cache = build_model(patch_size=3), None
+        timesteps, style = torch.tensor([0.0, 0.5]), torch.randn(2, 16)
+
+        def conditions(style=style, timesteps=timesteps, previous=None):
+            return model.prepare_conditions(timesteps, torch.randn(2, 12, 5, generator=draw()), style, cache,
+                                            previous=previous)  # fmt: skip
+
+        def draw():
+            return torch.Generator().manual_seed(2)
+
+        first = conditions()
+        again = conditions(previous=first)
+        assert again.modulation is first.modulation and again.lead_sheet is not first.lead_sheet
+        others = [{"style": -style}, {"timesteps": torch.tensor([0.0, 0.6])}, {"timesteps": torch.tensor([0.0])}]
+        for changed in others:
+            torch.testing.assert_close(vars(conditions(**changed, previous=first)), vars(conditions(**changed)))
+        with torch.no_grad():
+            model.modulation.weight.mul_(2)
+        torch.testing.assert_close(vars(conditions(previous=first)), vars(conditions()))
+
+
 class TestPackedWeights:
     @staticmethod
     def step(model, sample):

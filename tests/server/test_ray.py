@@ -62,7 +62,7 @@ class TestOptions:
             app(args)
 
     def test_command(self, capsys):
-        arguments = ["serve", "--port", "0", "--engine", "ray", "--device", "cpu", "--replicas"]
+        arguments = ["serve", "--port", "0", "--on", "ray", "--device", "cpu", "--replicas"]
         assert cli.main([*arguments, "0"]) == 2
         assert "replicas" in capsys.readouterr().err
         assert cli.main([*arguments, "2", "--max-replicas", "1"]) == 2

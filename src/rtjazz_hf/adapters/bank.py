@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -22,6 +23,7 @@ from torch import nn
 
 from ..flow.sharing import shared_copy, without_compiler
 from ..runtime.offload import replaced_forward
+from ..runtime.packed_linear import weights_stamp
 from .files import Adapter, LowRank
 from .phrase import call_style, split_style
 from .training import is_attached
@@ -190,6 +192,11 @@ class AdapterBank:
             stamp = self._stamp(base, mix)
             known = self._models.get(mix)
             if known is None or known.base is not base or known.stamp != stamp:
+                if base.engine != "torch":
+                    warnings.warn(
+                        f"torch plays this mix of adapters: {base.engine} has a graph of the base alone",
+                        stacklevel=3,
+                    )
                 model = adapted_transformer(base, [(self.adapters[name], weight) for name, weight in mix])
                 self._models[mix] = known = _Model(base, stamp, model)
             self._models.move_to_end(mix)
@@ -199,8 +206,8 @@ class AdapterBank:
 
     def _stamp(self, base: RealTimeJazzFlowTransformer, mix: Mix) -> tuple:
         """Changes with every weight of the base: when it is moved, trained, or compiled anew."""
-        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in base.parameters()]
-        return tuple(id(self.adapters[name]) for name, _ in mix), id(base._denoise_step), tuple(weights)
+        own = tuple(id(self.adapters[name]) for name, _ in mix)
+        return own, id(base._denoise_step), tuple(weights_stamp(base))
 
     def forget(self, names: Sequence[str]) -> None:
         """Let go of the models that were made with these adapters."""

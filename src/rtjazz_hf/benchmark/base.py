@@ -33,7 +33,7 @@ def save_base_pipeline(
     Raises:
         OSError, ValueError: `mini` does not load.
     """
-    like = RealTimeJazzPipeline.from_pretrained(mini)
+    like = RealTimeJazzPipeline.from_pretrained(mini, engine="torch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = RealTimeJazzCodec(getattr(RealTimeJazzCodecConfig, size)())

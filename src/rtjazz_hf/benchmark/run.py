@@ -84,7 +84,8 @@ def run_profile(
             Case(
                 "profile", name, "alone", sources[name],
                 dtype=settings.dtypes[0], device=settings.device, threads=(settings.threads or (None,))[0],
-                attention=settings.main_attention, compile=settings.compile, block_frames=settings.main_block,
+                attention=settings.main_attention, engine="torch", compile=settings.compile,
+                block_frames=settings.main_block,
                 steps=(settings.steps or (None,))[:1], guidance_scale=settings.guidance_scale,
                 window_frames=settings.window_frames, seconds=settings.seconds, rounds=1, seed=settings.seed,
                 files={"trace": str(Path(out) / traces[name])} if out is not None else {},
@@ -261,7 +262,7 @@ def _room_for_another(device: str) -> bool:
 
 
 def _with_dtypes(settings: BenchmarkSettings) -> BenchmarkSettings:
-    """bfloat16 and float32, or what the device is fast in of them, unless the settings say which."""
+    """float32 and bfloat16, or what the device is fast in of them, unless the settings say which."""
     if settings.dtypes:
         return settings
     from rtjazz_hf.runtime.precision import bfloat16_is_fast

@@ -10,11 +10,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from rtjazz_hf.runtime.engines import ENGINES
+
 PEERS = ("musicgen-small", "stable-audio-open", "encodec")
 OWN_MODELS = ("mini", "base")
 ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2")
 DTYPES = ("float32", "bfloat16", "float16")
-DEFAULT_DTYPES = ("bfloat16", "float32")
+DEFAULT_DTYPES = ("float32", "bfloat16")  # weights in float32 are what every engine takes
 BLOCK_FRAMES = (6, 12, 24, 36, 48)
 MAIN_BLOCK = 36  # that of the published targets, and of peers' comparison
 ENDURANCE_BLOCK = 12
@@ -46,11 +48,13 @@ class BenchmarkSettings:
         guidance_scale: the pipeline's own by default.
         window_frames: context; the pipeline's own by default.
         dtypes: of the weights. All blocks are measured in the first, the main one in all. Peers that run in
-            either of them are measured in all, and compared at their best. By default bfloat16 and float32, and
+            either of them are measured in all, and compared at their best. By default float32 and bfloat16, and
             float32 alone where the device has no fast bfloat16.
         threads: of torch; all blocks with the first, the main one with all. As torch has them by default.
         attention: implementations; all blocks with the first, the main one with all. By default sdpa, then eager,
             and flash_attention_2 where it is installed.
+        engines: what computes the flow (`runtime.engines.ENGINES`); all blocks with the first, the main one with all.
+            By default auto. Profiles look into torch.
         compile: measure the main block through `torch.compile` too.
         seconds: of audio that is measured a block size, step count and variant; a slow one ends after as much
             time, with `MIN_BLOCKS` at least.
@@ -75,6 +79,7 @@ class BenchmarkSettings:
     dtypes: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     attention: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
     compile: bool = False
     seconds: float = 5.0
     peer_seconds: float = 1.5
@@ -90,10 +95,12 @@ class BenchmarkSettings:
         for name in ("models", "block_frames"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
-        for name, allowed in (("peers", PEERS), ("dtypes", DTYPES), ("attention", ATTENTION)):
+        for name, allowed in (
+            ("peers", PEERS), ("dtypes", DTYPES), ("attention", ATTENTION), ("engines", ENGINES),
+        ):  # fmt: skip
             if unknown := sorted(set(getattr(self, name)) - set(allowed)):
                 raise ValueError(f"{name} {', '.join(unknown)}: choose from {', '.join(allowed)}")
-        for name in ("models", "peers", "block_frames", "steps", "dtypes", "threads", "attention", "beside"):
+        for name in ("models", "peers", "block_frames", "steps", "dtypes", "threads", "attention", "engines", "beside"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {', '.join(map(str, values))}: each may be given once")
@@ -169,6 +176,7 @@ class Case:
     device: str = "cpu"
     threads: int | None = None
     attention: str = "sdpa"
+    engine: str = "auto"
     compile: bool = False
     block_frames: int = MAIN_BLOCK
     steps: tuple[int | None, ...] = (None,)
@@ -190,6 +198,8 @@ class Case:
         if self.kind in ("stream", "endurance", "beside", "profile"):
             parts.append(f"{self.block_frames} frames")
             parts.append(self.attention)
+        if self.engine != "auto":
+            parts.append(self.engine)
         if self.compile:
             parts.append("compiled")
         if self.threads is not None:
@@ -235,6 +245,7 @@ def plan_cases(
     threads = settings.threads or (None,)
     attention = settings.attention or (settings.main_attention, "eager")
     dtypes = settings.dtypes or DEFAULT_DTYPES
+    engines = settings.engines or ("auto",)
     common: dict[str, Any] = {
         "device": settings.device,
         "threads": threads[0],
@@ -246,7 +257,7 @@ def plan_cases(
     for name in settings.models:
         main = Case(
             "stream", name, "comparison", sources[name],
-            dtype=dtypes[0], attention=attention[0], block_frames=settings.main_block,
+            dtype=dtypes[0], attention=attention[0], engine=engines[0], block_frames=settings.main_block,
             steps=settings.steps or (None, *STEPS), guidance_scale=settings.guidance_scale,
             window_frames=settings.window_frames, main=True, **common,
         )  # fmt: skip
@@ -261,9 +272,10 @@ def plan_cases(
             if frames != settings.main_block
         ]
         cases += [dataclasses.replace(variant, attention=which) for which in attention[1:]]
+        cases += [dataclasses.replace(variant, engine=engine) for engine in engines[1:]]
         cases += [dataclasses.replace(variant, threads=count) for count in threads[1:]]
         if settings.compile:
-            cases.append(dataclasses.replace(variant, compile=True))
+            cases.append(dataclasses.replace(variant, engine="torch", compile=True))
         if settings.minutes:
             blocks = settings.block_frames if settings.block_frames != BLOCK_FRAMES else (ENDURANCE_BLOCK,)
             cases += [

@@ -35,7 +35,8 @@ UNCACHED_BLOCKS = 3
 
 def load_pipeline(case: Case) -> RealTimeJazzPipeline:
     """The pipeline of a case, in its type, on its device, with its attention."""
-    pipe = RealTimeJazzPipeline.from_pretrained(case.source, dtype=case.dtype).to(case.device)
+    engine = case.engine if torch.device(case.device).type == "cpu" and not case.compile else "torch"
+    pipe = RealTimeJazzPipeline.from_pretrained(case.source, dtype=case.dtype, engine=engine).to(case.device)
     pipe.set_progress_bar_config(disable=True)
     if case.threads is not None:  # no choice for sessions and clips
         pipe.models.threads = pipe.models.clip_threads = BlockThreads((case.threads,))
@@ -120,6 +121,8 @@ class StreamContender:
             "shipped_steps": defaults["num_inference_steps"],
             "guidance_scale": defaults["guidance_scale"] if guidance is None else guidance,
             "window_frames": window_frames(self.pipe, self.case),
+            "engine": self.pipe.engine,
+            "engine_precision": self.pipe.transformer.engine_precision,
             "steps": {str(steps): block_figures(times, self.duration) for steps, times in self.times.items()},
             "peak_memory_mb": peak_memory(self.case.device),  # before the uncached way asks for more
         }

@@ -113,7 +113,7 @@ def _play_take(args: argparse.Namespace, words: str) -> Path:
     from ..audio import write_audio
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
-    pipe = RealTimeJazzPipeline.from_pretrained(args.model).to(choose_device(args.device))
+    pipe = RealTimeJazzPipeline.from_pretrained(args.model, engine="torch").to(choose_device(args.device))
     pipe.set_progress_bar_config(disable=True)
     pipe.load_lora_weights(args.output)
     generator = torch.Generator().manual_seed(args.seed or 0)

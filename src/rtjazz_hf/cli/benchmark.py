@@ -19,6 +19,7 @@ from ..benchmark.settings import (
     SWAP_SECONDS,
     BenchmarkSettings,
 )
+from ..runtime.engines import ENGINES, check_engine
 from .common import DEFAULT_MODEL, Refused, add_command, choose_device, quiet_libraries
 
 NO_PEERS = "none"
@@ -81,7 +82,7 @@ def add_benchmark(commands: Any) -> None:
         nargs="+",
         metavar="DTYPE",
         help=f"of {', '.join(DTYPES)}: all blocks in the first, the main block in all "
-        "(default: bfloat16 float32, or float32 alone where bfloat16 is slow)",
+        "(default: float32 bfloat16, or float32 alone where bfloat16 is slow)",
     )
     parser.add_argument(
         "--threads",
@@ -96,6 +97,13 @@ def add_benchmark(commands: Any) -> None:
         metavar="NAME",
         help=f"of {', '.join(ATTENTION)}: all blocks with the first, the main block with all "
         "(default: sdpa eager, and flash where it is installed)",
+    )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        metavar="ENGINE",
+        help=f"of {', '.join(ENGINES)}: what computes the flow; all blocks with the first, the main block with all "
+        "(default: auto)",
     )
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
     parser.add_argument(
@@ -151,6 +159,8 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
         _check_out(args)
         if not args.train:
             settings.check_generation()
+            for engine in settings.engines:
+                check_engine(engine)
         from ..benchmark.run import (
             check_models,
             run_benchmark,
@@ -161,7 +171,7 @@ def run_benchmark_command(args: argparse.Namespace) -> int:
 
         if not args.train:
             check_models(settings)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise Refused(str(error)) from error
     quiet_libraries()
     if args.out is not None:
@@ -218,6 +228,7 @@ def benchmark_settings(args: argparse.Namespace) -> BenchmarkSettings:
         "dtypes": args.dtype,
         "threads": args.threads,
         "attention": args.attn,
+        "engines": args.engine,
         "seconds": args.seconds,
         "swap": args.swap,
         "beside": args.beside,
@@ -248,6 +259,7 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         "guidance",
         "window",
         "attn",
+        "engine",
         "compile",
         "seconds",
         "minutes",

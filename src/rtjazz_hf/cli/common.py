@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..hub import quiet_libraries
+from ..runtime.engines import ENGINES, PRECISIONS, check_engine
 from .quick_imports import import_quickly
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ __all__ = [
     "Parser",
     "Refused",
     "add_command",
+    "add_engine",
     "add_music",
+    "check_engine_options",
     "check_sampling",
     "choose_device",
     "load_pipeline",
@@ -89,6 +92,31 @@ def add_command(
     return parser
 
 
+def add_engine(parser: Any, default: str = "auto") -> None:
+    """What computes the flow's steps, for commands that play."""
+    parser.add_argument("--engine", type=_engine, metavar="ENGINE", default=default,
+                        help=f"of {', '.join(ENGINES)}: what computes the flow on a CPU; auto is openvino where "
+                        "it is installed and pays (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--engine-precision", choices=PRECISIONS, default="float32",
+                        help="openvino's; bfloat16 is faster where the CPU has it (default: %(default)s)")  # fmt: skip
+
+
+def _engine(text: str) -> str:
+    if text in ("local", "ray"):
+        raise argparse.ArgumentTypeError(f"{text!r}: where a server runs is --on {text}")
+    if text not in ENGINES:
+        raise argparse.ArgumentTypeError(f"{text!r}: choose from {', '.join(ENGINES)}")
+    return text
+
+
+def check_engine_options(args: argparse.Namespace) -> None:
+    """Refuse an engine that is not to be had, before a model is read."""
+    try:
+        check_engine(args.engine, args.engine_precision)
+    except (ValueError, ImportError) as error:
+        raise Refused(str(error)) from error
+
+
 def add_music(parser: Any) -> None:
     """The options that say what is to be played, beside the prompt."""
     from .charts import add_chart_options  # it knows this module
@@ -146,7 +174,12 @@ def load_pipeline(args: argparse.Namespace, quickly: bool = False) -> RealTimeJa
     quickly: for a command that plays and does nothing else; see `quick_imports`.
     """
     device = choose_device(args.device)
+    engine = getattr(args, "engine", "torch")
+    if device != "cpu" and engine not in ("auto", "torch"):
+        raise Refused(f"--engine {engine} plays on the CPU, and --device is {device}: leave one of them out")
     pipe = import_quickly(lambda: _loaded(args, device)) if quickly else _loaded(args, device)
+    if device == "cpu" and engine != "torch":
+        pipe.use_engine(engine, args.engine_precision)  # tracers want the libraries whole
     pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
     return pipe
 
@@ -155,4 +188,4 @@ def _loaded(args: argparse.Namespace, device: str) -> RealTimeJazzPipeline:
     quiet_libraries()  # before they are imported
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
-    return RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype).to(device)
+    return RealTimeJazzPipeline.from_pretrained(args.model, dtype=args.dtype, engine="torch").to(device)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import add_adapters, check_adapters, load_adapters
-from .common import Refused, add_command, check_sampling, load_pipeline
+from .common import Refused, add_command, add_engine, check_engine_options, check_sampling, load_pipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
@@ -81,6 +81,7 @@ def add_evaluate(commands: Any) -> None:
         "--score-mos", nargs="+", type=Path, metavar="RESULT", help="score the files that listeners saved"
     )
     parser.add_argument("--key", type=Path, help="key.json of the listening test that is scored")
+    add_engine(parser, default="torch")  # what a model is measured by does not hang on the machine
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -147,6 +148,7 @@ def _check(args: argparse.Namespace) -> list[str] | None:
                 "600 seconds"
             )
     check_sampling(args)
+    check_engine_options(args)
     try:
         check_adapters(args)
     except (ValueError, OSError) as error:

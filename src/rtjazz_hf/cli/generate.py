@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters import add_adapters, check_adapters, load_adapters
 from .charts import practise, tell
-from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+from .common import (
+    MAX_SEED,
+    Refused,
+    add_command,
+    add_engine,
+    add_music,
+    check_engine_options,
+    check_sampling,
+    load_pipeline,
+)
 from .notes import add_notes, check_notes, read_melody, telling_remarks
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ example:
 """
 
 _DEFAULT_DURATION = 10.0  # seconds
+_ENGINE_PAYS = 60.0  # seconds of music from which on another engine than torch saves more time than its graph takes
 
 
 def add_generate(commands: Any) -> None:
@@ -72,6 +82,7 @@ def add_generate(commands: Any) -> None:
         "--plot", type=Path, metavar="FILE.png", help="write a spectrogram under its chart too"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_engine(parser)
 
 
 def run_generate(args: argparse.Namespace) -> int:
@@ -79,6 +90,9 @@ def run_generate(args: argparse.Namespace) -> int:
     _check_generate(args)
     tell(args.prompt, args.chords)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
+    short = (args.duration or _DEFAULT_DURATION) < _ENGINE_PAYS
+    if args.engine == "auto" and args.engine_precision == "float32" and short:
+        args.engine = "torch"
     pipe = load_pipeline(args, quickly=True)
     check_notes(args, pipe, ("melody", "midi", "stems", "levels"))
     adapters = load_adapters(pipe, args)
@@ -142,6 +156,7 @@ def run_generate(args: argparse.Namespace) -> int:
         "count_in": args.count_in,
         "loop": args.loop,
         "sampling_rate": pipe.sampling_rate,
+        "engine": pipe.engine,
         "loudness": args.loudness,
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / duration, 4),
@@ -245,6 +260,7 @@ def _check_generate(args: argparse.Namespace) -> None:
                 check_output_path(path, suffixes, args.overwrite)
         _check_stems(args)
         check_adapters(args)
+        check_engine_options(args)
         if args.like is not None:
             from ..prompts import mix_of
 

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .adapters import add_adapters, check_adapters, load_adapters
 from .charts import practise, tell
-from .common import MAX_SEED, Refused, add_command, add_music, check_sampling, load_pipeline
+from .common import (
+    MAX_SEED,
+    Refused,
+    add_command,
+    add_engine,
+    add_music,
+    check_engine_options,
+    check_sampling,
+    load_pipeline,
+)
 from .notes import add_notes, check_notes, read_melody, telling_remarks
 
 if TYPE_CHECKING:
@@ -79,6 +88,7 @@ def add_play(commands: Any) -> None:
         "--list-devices", action="store_true", help="show sound cards and MIDI ports, and leave"
     )
     sound.add_argument("--no-display", action="store_true", help="no picture and no keys")
+    add_engine(parser)
     clock = parser.add_argument_group("clock")
     clock.add_argument(
         "--follow", metavar="PORT", help="MIDI input with a clock to play in time with, or link"
@@ -292,6 +302,7 @@ def _check(args: argparse.Namespace) -> str | dict[str, float]:
             f"--block-frames {args.block_frames}: choose from {', '.join(map(str, BLOCK_SIZES))}"
         )
     check_sampling(args)
+    check_engine_options(args)
     check_adapters(args)
     if args.midi is not None:
         check_output_path(args.midi, (".mid", ".midi"), args.overwrite)

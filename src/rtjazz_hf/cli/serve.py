@@ -9,18 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .common import Refused, add_command, choose_device, load_pipeline
+from .common import Refused, add_command, add_engine, check_engine_options, choose_device, load_pipeline
 
 _HELP = """\
 Serve clips (POST /v1/generate), live sessions (WebSocket /v1/live) and a player in the browser (/); /openapi.json
 describes it. As many sessions play as keep up with real time on this machine; the next one is refused.
 SIGTERM ends it well: clips are finished, live sessions are kept (--state) and can be resumed.
---engine ray starts as many servers as are asked for, on this machine or the cluster of RAY_ADDRESS.
+--on ray starts as many servers as are asked for, on this machine or the cluster of RAY_ADDRESS.
 
 example:
   rtjazz serve                                    # then open http://127.0.0.1:8000/
   rtjazz serve --host 0.0.0.0 --port 80 --api-key-file keys.txt --adapters styles/ --state state/
-  rtjazz serve --engine ray --replicas 2 --max-replicas 8
+  rtjazz serve --on ray --replicas 2 --max-replicas 8
   curl -d '{"prompt": "bossa nova", "duration": 10, "format": "ogg"}' -H 'Content-Type: application/json' \\
       http://127.0.0.1:8000/v1/generate -o bossa.ogg
 """
@@ -56,8 +56,9 @@ def add_serve(commands: Any) -> None:
                         help="of a live session (default: %(default)g)")  # fmt: skip
     parser.add_argument("--drain-limit", type=float, default=60, metavar="SECONDS",
                         help="for clips to be finished when stopped (default: %(default)g)")  # fmt: skip
-    scale = parser.add_argument_group("many servers (--engine ray; pip install 'rtjazz-hf[serve,scale]')")
-    scale.add_argument("--engine", choices=("local", "ray"), default="local",
+    add_engine(parser)
+    scale = parser.add_argument_group("many servers (--on ray; pip install 'rtjazz-hf[serve,scale]')")
+    scale.add_argument("--on", choices=("local", "ray"), default="local",
                        help="one process, or replicas on Ray Serve (default: %(default)s)")  # fmt: skip
     scale.add_argument("--replicas", type=int, default=1, metavar="N", help="at least (default: %(default)s)")
     scale.add_argument("--max-replicas", type=int, metavar="N", help="at most: more come with the sessions")
@@ -101,7 +102,7 @@ def run_serve(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"url": address, "model": str(args.model)}), flush=True)
 
-    if args.engine == "ray":
+    if args.on == "ray":
         sock.close()  # it is free: Serve's own proxy takes it
         _run_on_ray(args, device, host, port, ready)
         return 0
@@ -119,7 +120,7 @@ def _run_on_ray(
         from ..server.schemas import first_error
     except ImportError as error:
         raise Refused(
-            f"serve --engine ray needs {error.name}; run: pip install 'rtjazz-hf[serve,scale]'"
+            f"serve --on ray needs {error.name}; run: pip install 'rtjazz-hf[serve,scale]'"
         ) from error
     paths = {name: getattr(args, name) for name in ("adapters", "state", "api_key_file")}
     model = Path(args.model)
@@ -127,6 +128,7 @@ def _run_on_ray(
         options = RayOptions(
             replicas=args.replicas, max_replicas=args.max_replicas, sessions_per_replica=args.replica_sessions,
             cpus=args.replica_cpus, gpus=float(device.startswith("cuda")), dtype=args.dtype,
+            engine=args.engine, engine_precision=args.engine_precision,
             # replicas have a working folder of their own
             model=str(model.resolve()) if model.is_dir() else args.model,
             **{name: path and path.resolve() for name, path in paths.items()},
@@ -138,7 +140,7 @@ def _run_on_ray(
 
 
 def _limits(args: argparse.Namespace) -> dict[str, Any]:
-    """What a server of either engine is told of who may come and how much it may do."""
+    """What a server of either kind is told of who may come and how much it may do."""
     names = ("load", "block_frames", "max_sessions", "idle_limit", "length_limit", "drain_limit")
     from ..server.access import check_public_url
 
@@ -151,6 +153,7 @@ def _check(args: argparse.Namespace) -> None:
     from ..prompts import check_settings
 
     check_settings(block_frames=args.block_frames)
+    check_engine_options(args)
     if not 0 < args.load <= 0.95:
         raise Refused(f"--load {args.load:g}: choose more than 0 and at most 0.95 of real time")
     if not 0 <= args.port <= 65535:

@@ -12,16 +12,24 @@ waveform, and much harder to predict from a chart.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rtjazz_hf.runtime.graphs import unless_stale
+from rtjazz_hf.runtime.offload import wants_calls
+
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .deviations import measure_deviations, pool_deviations, unpool_deviations
-from .streaming import CausalConv1d, StreamingState
+from .residual_block import ResidualBlock, run_blocks
+from .streaming import StreamingState
 from .tone_bank import moving_tones, still_tones
 from .transforms import FLOOR, constant
+
+if TYPE_CHECKING:
+    from .engine_network import EngineNetwork
 
 WINDOWS = {8192: 1024, 4096: 1024, 1024: 256}  # analysis windows and how quickly each falls
 CHUNK_FRAMES = 64
@@ -32,32 +40,6 @@ MOST_RAISED, MOST_LOWERED = 3.0, 6.0  # log power that one pass may add or take:
 LOUDEST = 1.0  # log power that a fine band is ever brought to; a sine at full scale has 0
 ENVELOPE_POINTS = 6  # of the gain inside a frame, 3 ms apart: attacks are shorter than a frame
 PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those at it, lower ones less
-
-
-class ResidualBlock(nn.Module):
-    """A causal ConvNeXt block (Liu et al., 2022) that starts as the identity."""
-
-    def __init__(self, width: int, kernel_size: int, expansion: int):
-        super().__init__()
-        self.depthwise = CausalConv1d(width, width, kernel_size, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, expansion * width)
-        self.contract = nn.Linear(expansion * width, width)
-
-    def forward(
-        self, x: torch.Tensor, state: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (batch, frames, width) -> the same, state."""
-        y, state = self.depthwise(x.transpose(1, 2), state)
-        y = self.contract(F.gelu(self.expand(self.norm(y.transpose(1, 2)))))
-        return x + y, state
-
-
-def _run_blocks(blocks, x: torch.Tensor, state: StreamingState | None, new: StreamingState) -> torch.Tensor:
-    for index, block in enumerate(blocks):
-        name = f"block_{index}"
-        x, new[name] = block(x, None if state is None else state[name])
-    return x
 
 
 def fine_bands(config: RealTimeJazzCodecConfig, power: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,7 +209,7 @@ class LappedEncoder(nn.Module):
         base = (base - self.base_mean).to(self.components.weight.dtype)
         extra = ((extra - self.extra_mean) / self.extra_scale).to(base.dtype)
         x = self.project_in(torch.cat([base / 3, extra], dim=-1))
-        x = _run_blocks(self.blocks, x, state, new)
+        x = run_blocks(self.blocks, x, state, new)
         latents = self.components(base) + 3 * self.project_out(x)
         latents = torch.cat([latents, moved.to(latents.dtype)], dim=-1)
         return latents.transpose(1, 2), new
@@ -261,6 +243,7 @@ class LappedDecoder(nn.Module):
             ResidualBlock(width, config.kernel_size, config.expansion) for _ in range(config.decoder_layers)
         )
         self.project_out = nn.Linear(width, controls)
+        self.engine: EngineNetwork | None = None  # `RealTimeJazzCodec.use_engine` makes it
 
     def init_state(self, batch_size: int, device=None) -> StreamingState:
         """A stream at frame 0."""
@@ -282,6 +265,23 @@ class LappedDecoder(nn.Module):
                 batch_size, device, self.project_in.weight.dtype
             )
         return state
+
+    def network(
+        self, latents: torch.Tensor, state: StreamingState, new: StreamingState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (batch, frames, energy_dim) -> decoded features and controls (batch, frames, size), float32."""
+        start = self.components(latents).float()
+        x = run_blocks(self.blocks, self.project_in(latents / 3), state, new)
+        return start, self.project_out(x).float()
+
+    def _usable_engine(self, latents: torch.Tensor) -> EngineNetwork | None:
+        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if self.engine is None or torch.is_grad_enabled() or latents.dtype != torch.float32 or traced:
+            return None
+        if wants_calls(self.modules()):
+            return None
+        self.engine = unless_stale(self.engine, self)
+        return self.engine
 
     def _noise(self, log_power: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
         """Log band power (batch, 2, frames, bands) -> noise (batch, 2, frames, hop + overlap), not faded: a frame and
@@ -408,9 +408,8 @@ class LappedDecoder(nn.Module):
         z, moved = z.split([config.energy_dim, config.num_deviations], dim=-1)
         frame = state["frame"][:, None] + torch.arange(z.shape[1], device=z.device)
         new["frame"] = state["frame"] + z.shape[1]
-        start = self.components(z).float()
-        x = _run_blocks(self.blocks, self.project_in(z / 3), state, new)
-        control = self.project_out(x).float()
+        engine = self._usable_engine(z)
+        start, control = (self if engine is None else engine).network(z, state, new)
         with torch.autocast(control.device.type, enabled=False):
             if config.phase == "kept":
                 frames = self._kept_frames(start, control, frame)

@@ -13,11 +13,14 @@ from transformers.utils import ModelOutput
 
 from rtjazz_hf.audio import LOUDEST
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.graphs import make_engine
 from rtjazz_hf.runtime.offload import follows_offload
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
-from .lapped import LappedDecoder, LappedEncoder, ResidualBlock, fit_components
+from .engine_network import EngineNetwork
+from .lapped import LappedDecoder, LappedEncoder, fit_components
 from .quantizer import QuantizerOutput, ResidualVectorQuantizer
+from .residual_block import ResidualBlock
 from .seanet import SEANetDecoder, SEANetEncoder
 from .streaming import StreamingState
 from .vector_quantizer import VectorQuantizer
@@ -296,6 +299,17 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
     def _decode_latents(self, latents: torch.Tensor, state: StreamingState | None):
         audio, state = self.decoder(self._denormalise(latents.to(self.dtype)), state)
         return audio.float(), state
+
+    def use_engine(self, engine: str = "auto", precision: str = "float32") -> str:
+        """Choose what computes the decoder's network; the tones, noise and levels that it controls stay with torch.
+
+        Another engine than torch gets a graph of the decoder as it is now, and plays as long as its weights do not
+        change. Arguments, result and errors are those of `RealTimeJazzFlowTransformer.use_engine`.
+        """
+        made = make_engine(EngineNetwork, self, engine, precision)
+        if isinstance(self.decoder, LappedDecoder):
+            self.decoder.engine = made
+        return "torch" if made is None else made.engine
 
     # --- training ----------------------------------------------------------------------------------------------
 

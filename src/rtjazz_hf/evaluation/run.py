@@ -272,4 +272,6 @@ def take_identity(take: HeldOutTake) -> list[Any]:
 def pipeline_fingerprint(pipe: RealTimeJazzPipeline) -> str:
     """A digest of all that a pipeline is made of: the same music for the same wishes, the same text."""
     models = (pipe, pipe.codec, pipe.transformer, pipe.style_encoder, pipe.scheduler)
-    return clip_key(model_fingerprint(*models), sorted(pipe.tokenizer.get_vocab().items()))
+    # another engine rounds otherwise
+    engine = [] if pipe.engine == "torch" else [pipe.engine, pipe.transformer.engine_precision]
+    return clip_key(model_fingerprint(*models), sorted(pipe.tokenizer.get_vocab().items()), *engine)

@@ -41,6 +41,27 @@ class CacheView:
     start: int
     frames: int
     tokens: int
+    _past: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def past(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Copies for engines that want the past as plain tensors: keys and values of all layers `(layers, rows, heads,
+        slots, head_dim)`, at least one slot, and the mask for them and the block's own, `(rows or 1, 1, 1, slots +
+        tokens)`.
+        """
+        if self._past is None:
+            pad = self.start == 0  # engines do not take tensors of nothing
+            length = max(self.start, 1)
+            keys, values = (
+                torch.stack([states[:, :, :length] for states in all_layers]) for all_layers in (self.keys, self.values)
+            )
+            mask = self.mask
+            if mask is None:
+                mask = torch.ones(1, 1, 1, self.start + self.tokens, dtype=torch.bool, device=keys.device)
+            if pad:  # a slot of the block's own stands in, and nobody attends to it
+                mask = torch.cat((torch.zeros_like(mask[..., :1]), mask), dim=-1)
+            self._past = keys, values, mask
+        return self._past
 
 
 @dataclass(eq=False)

@@ -70,6 +70,7 @@ class FlowConditions(_OfOneBlock):
         head: `(2, steps, rows, 1, hidden)`: shift and 1 + scale of the head.
         style_keys, style_values: `(layers, rows, heads, style tokens, head_dim)`.
         rotary: What `fold_rotary` made of the block's frames.
+        style: What the style's part was made of, `(rows, style_dim)`. stamp: Of the model and its weights then.
     """
 
     lead_sheet: torch.Tensor | None
@@ -79,6 +80,17 @@ class FlowConditions(_OfOneBlock):
     style_keys: torch.Tensor
     style_values: torch.Tensor
     rotary: tuple[torch.Tensor, torch.Tensor]
+    style: torch.Tensor
+    stamp: tuple
+
+    def same_style(self, timesteps: torch.Tensor, style: torch.Tensor, stamp: tuple) -> bool:
+        """Whether what they hold of time and style is that of these `(steps, rows, 1)` and `(rows, style_dim)`."""
+        return (
+            stamp == self.stamp
+            and (timesteps.shape, style.shape) == (self.timesteps.shape, self.style.shape)
+            and torch.equal(timesteps, self.timesteps)
+            and torch.equal(style, self.style)
+        )
 
 
 __all__ = ["CalledConditions", "FlowConditions"]

@@ -46,6 +46,10 @@ class PastStates(NamedTuple):
     value: torch.Tensor
     mask: torch.Tensor | None
 
+    def join(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of past and block; the block's own go into the slots that wait for them."""
+        return join_past(self.key, key), join_past(self.value, value)
+
 
 def rms_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     """Scale the last axis to unit mean square; the mean alone is float32, so bfloat16 stays fast on a CPU."""
@@ -82,8 +86,10 @@ def _scalar(value: float) -> torch.Tensor:
 
 def step_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     """`rms_norm` in as few operations as there are for it, without regard to gradients' speed."""
-    if hidden.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.rms_norm(hidden, hidden.shape[-1:], eps=eps)
+    if torch.onnx.is_in_onnx_export():  # which does not know the next
+        return rms_norm(hidden, eps)
+    if hidden.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return F.rms_norm(hidden, (int(hidden.shape[-1]),), eps=eps)  # a number, for tracers too
     norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
     squares = torch.addcmul(_scalar(eps), norm, norm, value=1 / hidden.shape[-1])
     return hidden * squares.rsqrt().to(hidden.dtype)
@@ -114,7 +120,7 @@ def fold_rotary(
 def rotate_folded(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Norm weights, scaling and rotary embedding of `states` (batch, tokens, query and key, heads, head_dim)."""
     cos, sin = rotary  # (batch or 1, tokens, 2, 1, head_dim), one layer's part of the tables
-    return torch.addcmul(states * cos, states.roll(states.shape[-1] // 2, dims=-1), sin)
+    return torch.addcmul(states * cos, states.roll(int(states.shape[-1]) // 2, dims=-1), sin)
 
 
 def style_states(
@@ -220,7 +226,7 @@ class FlowAttention(nn.Module):
         key, value = self.keys_values(hidden if source is None else source, rotary)
         mask = None
         if past is not None:
-            key, value = join_past(past.key, key), join_past(past.value, value)
+            key, value = past.join(key, value)
             mask = past.mask
         if plan is None:
             output = self.attend(query, key, value, mask)
@@ -244,7 +250,7 @@ class FlowAttention(nn.Module):
         )
         mask = None
         if past is not None:
-            key, value = join_past(past.key, key), join_past(past.value, value)
+            key, value = past.join(key, value)
             mask = past.mask
         return None if keys_only else linear(self.attend_step(query, key, value, mask), self.o_proj)
 

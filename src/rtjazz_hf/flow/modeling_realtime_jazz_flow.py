@@ -11,6 +11,7 @@ Sources: adaLN-zero from DiT (arXiv:2212.09748), its sharing across layers from 
 matching (arXiv:2210.02747).
 """
 
+import dataclasses
 from typing import ClassVar
 
 import torch
@@ -21,16 +22,17 @@ from transformers import initialization as init
 
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
 from rtjazz_hf.runtime.offload import execution_device, follows_offload
-from rtjazz_hf.runtime.packed_linear import drop_stale, linear, pack
+from rtjazz_hf.runtime.packed_linear import linear, weights_stamp
 
 from .block_plan import plan_blocks, view_of
 from .cache import FlowCache
-from .called_steps import are_replaced, has_to_be_called, hear_called
+from .called_steps import has_to_be_called, hear_called
 from .conditions import CalledConditions, FlowConditions
 from .configuration_realtime_jazz_flow import RealTimeJazzFlowTransformerConfig
 from .embeddings import FlowLeadSheetEmbedding, FlowScoreEmbedding, FlowTimeEmbedding
 
 from .embeddings import check_inputs, check_sample, rotary_tables  # isort: skip
+from .fast_steps import FastStepsMixin
 from .head import FlowHead, FlowTransformerOutput
 from .layers import (
     FlowLayer,
@@ -41,10 +43,9 @@ from .layers import (
     scaled_linear,
     style_states,
 )
-from .steps import compiled_steps, denoise_step, hear_step
 
 
-class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
+class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTrainedModel):
     """
     Velocity field of the latents, conditioned on a lead sheet, a style and what was played before.
 
@@ -81,8 +82,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         self.layers = nn.ModuleList([FlowLayer(config) for _ in range(config.num_hidden_layers)])
         self.head = FlowHead(config)
         self.gradient_checkpointing = False
-        self._denoise_step, self._hear_step = denoise_step, hear_step  # `compile` puts others in their place
-        self._fixed_shapes = False
+        self._set_plain_steps()
         self.post_init()
 
     @torch.no_grad()
@@ -218,6 +218,7 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         style: torch.Tensor | None = None,
         cache: FlowCache | None = None,
         frames: int | None = None,
+        previous: FlowConditions | CalledConditions | None = None,
     ) -> FlowConditions | CalledConditions:
         """
         Compute what does not depend on the sample once for all steps of a block.
@@ -230,6 +231,8 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
             lead_sheet: `(batch, frames, feature_dim)`. style: `(batch, style_dim)`.
             cache: The one that the steps will be given, for the frames that it stands at.
             frames: Of the block; only needed without a lead sheet.
+            previous: Those of an earlier block: what they hold of timesteps and style is taken from there where these,
+                and the weights, are the same (`pack_weights` tells what is not seen).
 
         Raises:
             ValueError: Shapes that do not fit together.
@@ -250,22 +253,31 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         if has_to_be_called(self):
             return CalledConditions(timesteps.expand(-1, rows, -1), frames, positions, lead_sheet, style)
 
-        self._drop_stale_weights()
+        stamp = weights_stamp(self)
+        self._drop_stale_weights(stamp)
         sheet = None if lead_sheet is None else self._embed_lead_sheet(lead_sheet)
+        timesteps, stamp = timesteps.expand(-1, rows, -1), (id(self), *stamp)
+        place = {
+            "frames": frames,
+            "positions": positions,
+            "lead_sheet": sheet,
+            "rotary": self._folded_rotary(frames, cache, rows, self.dtype),
+        }
+        if isinstance(previous, FlowConditions) and previous.same_style(timesteps, style, stamp):
+            return dataclasses.replace(previous, **place)
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
         modulation, clean_modulation = self._modulations(condition.squeeze(2))
         style_keys, style_values = style_states(style_tokens, [layer.cross_attn for layer in self.layers])
         return FlowConditions(
-            timesteps=timesteps.expand(-1, rows, -1),
-            frames=frames,
-            positions=positions,
-            lead_sheet=sheet,
+            timesteps=timesteps,
             modulation=modulation,
             clean_modulation=clean_modulation,
             head=torch.stack(self.head.modulate(condition.squeeze(2))),
             style_keys=style_keys,
             style_values=style_values,
-            rotary=self._folded_rotary(frames, cache, rows, condition.dtype),
+            style=style,
+            stamp=stamp,
+            **place,
         )
 
     def _modulations(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -284,7 +296,11 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         if isinstance(conditions, CalledConditions):
             asked = conditions.timesteps[step, :, 0], conditions.lead_sheet, conditions.style
             return self.forward(sample, *asked, cache=cache, return_sample=return_sample)
-        view = view_of(self.config, cache, sample, conditions.head.dtype, self._fixed_shapes)
+        engine = self._usable_engine(cache, conditions.head.dtype)
+        fixed_shapes = self._fixed_shapes or engine is not None
+        view = view_of(self.config, cache, sample, conditions.head.dtype, fixed_shapes)
+        if engine is not None:
+            return FlowTransformerOutput(sample=engine.velocity(sample, conditions, step, view))
         velocity, logits = self._denoise_step(
             self,
             sample=sample,
@@ -397,59 +413,18 @@ class RealTimeJazzFlowTransformer(AlignedWeightsMixin, PreTrainedModel):
         else:
             modulation = conditions.clean_modulation
             cos, sin = (table[:, :rows] for table in conditions.rotary)  # with guidance there are more rows
-        view = view_of(self.config, cache, clean, modulation.dtype, self._fixed_shapes)
-        self._hear_step(
-            self, sample=clean, modulation=modulation, cos=cos, sin=sin, mask=view.mask, keys=view.keys,
-            values=view.values,
-        )  # fmt: skip
+        engine = self._usable_engine(cache, modulation.dtype)
+        fixed_shapes = self._fixed_shapes or engine is not None
+        view = view_of(self.config, cache, clean, modulation.dtype, fixed_shapes)
+        if engine is not None:
+            engine.hear(clean, modulation, (cos, sin), view)
+        else:
+            self._hear_step(
+                self, sample=clean, modulation=modulation, cos=cos, sin=sin, mask=view.mask, keys=view.keys,
+                values=view.values,
+            )  # fmt: skip
         cache.advance(view)
         return cache
-
-    def compile(self, *, backend: str = "inductor", mode: str | None = None, **kwargs) -> None:
-        """
-        Compile the steps of generation: `forward` with `conditions`, and `append_to_cache`.
-
-        Takes what `torch.compile` takes. Shapes stay the same while the cache fills, so the compiler runs for
-        the first block, when the window is full, and whenever block size, rows or window change. Packed
-        weights are for steps that are not compiled. Training is compiled with `torch.compile(transformer)`.
-
-        Args:
-            backend: `"inductor"`; `"cudagraphs"` replays the steps as they are as CUDA graphs; `"eager"` undoes it.
-            mode: As for `torch.compile`; `"reduce-overhead"` replays the compiled steps as CUDA graphs.
-
-        Raises:
-            ValueError: CUDA graphs were asked for on another device.
-        """
-        self._denoise_step, self._hear_step = compiled_steps(self.device, backend, mode, **kwargs)
-        self._fixed_shapes = backend != "eager"
-
-    def pack_weights(self) -> None:
-        """
-        Copy the weights of a step into the layout that a CPU multiplies fastest; `forward` with `conditions`
-        and `append_to_cache` use the copies while gradients are off.
-
-        Takes as much memory as the layers' weights. Weights that have changed are seen and not used; call it
-        again to pack them anew. The one change it cannot see by itself is an edit through `weight.data`: call it
-        after that too. Does nothing on other devices, for compiled steps, and where torch has no such layout.
-        """
-        if self._fixed_shapes:
-            return
-        for layers in self._step_linears():
-            pack(*layers)
-
-    def _drop_stale_weights(self) -> None:
-        for layers in self._step_linears():
-            drop_stale(*layers)
-
-    def _step_linears(self) -> list[tuple[nn.Module, ...]]:
-        if are_replaced(self.layers):
-            return []
-        groups = [group for layer in self.layers for group in layer.linears()]
-        styles = [
-            each for layer in self.layers for each in (layer.cross_attn.k_proj, layer.cross_attn.v_proj)
-        ]
-        downs = [layer.adaln_down for layer in self.layers]
-        return [(self.input_proj,), *groups, (self.head.proj,), (self.modulation,), tuple(styles), tuple(downs)]
 
     def _embed(self, sample: torch.Tensor, lead_sheet: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, channels, frames) [+ (batch, frames, features)] -> (batch, tokens, hidden)"""

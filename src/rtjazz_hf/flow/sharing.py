@@ -34,6 +34,7 @@ def shared_copy(
         if any(id(layer) in own for layer in group):
             own.update(id(layer) for layer in group)
     copies = {"": _shallow(model)}
+    copies[""]._engine = None  # its graph is of the model's own weights
 
     def copy_of(path: str) -> nn.Module:
         if path not in copies:

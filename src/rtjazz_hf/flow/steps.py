@@ -47,12 +47,32 @@ def denoise_step(
         modulation: `(layers, 7, rows, 1, hidden)`. head: `(2, rows, 1, hidden)`.
         keys, values, mask: Of a `CacheView`, written into; `None` without a cache.
     """
+    pasts = None if keys is None else [PastStates(*states, mask) for states in zip(keys, values)]
+    conditions = (lead_sheet, modulation, head, style_keys, style_values, cos, sin)
+    return run_step(model, sample, timestep, *conditions, pasts, return_sample)
+
+
+def run_step(
+    model: RealTimeJazzFlowTransformer,
+    sample: torch.Tensor,
+    timestep: torch.Tensor,
+    lead_sheet: torch.Tensor | None,
+    modulation: torch.Tensor,
+    head: torch.Tensor,
+    style_keys: torch.Tensor,
+    style_values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    pasts: list[PastStates] | None,
+    return_sample: bool = True,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """`denoise_step` against anything that joins the past of a layer with the block's own keys and values."""
     hidden = linear(model._patches(sample), model.input_proj)
     if lead_sheet is not None:
         hidden = hidden + lead_sheet
     for index, layer in enumerate(model.layers):
-        past = None if keys is None else PastStates(keys[index], values[index], mask)
         style = (style_keys[index], style_values[index])
+        past = None if pasts is None else pasts[index]
         hidden = layer.step(hidden, modulation[index], style, (cos[index], sin[index]), past)
     return model.head.step(hidden, head, sample, timestep, return_sample)
 
@@ -157,4 +177,4 @@ def compiled_steps(
     return steps
 
 
-__all__ = ["CudaGraphs", "compiled_steps", "denoise_step", "hear_step"]
+__all__ = ["CudaGraphs", "compiled_steps", "denoise_step", "hear_step", "run_step"]

@@ -99,7 +99,7 @@ class BlockStream:
         self.broken: torch.Tensor | None = None  # rows of the last block that were not finite
         self._pending: torch.Tensor | Future | None = None  # a finished block that has not joined yet
         self._settling = threading.Lock()  # the rows of a batch may be asked for by several threads
-        self._conditions: FlowConditions | None = None  # of the block in the making
+        self._conditions: FlowConditions | None = None  # of the block in the making, or the last one
         transformer.pack_weights()
 
     def set_timesteps(self, num_inference_steps: int) -> torch.Tensor:
@@ -147,7 +147,9 @@ class BlockStream:
             style = torch.cat([style, style])
             lead_sheet = torch.cat([lead_sheet, without_chords_and_notes(lead_sheet)])
         timesteps = self.set_timesteps(num_inference_steps)
-        conditions = self.transformer.prepare_conditions(timesteps, lead_sheet, style, self.cache)
+        conditions = self.transformer.prepare_conditions(
+            timesteps, lead_sheet, style, self.cache, previous=self._conditions
+        )
         self._conditions = conditions
         for index, t in enumerate(timesteps):
             sample = torch.cat([latents, latents]) if guided else latents
@@ -174,8 +176,7 @@ class BlockStream:
     @torch.no_grad()
     def append(self, latents: torch.Tensor) -> None:
         """Let a finished block `(batch, channels, frames)` join what was played."""
-        conditions, self._conditions = self._conditions, None
-        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache, conditions)
+        self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache, self._conditions)
         self.frame += latents.shape[-1]
         if self.broken is not None:
             self._forget_broken(self.broken.tolist())

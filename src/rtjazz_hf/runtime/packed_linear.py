@@ -99,6 +99,16 @@ def _state(layer: nn.Linear) -> list:
     return [value for each in parameters for value in (each.data_ptr(), each._version)]
 
 
+def weights_stamp(model: nn.Module) -> list[tuple[int, int]]:
+    """Changes with every weight of a model that is replaced or written to, but through `weight.data`."""
+    return [
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        for module in model.modules()
+        for weight in module._parameters.values()
+        if weight is not None
+    ]
+
+
 def _sample(layer: nn.Linear) -> torch.Tensor:
     return layer.weight[:: max(1, layer.out_features // _SAMPLED_ROWS)]
 
@@ -139,6 +149,11 @@ def drop_stale(*layers: nn.Module) -> None:
         layers[0].__dict__.pop("_packed", None)
 
 
+def unpack(*layers: nn.Module) -> None:
+    """Let go of the packed product of layers."""
+    layers[0].__dict__.pop("_packed", None)
+
+
 def linear(hidden: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
     """
     The outputs of layers that read one input, side by side: by their packed product where they have one.
@@ -151,11 +166,14 @@ def linear(hidden: torch.Tensor, *layers: nn.Module) -> torch.Tensor:
         and packed.dtype in (hidden.dtype, None)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
     ):
         return packed(hidden)
+    if len(layers) > 1 and torch.jit.is_tracing() and all(layer.bias is None for layer in layers):
+        return F.linear(hidden, torch.cat([layer.weight for layer in layers]))  # a constant of the graph
     outputs = [layer(hidden) for layer in layers]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
-__all__ = ["drop_stale", "linear", "pack"]
+__all__ = ["drop_stale", "linear", "pack", "unpack", "weights_stamp"]

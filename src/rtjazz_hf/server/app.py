@@ -85,7 +85,8 @@ class ServerState:
             self.problem = f"the model {str(self.settings.model)!r} does not load: {text}"
             log.error("the model does not load", extra={"fields": {"reason": text}})
         else:
-            fields = {"model": str(self.settings.model), "block_seconds": round(self.engine.times.alone, 4)}
+            fields = {"model": str(self.settings.model), "engine": pipe.engine,
+                      "block_seconds": round(self.engine.times.alone, 4)}  # fmt: skip
             log.info("ready", extra={"fields": fields})
 
     def ready(self) -> SessionEngine:

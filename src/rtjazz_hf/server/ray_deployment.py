@@ -61,6 +61,8 @@ class RayOptions(BaseModel):
     gpus: float = Field(0.0, ge=0)
     model: str = "rtjazz-mini"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
+    engine_precision: Literal["float32", "bfloat16"] = "float32"
     adapters: Path | None = None
     state: Path | None = None
     api_key_file: Path | None = None
@@ -155,7 +157,12 @@ def _load_pipeline(options: RayOptions) -> RealTimeJazzPipeline:
     quiet_libraries()  # before they are imported
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
-    pipe = RealTimeJazzPipeline.from_pretrained(options.model, dtype=options.dtype)
+    pipe = RealTimeJazzPipeline.from_pretrained(
+        options.model,
+        dtype=options.dtype,
+        engine="torch" if options.gpus else options.engine,
+        engine_precision="float32" if options.gpus else options.engine_precision,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if options.gpus else "cpu")
 

@@ -1,0 +1,280 @@
+"""
+Graphs of tensors as other engines than torch compute them on a CPU: OpenVINO and ONNX Runtime.
+
+A graph is made from a torch module by tracing it, so a network is written once. Number types are always set: left to
+itself, OpenVINO computes float32 models in bfloat16 where the CPU can. Its front end is called directly, since its
+`convert_model` also reports each conversion to its maker.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .engines import check_engine, is_installed
+from .offload import wants_calls
+from .packed_linear import weights_stamp
+from .threads import thread_counts
+
+_OPSET = 18
+_WORTH_A_GRAPH = 1_000_000  # weights; smaller models are played faster than a graph of them is made
+_SAMPLED = 64  # values of each weight, to see that it has changed
+# How far what comes out may be from torch's, as a share of the largest value.
+_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2}
+
+
+class NotForEngine(ValueError):
+    """An engine cannot take this model, or plays it otherwise than torch does."""
+
+
+class OpenVINOGraph:
+    """
+    A module as OpenVINO computes it.
+
+    Args:
+        module: Tensors in, a tuple of tensors out; float32.
+        inputs: An example of each, by name, in the module's order.
+        dynamic: Of each input, the axes that may have other sizes than the example.
+        precision: `"float32"` or `"bfloat16"`.
+        threads: Of one call.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        dynamic: Mapping[str, Sequence[int]],
+        precision: str = "float32",
+        threads: int = 1,
+    ):
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        core = openvino.Core()
+        self.precision = precision
+        examples = tuple(inputs.values())
+        with _tracing():
+            traced = torch.jit.trace(module, examples, check_trace=False)
+            decoder = TorchScriptPythonDecoder(traced, example_input=examples)
+            front_end = FrontEndManager().load_by_framework("pytorch")
+            model = front_end.convert(front_end.load(decoder))
+        shapes = {}
+        for port, (name, example) in zip(model.inputs, inputs.items(), strict=True):
+            free = dynamic.get(name, ())
+            shapes[port] = openvino.PartialShape(
+                [-1 if axis in free else size for axis, size in enumerate(example.shape)]
+            )
+        model.reshape(shapes)
+        self._compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+                "ENABLE_CPU_PINNING": False,  # other programs run here too
+            },
+        )
+        self._names = list(inputs)
+        self._free: list[Any] = []  # requests that nobody uses; each holds its own workspace
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[list[Any]]:
+        """What comes out, as arrays that are valid inside the `with` alone."""
+        with self._lock:
+            request = self._free.pop() if self._free else self._compiled.create_infer_request()
+        try:
+            arrays = {index: inputs[name].numpy() for index, name in enumerate(self._names)}
+            results = request.infer(arrays, share_inputs=True, share_outputs=True)
+            yield [results[index] for index in range(len(results))]
+        finally:
+            with self._lock:
+                self._free.append(request)
+
+
+class OnnxGraph:
+    """A module as ONNX Runtime computes it, in float32; arguments and calls as of `OpenVINOGraph`."""
+
+    precision = "float32"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        dynamic: Mapping[str, Sequence[int]],
+        precision: str = "float32",
+        threads: int = 1,
+    ):
+        import onnxruntime
+
+        written = io.BytesIO()
+        axes = {name: {axis: f"{name}_{axis}" for axis in axes} for name, axes in dynamic.items() if axes}
+        with _tracing():
+            torch.onnx.export(
+                module, tuple(inputs.values()), written, dynamo=False, opset_version=_OPSET, dynamic_axes=axes,
+                input_names=list(inputs),
+            )  # fmt: skip
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other programs run here too
+        self._session = onnxruntime.InferenceSession(
+            written.getvalue(), options, providers=["CPUExecutionProvider"]
+        )
+        self._names = list(inputs)
+
+    @contextmanager
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[list[Any]]:
+        yield self._session.run(None, {name: inputs[name].numpy() for name in self._names})
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracers, about shapes that are fixed and about their own successors
+        yield
+
+
+_GRAPHS = {"openvino": OpenVINOGraph, "onnx": OnnxGraph}
+
+
+class ModuleEngine:
+    """
+    Part of a model as an engine computes it, as long as its weights are what they were when this was made.
+
+    Args:
+        owner: Whose weights are looked at: see `is_current`.
+        graph: Tensors in, a tuple of tensors out; in evaluation mode.
+        engine: `"openvino"` or `"onnx"`. inputs, dynamic, precision: As of `OpenVINOGraph`.
+
+    Raises:
+        NotForEngine: The engine does not take the graph, or gives something else than torch.
+    """
+
+    def __init__(
+        self,
+        owner: nn.Module,
+        graph: nn.Module,
+        engine: str,
+        inputs: Mapping[str, torch.Tensor],
+        dynamic: Mapping[str, Sequence[int]],
+        precision: str = "float32",
+    ):
+        check_plain(owner)
+        self.engine = engine
+        self._stamp, self._samples = weights_stamp(owner), [sample.clone() for sample in _samples(owner)]
+        try:
+            self._graph = _GRAPHS[engine](graph, inputs, dynamic, precision, thread_counts()[0])
+            self.precision = self._graph.precision
+            off = self._difference(graph, inputs)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise NotForEngine(f"it cannot be converted ({lines[0]})") from error
+        if not off <= _TOLERANCES[self.precision]:
+            raise NotForEngine(f"it is off by {off:.1e} of the largest value in {self.precision}")
+
+    def _difference(self, graph: nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
+        with torch.no_grad():
+            expected = graph(*inputs.values())
+        with self.run(inputs) as given:
+            return max(
+                float((torch.from_numpy(array) - tensor).abs().max() / tensor.abs().max().clamp_min(1e-6))
+                for array, tensor in zip(given, expected, strict=True)
+            )
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> AbstractContextManager[list[Any]]:
+        """What comes out, as arrays that are valid inside the `with` alone."""
+        return self._graph({name: tensor.detach().contiguous() for name, tensor in inputs.items()})
+
+    def is_current(self, owner: nn.Module, stamp: list | None = None, exact: bool = False) -> bool:
+        """
+        Whether `owner` is as it was; blind to edits through `weight.data` unless `exact`.
+
+        Args:
+            stamp: What `weights_stamp` says of it now, where that is known.
+        """
+        if self._stamp != (weights_stamp(owner) if stamp is None else stamp):
+            return False
+        return not exact or all(map(torch.equal, self._samples, _samples(owner)))
+
+    def __deepcopy__(self, memo: dict) -> None:
+        return None  # a copied or pickled model makes its own
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()
+
+
+def make_engine(
+    kind: Callable[[nn.Module, str, str], ModuleEngine], model: nn.Module, engine: str, precision: str
+) -> ModuleEngine | None:
+    """
+    `kind` of a model by the engine that was asked for, one of `engines.ENGINES`; `None` where torch is to play, with
+    a warning that says why, unless that was to be expected.
+
+    Raises:
+        ValueError, ImportError: As `engines.check_engine`.
+    """
+    check_engine(engine, precision)
+    chosen = "openvino" if engine == "auto" else engine
+    if chosen == "torch" or not is_installed(chosen):
+        return None
+    if engine == "auto" and (
+        (model.device.type, model.dtype) != ("cpu", torch.float32)  # what was asked for by another name
+        or torch.cuda.is_available()  # the model is going there
+        or sum(weight.numel() for weight in model.parameters()) < _WORTH_A_GRAPH
+    ):
+        return None
+    try:
+        return kind(model, chosen, precision)
+    except NotForEngine as error:
+        warnings.warn(f"torch plays this {type(model).__name__}, not {chosen}: {error}", stacklevel=4)
+        return None
+
+
+def unless_stale(
+    made: ModuleEngine | None, owner: nn.Module, stamp: list | None = None, exact: bool = False
+) -> ModuleEngine | None:
+    """`made`, as long as `owner` is what it was made of: else `None`, with a warning. Arguments as of `is_current`."""
+    if made is None or made.is_current(owner, stamp, exact):
+        return made
+    if all(weight.device.type == "cpu" for weight in owner.parameters()):
+        warnings.warn(
+            f"the weights have changed since the graph for {made.engine} was made: torch plays on; call use_engine for "
+            "a new graph",
+            stacklevel=4,
+        )
+    return None
+
+
+def check_plain(model: nn.Module) -> None:
+    """
+    Refuse a model that is not float32 on the CPU, or does more than its classes say.
+
+    Raises:
+        NotForEngine: Says what it is.
+    """
+    for name, module in model.named_modules():
+        if wants_calls([module]):
+            raise NotForEngine(f"something hangs on {name or type(module).__name__}: a hook, or another forward")
+    for weight in model.parameters():
+        if weight.device.type != "cpu":
+            raise NotForEngine(f"the model is on {weight.device}; engines other than torch play on the CPU")
+        if weight.dtype != torch.float32:
+            raise NotForEngine(f"the weights are {weight.dtype}; engines take float32 and convert them themselves")
+
+
+def _samples(model: nn.Module) -> list[torch.Tensor]:
+    """Some values of every weight: adapters are merged through `weight.data`."""
+    return [p.detach().flatten()[:: max(1, p.numel() // _SAMPLED)] for p in model.parameters()]
+
+__all__ = ["ModuleEngine", "NotForEngine", "OnnxGraph", "OpenVINOGraph", "check_plain", "make_engine", "unless_stale"]
