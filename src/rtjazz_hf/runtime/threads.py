@@ -137,6 +137,9 @@ class BlockThreads:
         self._good = float("inf")  # the share when it was found that these pay
         self._wait, self._again = _AGAIN, -float("inf")
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self._given, self._enough)  # a copy, in another process perhaps, finds out for itself
+
     @property
     def counts(self) -> tuple[int, ...]:
         if self._given is None:  # asked for when there is a block to make: torch may be told until then
