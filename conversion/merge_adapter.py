@@ -33,7 +33,7 @@ from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
 from rtjazz_hf.adapters import MAX_STRENGTH
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.hub import publishing
-from rtjazz_hf.hub.adapter_folder import ADAPTER_WEIGHTS, check_adapter_folder, find_adapter
+from rtjazz_hf.hub.adapter_folder import ADAPTER_WEIGHTS, PHRASES, check_adapter_folder, find_adapter
 from rtjazz_hf.runtime.files import atomic_folder
 
 LARGEST_DIFFERENCE = 1e-3
@@ -127,7 +127,8 @@ def merge(args: argparse.Namespace) -> None:
         print(f"largest difference after loading: {difference}")
         if difference != 0.0:
             raise ValueError(f"the saved pipeline plays differently, by {difference}; nothing was written")
-        for path in folder.glob("*.safetensors"):  # such as the embedding that calls the style by its name
+        # such as the embedding that calls the style by its name, and its player's habits
+        for path in (*folder.glob("*.safetensors"), *folder.glob(PHRASES)):
             if path.name != ADAPTER_WEIGHTS:
                 shutil.copyfile(path, partial / path.name)
                 print(f"{path.name} was copied as it is: it is not part of the weights")

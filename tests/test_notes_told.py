@@ -196,6 +196,6 @@ class TestLive:
         session = tiny_pipeline.live("swing", seed=1, **OPTIONS)
         take(session, 2)
         data = session.to_bytes()
-        assert data.count(b'"version":"3"') == 1
-        resumed = tiny_pipeline.resume_live(data.replace(b'"version":"3"', b'"version":"1"'))
+        assert data.count(b'"version":"4"') == 1
+        resumed = tiny_pipeline.resume_live(data.replace(b'"version":"4"', b'"version":"1"'))
         assert np.array_equal(next(resumed).audio, next(session).audio)

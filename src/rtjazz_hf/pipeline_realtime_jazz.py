@@ -367,6 +367,7 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
             score=score,
             parts=parts,
             instruments=instruments,
+            prompt=prompt,
         )
         if prompt_embeds is None:
             style = self.encode_prompt(prompt)  # (batch, style_dim)

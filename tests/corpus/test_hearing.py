@@ -2,13 +2,16 @@
 
 import importlib.util
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from rtjazz_hf.audio import SAMPLE_RATE, write_audio
+from rtjazz_hf.band import Score, ScoreNote
 from rtjazz_hf.band.parts import Tone
-from rtjazz_hf.corpus.hearing import heard_score, lowest_line
+from rtjazz_hf.corpus.dataset import TakeRecord
+from rtjazz_hf.corpus.hearing import heard_phrases, heard_score, lowest_line
 from rtjazz_hf.corpus.personal import prepare_takes
 from rtjazz_hf.corpus.transcription import has_transcriber
 from rtjazz_hf.music import LeadSheet
@@ -38,6 +41,30 @@ class TestLowestLine:
         assert [(tone.start, tone.midi) for tone in line] == [(0.0, 40), (1.0, 43), (2.0, 55), (3.0, 43)]
         assert all(a.start + a.beats <= b.start + 1e-9 for a, b in itertools.pairwise(line))
         assert lowest_line([], 2.0) == ()
+
+
+class TestHeardPhrases:
+    def record(self, folder, name, step=2, split="train", notes=40):
+        sheet = LeadSheet.from_chart("Cm7 | F7", 120)
+        line = [(beat / 2, 60 + step * (beat % 2)) for beat in range(notes)]
+        (folder / name).mkdir()
+        score = Score(tuple(ScoreNote(b, 0.4, key, 80, "piano", "lead") for b, key in line), told=("lead",))
+        (folder / name / "score.json").write_text(json.dumps(score.to_dict()))
+        return TakeRecord(folder / name / "mix.flac", sheet, "", (), {}, "", split)
+
+    def test_takes_that_are_learnt_from_count_and_copies_once(self, tmp_path):
+        take = self.record(tmp_path, "a")
+        memory = heard_phrases([take])
+        assert sum(memory.beats) == 40
+        others = [self.record(tmp_path, "a_0"), self.record(tmp_path, "b", 7, split="test")]
+        assert heard_phrases([take, *others]) == memory
+        assert sum(heard_phrases([take, self.record(tmp_path, "c", 5)]).beats) == 80
+
+    def test_nothing_heard(self, tmp_path):
+        take = self.record(tmp_path, "a", notes=12)
+        assert heard_phrases([take]) is None and heard_phrases([]) is None
+        take.path.with_name("score.json").unlink()
+        assert heard_phrases([take]) is None
 
 
 @needs_basic_pitch

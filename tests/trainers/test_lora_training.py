@@ -13,8 +13,9 @@ from synthetic_takes import played
 from test_training_scripts import TRAINING
 from tiny_models import build_tiny_pipeline
 
-from rtjazz_hf.adapters import attach_adapter
+from rtjazz_hf.adapters import attach_adapter, read_adapter
 from rtjazz_hf.audio import write_audio
+from rtjazz_hf.band import Score, ScoreNote
 from rtjazz_hf.flow import FlowMatchScheduler
 from rtjazz_hf.trainers.adapter import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
 from rtjazz_hf.trainers.config import PERSONAL_SETTINGS, load_config
@@ -113,6 +114,14 @@ def test_learnt_adapter_loads_and_is_heard(base, recordings, out, options):
     assert not np.array_equal(play(pipe), bare)
     pipe.unload_lora_weights()
     np.testing.assert_array_equal(play(pipe), bare)
+
+
+def test_what_was_heard_goes_beside_the_adapter(base, recordings, out):
+    line = [ScoreNote(beat / 2, 0.4, 60 + 2 * (beat % 2), 80, "piano", "lead") for beat in range(40)]
+    for label in out.glob("takes/takes/*/label.json"):
+        label.with_name("score.json").write_text(json.dumps(Score(tuple(line), told=("lead",)).to_dict()))
+    adapter = read_adapter(train(base, recordings, out, max_steps=1)["adapter"])
+    assert sum(adapter.phrases.beats) == 40 and adapter.phrases.intervals[14] == 20
 
 
 def test_distilled_base_is_judged_by_what_it_makes_in_its_own_steps(recordings, prepared, tmp_path):

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..band import PhraseMemory
 from ..flow.sharing import shared_copy, without_compiler
 from ..runtime.offload import replaced_forward
 from ..runtime.packed_linear import weights_stamp
@@ -235,6 +236,13 @@ class AdapterBank:
         styled = self.styled()
         rest, called = split_style(words, styled)
         return rest, styled[called[0]].band if called else ()
+
+    def called_phrases(self, words: str) -> PhraseMemory | None:
+        """The habits of the players whose learnt styles `words` call, in equal parts; None where none is known."""
+        styled = self.styled()
+        called = dict.fromkeys(split_style(words, styled)[1])
+        heard = [styled[name].phrases for name in called if styled[name].phrases is not None]
+        return PhraseMemory.mixed(heard, [1.0] * len(heard))
 
     def encode_words(
         self, words: str, encode: Callable[[str], torch.Tensor], device: torch.device

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from ..band import PhraseMemory
 from .files import Adapter, LowRank
 
 COMBINATIONS = ("cat", "svd")
@@ -37,7 +38,9 @@ def weighted_adapter(
     style = None
     if styled:
         style = F.normalize(sum(w * vector for vector, w in styled), dim=0)
-    return Adapter(layers, config, style)
+    heard = [(part.phrases, w) for part, w in zip(parts, weights) if part.phrases is not None]
+    phrases = PhraseMemory.mixed([memory for memory, _ in heard], [w for _, w in heard])
+    return Adapter(layers, config, style, phrases=phrases)
 
 
 __all__ = ["COMBINATIONS", "weighted_adapter"]

@@ -2,7 +2,8 @@
 
 An adapter is a folder: `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them (LoRA,
 arXiv:2106.09685; DoRA, arXiv:2402.09353), and, if a style was learnt too, `style_embedding.safetensors`. The
-config's `auto_mapping` tells the fingerprint of the base it was trained on. Nothing pickled is ever read.
+config's `auto_mapping` tells the fingerprint of the base it was trained on. `phrases.json`, if the player's notes were
+heard, holds their habits as counts (`band.PhraseMemory`). Nothing pickled is ever read.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..band import PhraseMemory
 from ..hub.adapter_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     DIFFUSERS_WEIGHTS,
+    PHRASES,
     PICKLES,
     STYLE_EMBEDDING,
     adapter_root,
@@ -36,6 +39,7 @@ from ..music.vocabulary import canonical_instruments
 from ..runtime.files import whole_or_not_at_all
 
 MAX_RANK = 256
+_MOST_PHRASES = 64 * 1024  # bytes; a memory takes less than one of these
 PREFIX = "base_model.model."  # PEFT's, of every tensor name
 # Features of PEFT's LoRA that change more than a layer's weight, and what they must be here.
 _PLAIN = {"bias": ("none",), "modules_to_save": (None, []), "layer_replication": (None,), "lora_bias": (False, None),
@@ -73,6 +77,7 @@ class Adapter:
         style: its learnt style embedding `(style_dim,)` of unit length, or None; style_name: what
             "in the style of <name>" calls it by.
         band: who plays in that style where nobody says otherwise, names as in `INSTRUMENTS`.
+        phrases: the player's habits, to which the band's solos lean in that style; None where nobody heard them.
     """
 
     layers: Mapping[str, LowRank]
@@ -80,6 +85,7 @@ class Adapter:
     style: torch.Tensor | None = None
     style_name: str | None = None
     band: tuple[str, ...] = ()
+    phrases: PhraseMemory | None = None
 
     @property
     def uses_dora(self) -> bool:
@@ -113,7 +119,7 @@ class Adapter:
         config = exact_patterns(self.config, told)
         if base_name is not None:
             config["base_model_name_or_path"] = base_name
-        write_adapter(folder, self.state_dict(), config, self.style, self.style_name, self.band)
+        write_adapter(folder, self.state_dict(), config, self.style, self.style_name, self.band, self.phrases)
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -160,7 +166,20 @@ def read_adapter(folder: str | Path, weight_name: str | None = None) -> Adapter:
             band = canonical_instruments(filter(None, header.get("band", "").split(",")))
         except ValueError as error:
             raise ValueError(f"{folder / STYLE_EMBEDDING}: {error}") from None
-    return Adapter(layers, config, style, style_name, band)
+    return Adapter(layers, config, style, style_name, band, _read_phrases(folder / PHRASES))
+
+
+def _read_phrases(path: Path) -> PhraseMemory | None:
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > _MOST_PHRASES:
+            raise ValueError(f"it has {path.stat().st_size} bytes: at most {_MOST_PHRASES} are read")
+        return PhraseMemory.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (RecursionError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a player's phrase memory ({error}); fetch it again, or remove it: the adapter plays without"
+        ) from None
 
 
 def adapter_of_state_dict(
@@ -346,6 +365,7 @@ def write_adapter(
     style: torch.Tensor | None,
     style_name: str | None,
     band: Sequence[str] = (),
+    phrases: PhraseMemory | None = None,
 ) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -362,6 +382,11 @@ def write_adapter(
             save_file({"style_embedding": vector}, partial, metadata=header)
     else:
         (folder / STYLE_EMBEDDING).unlink(missing_ok=True)  # an older adapter's
+    if phrases is not None:
+        with whole_or_not_at_all(folder / PHRASES) as partial:
+            partial.write_text(json.dumps(phrases.to_dict(), indent=1), encoding="utf-8")
+    else:
+        (folder / PHRASES).unlink(missing_ok=True)  # an older adapter's
     with whole_or_not_at_all(folder / ADAPTER_CONFIG) as partial:
         partial.write_text(json.dumps(config, indent=2, default=_as_json), encoding="utf-8")
 

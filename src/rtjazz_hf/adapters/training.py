@@ -14,6 +14,7 @@ from .base import base_fingerprint
 from .files import MAX_RANK, PREFIX, exact_patterns, write_adapter
 
 if TYPE_CHECKING:
+    from ..band import PhraseMemory
     from ..flow import RealTimeJazzFlowTransformer
 
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -123,6 +124,7 @@ def save_adapter(
     style_embedding: torch.Tensor | None = None,
     style_name: str | None = None,
     band: Sequence[str] = (),
+    phrases: PhraseMemory | None = None,
 ) -> None:
     """Write an attached adapter as a folder that `load_lora_weights` reads, and PEFT too.
 
@@ -130,6 +132,7 @@ def save_adapter(
         base_name: bundled name, Hub id or folder of the pipeline that it was trained on.
         style_embedding: `(style_dim,)`, learnt beside it; `style_name`: what "in the style of <name>" calls it by;
         `band`: who plays in that style where nobody says otherwise, names as in `INSTRUMENTS`.
+        phrases: the player's habits, to which the band's solos lean in that style.
 
     Raises:
         ValueError: no such adapter is attached.
@@ -152,7 +155,7 @@ def save_adapter(
     config["base_model_name_or_path"] = base_name or config.get("base_model_name_or_path")
     config["auto_mapping"] = _auto_mapping(transformer)
     write_adapter(folder, {PREFIX + name.removeprefix(PREFIX): t for name, t in tensors.items()}, config,
-           style_embedding, style_name, band)  # fmt: skip
+           style_embedding, style_name, band, phrases)  # fmt: skip
 
 
 __all__ = [

@@ -82,6 +82,19 @@ def swung_in(sheet: LeadSheet, beat: float) -> float:
     return beat if sheet.metre_of(bar).unit >= 8 else line + swung(beat - line, sheet.offbeat)
 
 
+def notated_in(sheet: LeadSheet, beat: float) -> float:
+    """The notated beat that falls on a beat: `swung_in` undone."""
+    line = 0.0
+    if sheet.metres or not float(sheet.beats_per_bar).is_integer():
+        bar, _ = sheet.bar_at(beat + 1e-9)
+        line = sheet.bar_start(bar)
+        if sheet.metre_of(bar).unit >= 8:
+            return beat
+    whole = line + math.floor(beat - line + 1e-9)
+    part, offbeat = beat - whole, sheet.offbeat
+    return whole + (part / (2 * offbeat) if part <= offbeat else 0.5 + (part - offbeat) / (2 * (1 - offbeat)))
+
+
 class Stops:
     """Where a sheet has the band rest, hold or leave the lead alone; beats are those of one pass."""
 

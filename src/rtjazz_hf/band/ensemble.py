@@ -15,6 +15,7 @@ from ..music.score_features import AHEAD_S, NOTE_ROLES
 from .bars import after_bars, bars_between, line_after, swung_in
 from .melody import PHRASE_BARS, RANGES
 from .performance import SHORTEST_S, Harmony
+from .phrases import PhraseMemory
 from .players import split_ending
 from .score import Score, ScoreControl, ScoreNote, features_of
 from .sketch import NEAR, Ensemble, Sketch, WrittenControl, WrittenNote, dice, in_choruses, settled
@@ -45,6 +46,7 @@ class Band:
             `Tune` for when it is played.
         parts: "band", or "free": the band writes nothing, so that all that is told is the melody.
         seconds: when the band comes in, counted as the sheet counts.
+        phrases: a player's habits, to which solos lean; without them the band plays in its own manner.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Band:
         melody: Score | None = None,
         parts: str = "band",
         seconds: float = 0.0,
+        phrases: PhraseMemory | None = None,
     ):
         self.sheet, self.seed, self.parts = sheet, seed, check_parts(parts)
-        self.melody = melody
+        self.melody, self.phrases = melody, phrases
         self._pace = (sheet.tempo, sheet.swing)  # what the band's manners go by
         self._handed = sheet.beat_at(seconds)  # notes that begin before this beat have been handed out
         self._at = max(0.0, math.floor(self._handed + NEAR))  # what is not written yet begins here
@@ -125,6 +128,7 @@ class Band:
         melody: Score | None = None,
         parts: str = "band",
         seed: int | None = None,
+        phrases: PhraseMemory | None = None,
     ) -> None:
         """Play by these from `seconds` on, up to where everything has been handed out.
 
@@ -133,7 +137,8 @@ class Band:
         the form, or from its top at the next bar line if it is over in this chorus.
         """
         seed = self.seed if seed is None else seed
-        before, others = self.sheet, (melody, parts, seed) != (self.melody, self.parts, self.seed)
+        before = self.sheet
+        others = (melody, parts, seed, phrases) != (self.melody, self.parts, self.seed, self.phrases)
         if sheet is before and not others:
             return
         old, new = before.beat_at(seconds), sheet.beat_at(seconds)
@@ -150,6 +155,7 @@ class Band:
         self._carry_over(new - old, old + at - new, at)
         tune = melody if melody != self.melody else None
         self.sheet, self.melody, self.parts, self.seed = sheet, melody, check_parts(parts), seed
+        self.phrases = phrases
         self._pace, self._handed, self._at = (sheet.tempo, sheet.swing), new, at
         if abs(new - old) > NEAR:
             self._tune_from = 0.0
@@ -162,6 +168,7 @@ class Band:
         return {
             "sheet": self.sheet.to_dict(),
             "melody": None if self.melody is None else self.melody.to_dict(),
+            "phrases": None if self.phrases is None else self.phrases.to_dict(),
             "parts": self.parts,
             "seed": self.seed,
             "pace": list(self._pace),
@@ -188,7 +195,10 @@ class Band:
             seed = state["seed"]
             if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
                 raise ValueError(f"seed {seed!r}")
-            band = cls(LeadSheet.from_dict(state["sheet"]), seed, melody=melody, parts=state["parts"])
+            told = state.get("phrases")  # of which bands of before knew nothing
+            phrases = None if told is None else PhraseMemory.from_dict(told)
+            sheet = LeadSheet.from_dict(state["sheet"])
+            band = cls(sheet, seed, melody=melody, parts=state["parts"], phrases=phrases)
             band._pace = tuple(_finite(value) for value in state["pace"])
             band._handed, band._tune_from = _finite(state["handed"]), _finite(state["tune_from"])
             band._at = math.inf if state["at"] is None else _finite(state["at"])
@@ -217,7 +227,7 @@ class Band:
         chart = dataclasses.replace(self.sheet, tempo=tempo, swing=swing, beat_offset=0.0)
         chart = in_choruses(chart)
         self._chart = chart
-        self._sketch = Sketch(chart, Harmony.of(chart), dice(self.seed, "band"))
+        self._sketch = Sketch(chart, Harmony.of(chart), dice(self.seed, "band"), phrases=self.phrases)
         self._players = Ensemble(self._sketch, self.seed, self._memory)
         self._sections = split_ending(chart, self._sketch.harmony)
         self._tune = None if self.melody is None else Tune(self.melody, self.sheet)

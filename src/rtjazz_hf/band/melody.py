@@ -197,6 +197,8 @@ class Soloist:
         self.pitch: float = (self.low + self.high) / 2
         self.mask: list[bool] = []
         self.next: float | None = None  # the beat at which the next phrase may begin
+        feel = performance.feel
+        self.triplets = feel is not None and feel.in_triplets(performance.sheet)
 
     @property
     def rng(self) -> np.random.Generator:
@@ -209,11 +211,7 @@ class Soloist:
 
         `goes_on`: from where these tones' forerunners ended, `next`, rather than after a breath.
         """
-        sheet, rng, feel = self.performance.sheet, self.rng, self.performance.feel
-        lyrical = 0.45 if sheet.genre in ("ballad", "modal", "cool", "bossa", "waltz") else 0.0
-        triplets = feel is not None and feel.in_triplets(sheet)
-        if feel is not None:
-            lyrical = feel.groove.lyrical
+        rng, feel = self.rng, self.performance.feel
         tones: list[Tone] = []
         at = section.start_beat if start is None else start
         last = section.end_beat - 1.0 if stop is None else min(stop, section.end_beat - 1.0)
@@ -223,16 +221,7 @@ class Soloist:
             at += float(rng.choice([0.0, 0.5, 1.0, 1.5], p=[0.35, 0.25, 0.2, 0.2]))
         while at < last:
             hard = self.performance.intensity(section, at)
-            length = float(rng.choice([4, 6, 8, 12, 16], p=[0.15, 0.25, 0.3, 0.2, 0.1]))
-            slow = sheet.tempo < 92 or (feel is not None and feel.step < 0.3 and sheet.tempo < 140)
-            double = slow and rng.random() < 0.2 + 0.3 * hard
-            unit = 1 / 3 if triplets else 0.25 if double else 0.5
-            if lyrical and rng.random() < lyrical and not double:
-                phrase = self._lyrical(at, min(at + length, section.end_beat))
-            else:
-                phrase = self._line(
-                    at, min(at + length * (0.75 if double else 1.0), section.end_beat), unit, hard
-                )
+            phrase = self.phrase(section, at, hard)
             if not phrase:
                 at += 1.0
                 continue
@@ -243,9 +232,26 @@ class Soloist:
             if feel is not None:
                 rest *= feel.groove.breath
             end = phrase[-1].beat + phrase[-1].beats + rest
-            at = float(round(end)) if triplets else round(end * 2) / 2
+            at = float(round(end)) if self.triplets else round(end * 2) / 2
         self.next = at
         return tones
+
+    def phrase_beats(self) -> float:
+        return float(self.rng.choice([4, 6, 8, 12, 16], p=[0.15, 0.25, 0.3, 0.2, 0.1]))
+
+    def phrase(self, section: Section, at: float, hard: float) -> list[Tone]:
+        """The phrase that begins at a beat; none where there is no chord, or no room. `hard`: 0 to 1."""
+        sheet, rng, feel = self.performance.sheet, self.rng, self.performance.feel
+        lyrical = 0.45 if sheet.genre in ("ballad", "modal", "cool", "bossa", "waltz") else 0.0
+        if feel is not None:
+            lyrical = feel.groove.lyrical
+        length = self.phrase_beats()
+        slow = sheet.tempo < 92 or (feel is not None and feel.step < 0.3 and sheet.tempo < 140)
+        double = slow and rng.random() < 0.2 + 0.3 * hard
+        unit = 1 / 3 if self.triplets else 0.25 if double else 0.5
+        if lyrical and rng.random() < lyrical and not double:
+            return self._lyrical(at, min(at + length, section.end_beat))
+        return self._line(at, min(at + length * (0.75 if double else 1.0), section.end_beat), unit, hard)
 
     def _target(self, chord: Chord, direction: int) -> int:
         if self.lead == "bass":

@@ -7,6 +7,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ..music.lead_sheet import LeadSheet, Section
 from ..music.metre import Metre
 from .bars import Stops, cells, swung_in
 from .grooves import Feel
+
+if TYPE_CHECKING:
+    from .phrases import PhraseMemory
 
 EXPRESSION = 11  # MIDI controller numbers
 VIBRATO = 1
@@ -155,6 +159,7 @@ class Performance:
     controls: dict[str, list[Control]] = field(default_factory=dict)
     role: str = "comp"  # what is being written now
     feel: Feel | None = None  # the groove, where the genre is one
+    phrases: PhraseMemory | None = None  # the player to whom solos lean
 
     @cached_property
     def stops(self) -> Stops:

@@ -12,6 +12,7 @@ from .bass import Bassist
 from .comping import Comper
 from .drums import Drummer
 from .grooves import feel_of
+from .leaning import LeaningSoloist
 from .melody import RANGES, HeadBook, Soloist, Tone, background, play_tones, second_voice
 from .performance import Harmony, Performance
 
@@ -217,8 +218,8 @@ class Players:
 
     def _solo(self, section: Section, lead: str, start: float | None, stop: float | None) -> list[Tone]:
         if self.memory is None:
-            return self.soloists.setdefault(lead, Soloist(self.performance, lead)).tones(section)
-        soloist = Soloist(self.performance, lead)
+            return self.soloists.setdefault(lead, self._soloist(lead)).tones(section)
+        soloist = self._soloist(lead)
         known = self.memory.get(f"{lead} solo", {})
         goes_on = known.get("section") == section.start_beat
         if "pitch" in known:
@@ -231,6 +232,12 @@ class Players:
             "pitch": soloist.pitch, "mask": soloist.mask, "next": soloist.next, "section": section.start_beat
         }  # fmt: skip
         return tones
+
+    def _soloist(self, lead: str) -> Soloist:
+        phrases = self.performance.phrases
+        if phrases is None or lead == "bass":  # whose lines are no melody's
+            return Soloist(self.performance, lead)
+        return LeaningSoloist(self.performance, lead, phrases)
 
     def _behind(self, section: Section, name: str, start: float | None, stop: float | None) -> list[Tone]:
         """The line of a horn behind the soloist."""

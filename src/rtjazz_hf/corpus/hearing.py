@@ -5,16 +5,18 @@ A part of which little is heard is not told at all: a flow that learns from it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..audio import SAMPLE_RATE
+from ..band import PhraseMemory
 from ..band.parts import REACH, Tone, skyline
 from ..band.score import Score, ScoreNote
 from ..music.lead_sheet import LeadSheet
 from ..music.vocabulary import CHORD_INSTRUMENTS, choose_lead
+from .dataset import TakeRecord
 from .transcription import transcribe
 
 _BASS = (28, 55)  # E1 to G3
@@ -61,6 +63,18 @@ def heard_score(audio: np.ndarray, sheet: LeadSheet) -> Score:
     return Score(tuple(notes), told=tuple(told), tempo=sheet.tempo, key=sheet.key)
 
 
+def heard_phrases(records: Iterable[TakeRecord]) -> PhraseMemory | None:
+    """The habits of whoever leads in takes that are learnt from; None where too little of them was heard.
+
+    Copies at other tempi have the notes of what they are copies of, and count once with it.
+    """
+    heard: dict[Score, LeadSheet] = {}
+    for record in records:
+        if record.split == "train" and (score := record.score) is not None:
+            heard.setdefault(score, record.lead_sheet)
+    return PhraseMemory.of_scores(heard.items())
+
+
 def lowest_line(tones: Sequence[Tone], beats_a_second: float) -> tuple[Tone, ...]:
     """Of notes that are struck together the lowest, each until the next begins.
 
@@ -91,4 +105,4 @@ def _who_leads(band: Sequence[str]) -> str | None:
     return next((name for name in CHORD_INSTRUMENTS if name in band), None)
 
 
-__all__ = ["heard_score", "lowest_line"]
+__all__ = ["heard_phrases", "heard_score", "lowest_line"]

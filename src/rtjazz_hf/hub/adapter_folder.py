@@ -12,6 +12,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # as diffusers' save_lora_weights names it
 _MARKS = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, DIFFUSERS_WEIGHTS)
 STYLE_EMBEDDING = "style_embedding.safetensors"
+PHRASES = "phrases.json"  # the player's habits, as counts; see `band.PhraseMemory`
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -134,7 +135,7 @@ def download_adapter(
 
     check_repo_id(repo_id)
     check_revision(revision)
-    wanted = [ADAPTER_CONFIG, STYLE_EMBEDDING, *((weight_name,) if weight_name else _MARKS[1:])]
+    wanted = [ADAPTER_CONFIG, STYLE_EMBEDDING, PHRASES, *((weight_name,) if weight_name else _MARKS[1:])]
     inside = "" if subfolder is None else f"{check_subfolder(subfolder)}/"
 
     def fetch(prefix: str) -> Path:
@@ -148,7 +149,7 @@ def download_adapter(
         folder = fetch(inside)
         if subfolder is None and local_files_only:
             folder = adapter_root(folder)
-        if not any((folder / name).exists() for name in wanted[2:]) and not local_files_only:
+        if not any((folder / name).exists() for name in wanted[3:]) and not local_files_only:
             names = HfApi(token=token).list_repo_files(repo_id, revision=revision)
             deeper = sorted(n.split("/")[0] for n in names if n.count("/") == 1 and n.endswith("/" + ADAPTER_CONFIG))
             if subfolder is None and ("adapter" in deeper or len(deeper) == 1):

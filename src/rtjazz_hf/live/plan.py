@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..band import Score, fit_melody
+from ..band import PhraseMemory, Score, fit_melody
 from ..music import LeadSheet
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Plan:
         style: `(1, style_dim)`.
         transformer: the one with the adapters that were asked for.
         seeds: how many seeds were given so far; the noise starts anew with each.
+        phrases: the habits of the player whose learnt style the prompt calls.
         tune: the melody as the band has it; `fit_melody`. said: what there was to say about it when the plan was made.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     seeds: int = 1
     tune: Score | None = None
     said: tuple[str, ...] = ()
+    phrases: PhraseMemory | None = None
 
     @property
     def guidance_scale(self) -> float:
@@ -92,7 +94,15 @@ def first_plan(models: LiveModels, asked: dict[str, Any], start_beat: float = 0.
     sheet = _write_lead_sheet(models, asked, asked, None)
     sheet = dataclasses.replace(sheet, beat_offset=sheet.beat_offset + start_beat)
     tune, said = fitted(asked, sheet)
-    return Plan(asked, models.encode_prompt(asked["prompt"]), sheet, _transformer(models, asked), tune=tune, said=said)
+    return Plan(
+        asked,
+        models.encode_prompt(asked["prompt"]),
+        sheet,
+        _transformer(models, asked),
+        tune=tune,
+        said=said,
+        phrases=models.prepare_phrases(asked["prompt"]),
+    )
 
 
 def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> Plan:
@@ -126,7 +136,9 @@ def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> P
     check_asked(models, asked)
     if "melody" in changes:
         _read_melody(models, asked)
-    style = models.encode_prompt(asked["prompt"]) if "prompt" in changes else before.style
+    style, phrases = before.style, before.phrases
+    if "prompt" in changes:
+        style, phrases = models.encode_prompt(asked["prompt"]), models.prepare_phrases(asked["prompt"])
     lead_sheet = before.lead_sheet
     if changes.keys() & {"prompt", "lead_sheet", *WRITTEN_FIELDS}:
         lead_sheet = _write_lead_sheet(models, asked, changes, before)
@@ -137,7 +149,7 @@ def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> P
     same = (lead_sheet.sections, lead_sheet.spans) == (before.lead_sheet.sections, before.lead_sheet.spans)
     if "melody" in changes or silenced or not same:
         tune, said = fitted(asked, lead_sheet)
-    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes), tune, said)
+    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes), tune, said, phrases)
 
 
 def check_asked(models: LiveModels, asked: dict[str, Any]) -> None:

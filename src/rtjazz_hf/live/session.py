@@ -332,9 +332,10 @@ class LiveSession:
         if not self.models.transformer.config.score_dim or (parts == "free" and plan.tune is None):
             return None
         seconds = self._frame / FRAME_RATE
+        told = {"melody": plan.tune, "parts": parts, "seed": plan.seed, "phrases": plan.phrases}
         if self._band is None:
-            return Band(plan.lead_sheet, plan.seed, melody=plan.tune, parts=parts, seconds=seconds)
-        self._band.follow(plan.lead_sheet, seconds, melody=plan.tune, parts=parts, seed=plan.seed)
+            return Band(plan.lead_sheet, **told, seconds=seconds)
+        self._band.follow(plan.lead_sheet, seconds, **told)
         return self._band
 
     def _undo(self, take: Take) -> None:

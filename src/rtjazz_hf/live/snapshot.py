@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save, save_file
 
 from ..audio import check_output_path
-from ..band import Band, Score
+from ..band import Band, PhraseMemory, Score
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache
 from ..music import LeadSheet
@@ -30,10 +30,12 @@ from .session import LiveSession, standing_still
 if TYPE_CHECKING:
     from .models import LiveModels
 
-FORMAT, VERSION = "rtjazz-live-session", 3  # 1 knew neither notes nor checksum; of those of 2, some one, some the other
+# 1 knew neither notes nor checksum; of those of 2, some one, some the other; 3 knew no player's habits
+FORMAT, VERSION = "rtjazz-live-session", 4
 SUFFIX = ".safetensors"
 _SAMPLED = 64  # values of a weight that its fingerprint looks at
 _MOST_HEADER = 256 * 1024  # bytes: a chart of 512 bars takes some 20,000
+_TEXTS = ("band", "melody", "phrases")  # tensors that are text
 _MOST_TEXT = 16 * 2**20  # bytes of a band's state, or of a melody
 _MOST = 2**40  # of a counter: frames of 465 years
 _ASKED = {"prompt", "seed", "block_frames", "guidance_scale", "num_inference_steps"}  # of every session
@@ -90,6 +92,8 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
         tensors["style"] = plan.style
         if session._band is not None:
             tensors["band"] = _as_bytes(session._band.state_dict())
+        if plan.phrases is not None:
+            tensors["phrases"] = _as_bytes(plan.phrases.to_dict())
         settings = {
             "frame": session._frame,
             "largest_block": largest,
@@ -217,7 +221,7 @@ def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[
     if any(name.startswith("decoder.") for name in tensors):  # it has none before the first block
         known |= {f"decoder.{name}": tuple(tensor.shape) for name, tensor in decoder.items()}
     known |= {f"prompt.{index}": None for index in range(len(asked["prompt"]))}
-    known |= {name: None for name in ("band", "melody") if name in tensors}
+    known |= {name: None for name in _TEXTS if name in tensors}
     if unknown := sorted(set(tensors) - set(known)):
         raise ValueError(f"unknown tensors {', '.join(unknown)[:100]}")
     counters = {f"decoder.{name}" for name, tensor in decoder.items() if not tensor.is_floating_point()}
@@ -229,7 +233,7 @@ def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[
         if tensor is None or (shape is not None and tensor.shape != shape):
             found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
             raise ValueError(f"tensor {name} is {found}" + (f"; expected {shape}" if shape else ""))
-        if name in ("band", "melody"):
+        if name in _TEXTS:
             if tensor.dtype != torch.uint8 or tensor.ndim != 1 or len(tensor) > _MOST_TEXT:
                 raise ValueError(f"tensor {name} holds no text of at most {_MOST_TEXT} bytes")
         elif name in counters:
@@ -255,6 +259,7 @@ def _restored(
         lead_sheet=LeadSheet.from_dict(settings["lead_sheet"]),
         transformer=models.transformer_of(asked.get("adapter"), asked.get("adapter_scale", 1.0)),
         seeds=settings["plan_seeds"],
+        phrases=PhraseMemory.from_dict(_from_bytes(tensors["phrases"])) if "phrases" in tensors else None,
     )
     plan = dataclasses.replace(plan, tune=fitted(asked, plan.lead_sheet)[0])
     check_asked(models, plan.asked)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..band import Band, Score, check_parts, conditions_of, fit_melody
+from ..band import Band, PhraseMemory, Score, check_parts, conditions_of, fit_melody
 from ..band.band_leader import NotPlayed, told, write_lead_sheet
 from ..band.parts import tell
 from ..charts import chart_text, sent_text
@@ -231,6 +231,10 @@ class PlayingSteps:
             raise ValueError("the melody has no notes: give a Score, or a file, that has some")
         return Score.from_dict(score.to_dict())
 
+    def prepare_phrases(self, prompt: Prompt) -> PhraseMemory | None:
+        """The habits of the player whose learnt style the words of a prompt call; None where nobody's are known."""
+        return self.adapter_bank.called_phrases(words_of(prompt))
+
     def prepare_parts(
         self,
         lead_sheets: Sequence[LeadSheet],
@@ -240,9 +244,11 @@ class PlayingSteps:
         score: Score | Sequence[Score] | None = None,
         parts: str | None = None,
         instruments: Sequence[str] | None = None,
+        prompt: Prompt | list[Prompt] | None = None,
     ) -> list[Band | Score | None]:
         """Who tells the transformer which notes are played, for each row: a band that goes by the row's seed, the score
-        that was given, without the players whom `instruments` leaves out, or nobody."""
+        that was given, without the players whom `instruments` leaves out, or nobody. The solos of a band lean to the
+        player whose learnt style the prompt calls."""
         if score is not None:
             scores = [score] if isinstance(score, Score) else list(score)
             scores = scores * len(lead_sheets) if len(scores) == 1 else scores
@@ -251,12 +257,14 @@ class PlayingSteps:
         parts = parts or self.default_parts
         if parts == "free" and melody is None:
             return [None] * len(lead_sheets)
+        prompts = prompt if isinstance(prompt, list) else [prompt] * len(lead_sheets)
         bands = []
-        for sheet, seed in zip(lead_sheets, seeds):
+        for sheet, seed, words in zip(lead_sheets, seeds, prompts, strict=True):
             tune, said = (None, []) if melody is None else fit_melody(melody, sheet)
+            phrases = None if words is None else self.prepare_phrases(words)
             for text in said:
                 tell(text, None)
-            bands.append(Band(sheet, seed, melody=tune, parts=parts))
+            bands.append(Band(sheet, seed, melody=tune, parts=parts, phrases=phrases))
         return bands
 
     def prepare_features(

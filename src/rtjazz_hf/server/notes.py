@@ -46,7 +46,7 @@ def clip_midi(pipe: RealTimeJazzPipeline, request: ClipRequest) -> tuple[bytes, 
     told = {name: asked.get(name) for name in ("melody", "parts")}
     pipe.check_inputs(prompt=music["prompt"], duration=duration, **told)
     sheet = pipe.prepare_lead_sheet(**music, duration=duration, seeds=[seed])[0]
-    (teller,) = pipe.prepare_parts([sheet], [seed], **told)
+    (teller,) = pipe.prepare_parts([sheet], [seed], prompt=music["prompt"], **told)
     if not isinstance(teller, Band):
         raise ValueError("format 'mid': no notes are told for this clip; ask a model that reads notes for parts 'band'")
     return midi_bytes(teller.write(sheet.beat_at(duration)), sheet), seed

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..corpus.hearing import heard_phrases
 from ..corpus.latent_filling import fill_takes
 from ..corpus.latent_store import LatentStore, flow_state, open_stores
 from ..corpus.personal import LATENTS, prepare_takes
@@ -264,6 +265,9 @@ def train_lora(config: LoraTrainConfig) -> dict:
     run.print(report.to_text())
     if why:
         run.print(why)
+    phrases = heard_phrases(records)
+    if transcribe and phrases is None:
+        run.print("too few notes of a melody were heard to know the player's habits: the band's solos stay its own")
     share = records[run.accelerator.process_index :: run.accelerator.num_processes]
     fill_takes(
         codec.to(run.device), encoder.to(run.device), tokenizer, share, config.data, progress=run.is_main
@@ -327,7 +331,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
                                use_dora=config.dora)  # fmt: skip
             base.load_state_dict(weights, strict=False)
         save_adapter(base, folder, base_name=config.base, style_embedding=bare.embedding().detach().cpu(),
-                     style_name=config.name, band=config.instruments)  # fmt: skip
+                     style_name=config.name, band=config.instruments, phrases=phrases)  # fmt: skip
 
     per_batch = batch_sizes(config.batch_size, config.crop_frames, model.config.patch_size)
     for batch in run.batches(batches, per_batch):
