@@ -40,7 +40,7 @@ from .prompts import (
     repeat_rows,
 )
 from .runtime.aligned_weights import align_weights
-from .runtime.engines import check_engine
+from .runtime.engines import EngineMixin, check_engine
 from .runtime.precision import as_dtype, bfloat16_is_fast
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
@@ -69,7 +69,9 @@ class RealTimeJazzPipelineOutput(BaseOutput):
     seeds: list[int] | None = None
 
 
-class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin, SavingMixin, DiffusionPipeline):
+class RealTimeJazzPipeline(
+    PlayingSteps, SessionsMixin, AdapterMixin, EngineMixin, PushMixin, SavingMixin, DiffusionPipeline
+):
     """Jazz from words, a clip or a chord chart, at 48 kHz in stereo.
 
     Args:
@@ -231,27 +233,6 @@ class RealTimeJazzPipeline(PlayingSteps, SessionsMixin, AdapterMixin, PushMixin,
         pipe.use_engine(engine, precision)  # here rather than before the first note
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
-
-    def use_engine(self, engine: str = "auto", precision: str = "float32") -> str:
-        """Choose what computes the flow's steps and the decoder's network from the next block on; see
-        `RealTimeJazzFlowTransformer.use_engine`.
-
-        OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. Less still in bfloat16, where the CPU has
-        instructions for it; that changes the latents by about 1%. A mix of adapters is played by torch.
-
-        Returns:
-            "openvino", "onnx" or "torch": what computes them.
-
-        Raises:
-            ValueError: an unknown engine or precision. ImportError: the engine is not installed.
-        """
-        self.codec.use_engine(engine, precision)
-        return self.transformer.use_engine(engine, precision)
-
-    @property
-    def engine(self) -> str:
-        """What computes the flow's steps: "torch", "openvino" or "onnx"."""
-        return self.transformer.engine
 
     # -- whole clips ---------------------------------------------------------------------------------------
     @torch.no_grad()
