@@ -267,7 +267,7 @@ class TestCases:
         cases = plan_cases(BenchmarkSettings(), {"mini": "a", "base": "b"})
         for name in ("mini", "base"):
             own = [case for case in cases if case.name == name]
-            assert {case.block_frames for case in own if case.dtype == "bfloat16"} == set(BLOCK_FRAMES)
+            assert {case.block_frames for case in own if case.dtype == "float32"} == set(BLOCK_FRAMES)
             assert sum(case.main for case in own) == 1
             assert len({case.label for case in own}) == len(own)
         assert {case.name for case in cases} == {"mini", "base", *PEERS}

@@ -87,7 +87,7 @@ class TestFaults:
         return "alto_sax: sample '.*65.flac'"
 
     def slow(folder):
-        from conftest import write_tone
+        from sample_files import write_tone
 
         write_tone(folder / "alto_sax/65.flac", 65, 4_000)
         return "has 4000 samples a second; 8000 to 192000 are played"

@@ -1,7 +1,7 @@
 """training/map_samples.py: names that say which note a file holds, and what a mapping makes of them."""
 
 import pytest
-from conftest import write_tone
+from sample_files import write_tone
 from scripts import load_script
 
 from rtjazz_hf.corpus.sfz import read_sfz

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from rtjazz_hf.audio import FRAME_RATE
 from rtjazz_hf.pipeline_realtime_jazz import RealTimeJazzPipeline
 from rtjazz_hf.runtime.files import whole_or_not_at_all
+from rtjazz_hf.runtime.offload import only_watching
 
 from .settings import Case
 from .streams import count_parameters, fill_window, live_session, load_pipeline
@@ -128,10 +129,12 @@ def part_of_flow(path: str) -> str | None:
 def _marked_module(module: nn.Module, part: str) -> Iterator[None]:
     ranges: list[record_function] = []
 
+    @only_watching  # else it would be measured how models with hooks play
     def begin(*_: Any) -> None:
         ranges.append(record_function(_MARK + part))
         ranges[-1].__enter__()
 
+    @only_watching
     def end(*_: Any) -> None:
         ranges.pop().__exit__(None, None, None)
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..runtime.offload import wants_calls
 from .streaming import CausalConv1d, StreamingState
 
 _BY_TAPS = ("cpu", torch.float32)  # where torch's depthwise convolution costs more than its multiplications
@@ -25,7 +26,8 @@ class ResidualBlock(nn.Module):
         self, x: torch.Tensor, state: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x (batch, frames, width) -> the same, state."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or (x.device.type, x.dtype) != _BY_TAPS:
+        learns = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if learns or (x.device.type, x.dtype) != _BY_TAPS or wants_calls(self.depthwise.modules()):
             y, state = self.depthwise(x.transpose(1, 2), state)
             y = y.transpose(1, 2)
         else:

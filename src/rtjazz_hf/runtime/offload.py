@@ -7,7 +7,7 @@ one by one, so that what was hung on them is heard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -52,14 +52,27 @@ def replaced_forward(model: nn.Module) -> str | None:
 
 def wants_calls(modules: Iterable[nn.Module]) -> bool:
     """Whether one of these does more than its class says when it is called: a hook stands on it, it was compiled in
-    its place, or its `forward` was replaced."""
+    its place, or its `forward` was replaced. Hooks of `only_watching` do not count."""
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return True
     return any(
-        state["_forward_hooks"] or state["_forward_pre_hooks"] or "forward" in state or module._compiled_call_impl
+        _do_something(state["_forward_hooks"])
+        or _do_something(state["_forward_pre_hooks"])
+        or "forward" in state
+        or module._compiled_call_impl
         for module in modules
         for state in (module.__dict__,)
     )
 
 
-__all__ = ["execution_device", "follows_offload", "replaced_forward", "wants_calls"]
+def _do_something(hooks: Mapping[int, Callable]) -> bool:
+    return bool(hooks) and not all(getattr(hook, "only_watching", False) for hook in hooks.values())
+
+
+def only_watching(hook: Callable) -> Callable:
+    """A forward hook for whose sake no module has to be called that would not be called without it."""
+    hook.only_watching = True
+    return hook
+
+
+__all__ = ["execution_device", "follows_offload", "only_watching", "replaced_forward", "wants_calls"]
