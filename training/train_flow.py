@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.takes:
             load_takes(config.takes)  # refused before anything is written
         run = TrainingRun(config)
-        if run.begun_without("score"):
-            config.score = False  # a run that began before flows were told notes goes on as it was
+        for setting, as_it_was in (("score", False), ("noisy_rate", 0.0)):
+            if run.begun_without(setting):  # a run that began before flows were told notes goes on as it was
+                setattr(config, setting, as_it_was)
         if config.own_context_rate and "FSDP" in str(run.accelerator.distributed_type):
             raise ValueError(
                 "own context is made by some processes alone; set own_context_rate: 0 with FSDP."

@@ -210,14 +210,16 @@ class TestFlow:
 
 
 def test_a_run_that_began_before_notes_goes_on_without(train_flow, corpus, parts, tmp_path):
-    out = tmp_path / "old"
-    train_flow.main([*flow_options(corpus, parts, out, max_steps=1), "--no-score"])
+    whole, out = tmp_path / "whole", tmp_path / "old"
+    for folder, steps in ((whole, 2), (out, 1)):
+        train_flow.main([*flow_options(corpus, parts, folder, max_steps=steps, noisy_rate=0.0), "--no-score"])
     for file in (out / "checkpoints").glob("*/state.json"):
         state = json.loads(file.read_text())
-        del state["config"]["score"]
+        del state["config"]["score"], state["config"]["noisy_rate"]
         file.write_text(json.dumps(state))
-    train_flow.main(flow_options(corpus, parts, out, max_steps=2))
+    train_flow.main(flow_options(corpus, parts, out, max_steps=2, noisy_rate=1.0))
     assert RealTimeJazzFlowTransformer.from_pretrained(out / "final").config.score_dim == 0
+    assert same_weights(RealTimeJazzFlowTransformer, out, whole)
 
 
 class TestLatents:

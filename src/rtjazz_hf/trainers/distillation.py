@@ -174,7 +174,8 @@ class Distiller:
         rates = (config.student_path_rate, config.rollout_rate)
         follows, rolls_out = ((torch.rand(rows, 1, 1) < rate).to(clean.device) for rate in rates)
         noise = torch.randn(clean.shape).to(clean)
-        noise = noise * torch.empty(rows, 1, 1).uniform_(config.least_noise, 1.0).to(clean)
+        if config.least_noise < 1:
+            noise = noise * torch.empty(rows, 1, 1).uniform_(config.least_noise, 1.0).to(clean)
         self.player.load_state_dict(student.state_dict())
 
         streams = self._stream(self.teacher, rows, block), self._stream(self.player, rows, block)
