@@ -114,14 +114,14 @@ def test_swing_of_pieces_is_heard_or_told():
 def test_another_analysis_prepares_anew(tmp_path, monkeypatch):
     pytest.importorskip("librosa")
     (tmp_path / "in").mkdir()
-    for number in range(3):
-        write_audio(tmp_path / "in" / f"{number}.wav", played(120, 24.0, seed=number))
-    prepare_takes(tmp_path / "in", tmp_path / "out", "me")
+    write_audio(tmp_path / "in" / "take.wav", played(120, 24.0))
+    how = {"minimum_seconds": 10, "pictures": False}
+    prepare_takes(tmp_path / "in", tmp_path / "out", "me", **how)
     written = (tmp_path / "out" / "report.json").stat().st_mtime_ns
-    prepare_takes(tmp_path / "in", tmp_path / "out", "me")
+    prepare_takes(tmp_path / "in", tmp_path / "out", "me", **how)
     assert (tmp_path / "out" / "report.json").stat().st_mtime_ns == written
     monkeypatch.setattr(personal, "_ANALYSIS", personal._ANALYSIS + 1)
-    prepare_takes(tmp_path / "in", tmp_path / "out", "me")
+    prepare_takes(tmp_path / "in", tmp_path / "out", "me", **how)
     assert (tmp_path / "out" / "report.json").stat().st_mtime_ns != written
 
 
