@@ -28,6 +28,7 @@ from rtjazz_hf.codec.predictive_fit import fit_closed_loop, fit_prediction
 from rtjazz_hf.corpus.crops import AudioCrops
 from rtjazz_hf.corpus.dataset import load_takes
 from rtjazz_hf.corpus.real_music import load_real_music
+from rtjazz_hf.runtime.configs import settings_of
 from rtjazz_hf.runtime.files import atomic_folder
 from rtjazz_hf.trainers.config import input_errors
 
@@ -75,9 +76,7 @@ def add_deviations(old: RealTimeJazzCodec, registers: Sequence[int], levels: int
     config = old.config
     if config.num_deviations:
         raise ValueError(f"the codec follows {config.num_deviations} channels of deviations already")
-    settings = {key: value for key, value in config.to_diff_dict().items() if key in vars(RealTimeJazzCodecConfig())}
-    for name in ("dtype", "architectures", "transformers_version", "model_type"):
-        settings.pop(name, None)
+    settings = settings_of(config)
     total = levels or config.total_codebooks
     if not config.num_codebooks <= total <= config.total_codebooks:
         raise ValueError(

@@ -17,11 +17,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
 from assemble_pipeline import check_output, largest_difference, play, save_pipeline
 from rtjazz_hf import (
@@ -33,6 +31,7 @@ from rtjazz_hf import (
     hub,
 )
 from rtjazz_hf.cli.scripts import run_script
+from rtjazz_hf.runtime.configs import settings_of
 from rtjazz_hf.runtime.files import atomic_folder
 
 LARGEST_DIFFERENCE = 1e-3
@@ -115,12 +114,6 @@ class Growth:
             getattr(new, name).copy_(self.written(value))
 
 
-def _settings_of(config: PreTrainedConfig) -> dict[str, Any]:
-    """What a config was made with, without what belongs to the file that it came from."""
-    own = vars(type(config)()).keys() - {"dtype", "architectures", "transformers_version", "model_type"}
-    return {key: value for key, value in config.to_diff_dict().items() if key in own}
-
-
 def layer_plan(old: int, new: int) -> list[tuple[int, bool]]:
     """Of each new layer the old one that it is a copy of, and whether it is a second copy, which begins silent."""
     sources = [index * old // new for index in range(new)]
@@ -160,7 +153,7 @@ def grow_flow(old: RealTimeJazzFlowTransformer, seed: int = 0, **sizes: int) -> 
         )
     growth = Growth(hidden // config.hidden_size, seed)
     settings = (
-        _settings_of(config)
+        settings_of(config)
         | {"adaln_rank": config.adaln_rank, "num_style_heads": config.num_style_heads}
         | sizes
     )
@@ -227,7 +220,7 @@ def grow_text_tower(
             f"{layers} layers with {heads} heads: the text tower has {config.text_num_layers} with {old_heads} already"
         )
     growth = Growth(hidden_size // width, seed)
-    settings = _settings_of(config) | {
+    settings = settings_of(config) | {
         "text_hidden_size": hidden_size,
         "text_num_layers": layers,
         "text_num_heads": heads,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic_takes import write_takes
-from tiny_models import TINY_CODEC, TINY_FLOW, plucked_clip
+from tiny_models import MOVING, TINY_CODEC, TINY_FLOW, plucked_clip
 
 from rtjazz_hf import (
     FlowMatchScheduler,
@@ -336,6 +336,23 @@ def test_a_flow_is_refitted_to_the_latents_of_another_codec(tiny_pipeline, tiny_
     assert other.input_proj.weight.shape[1] == 16 * other.config.patch_size
     for mine, theirs in zip(other.layers.parameters(), tiny_pipeline.transformer.layers.parameters()):
         assert torch.equal(mine, theirs)
+
+
+def test_a_flow_grows_by_the_channels_of_deviations(tiny_pipeline, tiny_folder, plain):
+    old = tiny_pipeline.transformer
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY_CODEC, **MOVING, "latent_dim": 64 + 24}))
+    codec.fit_start([plucked_clip()])
+    grown = build_model(settings(init_from=str(tiny_folder / "transformer")), codec, plain[0]).eval()
+    known, more = old.config.latent_dim, codec.config.num_deviations
+    assert grown.config.num_channels == known + more == len(grown.config.channel_weights)
+    conditions = {"style": torch.randn(1, old.config.style_dim), "block_frames": 12}
+    conditions["context"] = torch.randn(1, known, 24)
+    sample, time = torch.randn(1, known, 24), torch.full((1, 2), 0.3)
+    wanted = old(sample, time, **conditions).sample
+    conditions["context"] = torch.cat([conditions["context"], torch.randn(1, more, 24)], 1)
+    played = grown(torch.cat([sample, torch.randn(1, more, 24)], 1), time, **conditions).sample
+    torch.testing.assert_close(played[:, :known], wanted, atol=1e-5, rtol=0)
+    assert not played[:, known:].any()
 
 
 class TestNotes:

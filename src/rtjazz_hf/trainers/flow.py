@@ -24,6 +24,7 @@ from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..codec import RealTimeJazzCodec
 from ..corpus.latent_store import LatentStore, StoredTake, flow_state
 from ..flow import FlowMatchScheduler, RealTimeJazzFlowTransformer, RealTimeJazzFlowTransformerConfig
+from ..flow.growth import with_latent_channels
 from ..flow.losses import (
     codebook_loss,
     corrupt_context,
@@ -200,8 +201,10 @@ def build_model(
 ) -> RealTimeJazzFlowTransformer:
     """The flow of `config.model` with the channels, widths and loss weights of `codec` and of a take of the store.
 
-    With `init_from`, its weights: all of them where it was trained on latents of this size, else all but those that
-    read and write latents, which start anew. So a flow is re-fitted to another codec and keeps what it knows of charts.
+    With `init_from`, its weights: all of them where it was trained on latents of this size, or on those of this codec
+    that tell nothing of deviations, whose channels are then added without a change to the others. Else all but those
+    that read and write latents, which start anew. So a flow is re-fitted to another codec and keeps what it knows of
+    charts.
     """
     if codec.config.latents_std is None:
         raise ValueError(
@@ -217,9 +220,16 @@ def build_model(
     weights = torch.cat([weights / weights.mean(), torch.full((cues,), config.cue_weight)])
     sizes["channel_weights"] = tuple(weights.tolist())
     if config.init_from:
-        return RealTimeJazzFlowTransformer.from_pretrained(
+        had = RealTimeJazzFlowTransformerConfig.from_pretrained(config.init_from)
+        grows = not cues and had.latent_dim == codec.config.energy_dim < codec.config.latent_dim
+        own = {key: sizes.pop(key) for key in ("latent_dim", "channel_weights")} if grows else {}
+        model = RealTimeJazzFlowTransformer.from_pretrained(
             config.init_from, dtype=torch.float32, ignore_mismatched_sizes=True, **sizes
         )
+        if grows:
+            model = with_latent_channels(model, own["latent_dim"])
+            model.config.channel_weights = own["channel_weights"]
+        return model
     model = RealTimeJazzFlowTransformer(build_config(RealTimeJazzFlowTransformerConfig, sizes | config.model))
     if model.config.prediction_type == "codebook":
         model.set_codebooks(codec.codebooks, codec.latents_offset, codec.config.prediction_levels)
