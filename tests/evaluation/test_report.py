@@ -9,8 +9,9 @@ import pytest
 import torch
 from played import play_chords
 
+from rtjazz_hf.corpus.renderer import RendererUnavailable
 from rtjazz_hf.evaluation.measures import model_checks
-from rtjazz_hf.evaluation.parts import PARTS
+from rtjazz_hf.evaluation.parts import PARTS, grooves
 from rtjazz_hf.evaluation.report import evaluate
 from rtjazz_hf.evaluation.takes import (
     HeldOutTake,
@@ -18,6 +19,7 @@ from rtjazz_hf.evaluation.takes import (
     composed_performance,
     load_held_out,
     looping,
+    sound_fonts,
     steady,
 )
 from rtjazz_hf.music import LEAD_SHEET_DIM, LeadSheet
@@ -132,6 +134,7 @@ class TestTakes:
         assert looping(takes[0].lead_sheet).features(0, 3000).shape == (3000, LEAD_SHEET_DIM)
 
 
+ALONE = tuple(part for part in PARTS if part != "grooves")  # which composes takes of its own
 SHORT = {
     "num_takes": 3, "duration": 4.0, "long_duration": 4.0, "speed_duration": 0.5, "step_takes": 2, "live_sessions": 1,
     "live_seconds": 2.0, "listening_takes": 2, "listening_seconds": 2.0, "shuffled_takes": 2, "mute_takes": 1,
@@ -147,13 +150,13 @@ class TestEvaluate:
             pytest.importorskip(name)
         out = tmp_path_factory.mktemp("whole") / "out"
         copy = out.with_name("copy.json")
-        return out, evaluate(tiny_pipeline, takes, out, only=PARTS, json_path=copy, progress=False, **SHORT)
+        return out, evaluate(tiny_pipeline, takes, out, only=ALONE, json_path=copy, progress=False, **SHORT)
 
     def test_files(self, whole):
         out, report = whole
         saved = json.loads((out / "report.json").read_text())
         assert saved == report == json.loads(out.with_name("copy.json").read_text())
-        assert set(PARTS) <= set(report)
+        assert set(ALONE) <= set(report)
         page = (out / "report.md").read_text()
         assert all(row["what"] in page for row in report["table"])
         for name in report["pictures"]:
@@ -168,7 +171,7 @@ class TestEvaluate:
         rows = {row["what"]: row for row in report["table"]}
         assert len(rows) == len(report["table"])
         assert list(dict.fromkeys(row["part"] for row in report["table"])) == [
-            part for part in PARTS if part != "listening"
+            part for part in ALONE if part != "listening"
         ]
         assert rows["same seed twice"]["ok"] is True
         assert rows["batch of 4 versus four singles"]["ok"] is True
@@ -411,3 +414,22 @@ class TestHeldOutTakes:
         (take,) = load_held_out([record], 1)
         assert take.name == "000007" and take.seconds == 6.0
         np.testing.assert_allclose(take.audio(1.0), takes[0].audio(1.0), atol=1e-4)
+
+
+def test_grooves(tiny_pipeline, tmp_path, monkeypatch):
+    for name in ("librosa", "matplotlib", "pyloudnorm"):
+        pytest.importorskip(name)
+    monkeypatch.setattr(grooves, "METRES", (("modal", "5/4"),))
+    monkeypatch.setattr(grooves, "GROOVE_GENRES", ())
+    sizes = {"groove_takes": 1, "groove_seconds": 4.0}
+    report = evaluate(tiny_pipeline, None, tmp_path, only="grooves", progress=False, **sizes)
+    try:
+        sound_fonts()
+    except RendererUnavailable:
+        assert "not measured" in report["table"][0]["measured"]
+        return
+    kinds = report["grooves"]["kinds"]
+    assert {name.split(", ")[0] for name in kinds} == {"swing", "modal"}
+    assert "swing, 4/4" in kinds and "modal, 5/4" in kinds
+    assert all(0 <= scores["beat_f"] <= 1 for scores in kinds.values())
+    assert {"chords heard as asked", "beat F"} == {row["what"].split(":")[0] for row in report["table"]}

@@ -14,10 +14,10 @@ from .common import Refused, add_command, add_engine, check_engine_options, chec
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
-    "codec", "flow", "splits", "seeds", "charts", "notes", "similarity", "instruments", "diversity", "judge",
-    "drift", "live", "speed", "steps", "listening",
+    "codec", "flow", "splits", "seeds", "charts", "notes", "grooves", "similarity", "instruments", "diversity",
+    "judge", "drift", "live", "speed", "steps", "listening",
 )  # fmt: skip
-ASKED_FOR_BY_NAME = ("steps", "listening")
+ASKED_FOR_BY_NAME = ("grooves", "steps", "listening")
 
 _EVALUATE_HELP = """\
 Measure a pipeline on held-out takes: codec round trip, obedience to chart, key and beat, spectrum and stereo image,
@@ -51,7 +51,7 @@ def add_evaluate(commands: Any) -> None:
         "--only",
         nargs="+",
         metavar="PART",
-        help=f"some of: {', '.join(EVALUATION_PARTS)} (default: all but {' and '.join(ASKED_FOR_BY_NAME)})",
+        help=f"some of: {', '.join(EVALUATION_PARTS)} (default: all but {', '.join(ASKED_FOR_BY_NAME)})",
     )
     parser.add_argument("--num-takes", type=int, default=40, help="takes and charts (default: %(default)s)")
     parser.add_argument("--duration", type=float, default=30.0, help="seconds of each (default: %(default)g)")

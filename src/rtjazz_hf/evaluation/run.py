@@ -44,6 +44,8 @@ class Settings:
     note_takes: int = 8
     tunes: int = 10
     themes: int = 10
+    groove_takes: int = 3
+    groove_seconds: float = 20.0
     step_takes: int = 20
     live_sessions: int = 4
     live_seconds: float = 6.0

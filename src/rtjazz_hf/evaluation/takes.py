@@ -15,6 +15,7 @@ import numpy as np
 from rtjazz_hf.audio import SAMPLE_RATE, audio_info, read_audio
 from rtjazz_hf.band.score import Score
 from rtjazz_hf.music import GENRES, GROOVE_GENRES, LeadSheet, Section
+from rtjazz_hf.music.metre import Metre
 from rtjazz_hf.music.vocabulary import KITS
 
 TEMPO_RANGE = (70.0, 220.0)  # of the charts that are judged
@@ -99,11 +100,8 @@ def held_out_takes(
     Needs FluidSynth and a sound font; the renderer's error says how to install them.
     """
     from rtjazz_hf.band.band_leader import random_lead_sheet
-    from rtjazz_hf.band.composer import compose
-    from rtjazz_hf.corpus.captions import caption
-    from rtjazz_hf.corpus.renderer import render
 
-    fonts, songs = _sound_fonts(), GENRES[: -len(GROOVE_GENRES)]
+    fonts, songs = sound_fonts(), GENRES[: -len(GROOVE_GENRES)]
     takes: list[HeldOutTake] = []
     attempt = 0
     while len(takes) < num:
@@ -116,21 +114,56 @@ def held_out_takes(
         sheet = random_lead_sheet(rng, genre=songs[len(takes) % len(songs)])
         if not TEMPO_RANGE[0] <= sheet.tempo <= TEMPO_RANGE[1]:
             continue
-        take = compose(sheet, rng)
-        if take.duration_s < min_seconds:
-            continue
-        rendering = render(take, fonts[len(takes) % len(fonts)], rng, stems=stems)
-        mix = rendering.mix
-        words = caption(take.lead_sheet, rng)
-        name, parts = f"composed-{len(takes):02d}", rendering.stems if stems else None
-        seconds = mix.shape[1] / SAMPLE_RATE
-        score = Score.of_take(take)
-        takes.append(HeldOutTake(name, take.lead_sheet, words, seconds, samples=mix, stems=parts, score=score))
+        name, font = f"composed-{len(takes):02d}", fonts[len(takes) % len(fonts)]
+        take = _rendered(name, sheet, rng, min_seconds, font, stems)
+        if take is not None:
+            takes.append(take)
     return takes
 
 
-def _sound_fonts() -> list[str]:
-    """Those of the renderer that are installed; its own error where there is none."""
+def composed_take(
+    name: str, seed: Sequence[int], min_seconds: float, genre: str, metre: Metre | None = None
+) -> HeldOutTake:
+    """Compose and render a take of a genre, with a tempo from 70 to 220 where the genre has such.
+
+    Args:
+        metre: the genre's own by default.
+
+    Needs FluidSynth and a sound font; the renderer's error says how to install them.
+    """
+    from rtjazz_hf.band.band_leader import random_lead_sheet
+
+    fonts = sound_fonts()
+    for attempt in range(200):
+        rng = np.random.default_rng([_HELD_OUT, *seed, attempt])
+        sheet = random_lead_sheet(rng, genre, metre)
+        if attempt < 50 and not TEMPO_RANGE[0] <= sheet.tempo <= TEMPO_RANGE[1]:
+            continue
+        take = _rendered(name, sheet, rng, min_seconds, fonts[seed[-1] % len(fonts)])
+        if take is not None:
+            return take
+    raise RuntimeError(f"no take of {genre} of {min_seconds} s was composed.")
+
+
+def _rendered(
+    name: str, sheet: LeadSheet, rng: np.random.Generator, min_seconds: float, font: str, stems: bool = False
+) -> HeldOutTake | None:
+    """A take of a sheet; None where it is shorter than `min_seconds`."""
+    from rtjazz_hf.band.composer import compose
+    from rtjazz_hf.corpus.captions import caption
+    from rtjazz_hf.corpus.renderer import render
+
+    take = compose(sheet, rng)
+    if take.duration_s < min_seconds:
+        return None
+    rendering = render(take, font, rng, stems=stems)
+    words, seconds = caption(take.lead_sheet, rng), rendering.mix.shape[1] / SAMPLE_RATE
+    parts, score = rendering.stems if stems else None, Score.of_take(take)
+    return HeldOutTake(name, take.lead_sheet, words, seconds, samples=rendering.mix, stems=parts, score=score)
+
+
+def sound_fonts() -> list[str]:
+    """Those of the renderer that are installed; `RendererUnavailable` where there is none."""
     from rtjazz_hf.corpus.renderer import SOUND_FONTS, RendererUnavailable, find_soundfont
 
     fonts = []
@@ -155,7 +188,7 @@ def composed_performance(
     from rtjazz_hf.band.composer import compose
     from rtjazz_hf.corpus.renderer import render
 
-    font = _sound_fonts()[0]
+    font = sound_fonts()[0]
     rounds = math.ceil((seconds + 1.0) / lead_sheet.duration)
     sections = tuple(
         dataclasses.replace(section, start_beat=section.start_beat + turn * lead_sheet.num_beats)
@@ -182,7 +215,7 @@ def render_score(score: Score, lead_sheet: LeadSheet, seconds: float, seed: int 
     from rtjazz_hf.corpus.renderer import render
 
     take = score.to_take(lead_sheet, seconds)
-    return render(take, _sound_fonts()[0], np.random.default_rng([_HELD_OUT, seed]), stems=False).mix
+    return render(take, sound_fonts()[0], np.random.default_rng([_HELD_OUT, seed]), stems=False).mix
 
 
 def played_anew(lead_sheet: LeadSheet, seconds: float, seed: int) -> np.ndarray:
@@ -194,7 +227,7 @@ def played_anew(lead_sheet: LeadSheet, seconds: float, seed: int) -> np.ndarray:
     from rtjazz_hf.corpus.renderer import render
 
     rng = np.random.default_rng([_HELD_OUT, seed])
-    fonts = _sound_fonts()
+    fonts = sound_fonts()
     score = Band(lead_sheet, seed).write(lead_sheet.beat_at(seconds))
     font = fonts[int(rng.integers(len(fonts)))]
     return render(score.to_take(lead_sheet, seconds), font, rng, stems=False).mix

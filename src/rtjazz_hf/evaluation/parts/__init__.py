@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .charts import measure_charts
 from .drift import measure_drift
+from .grooves import measure_grooves
 from .judge import measure_judge
 from .listening import make_listening
 from .live import measure_live
@@ -25,6 +26,7 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "seeds": measure_seeds,
     "charts": measure_charts,
     "notes": measure_notes,
+    "grooves": measure_grooves,
     "similarity": measure_similarity,
     "instruments": measure_instruments,
     "diversity": measure_diversity,
@@ -36,7 +38,8 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "listening": make_listening,
 }
 PARTS = tuple(PART_FUNCTIONS)
-# Of those that are asked for by name alone, one plays every chart five times and one is for people.
-DEFAULT_PARTS = tuple(part for part in PARTS if part not in ("steps", "listening"))
+# Of those that are asked for by name alone, one plays charts of its own, one every chart five times, and one is for
+# people.
+DEFAULT_PARTS = tuple(part for part in PARTS if part not in ("grooves", "steps", "listening"))
 
 __all__ = ["DEFAULT_PARTS", "PARTS", "PART_FUNCTIONS"]
