@@ -134,7 +134,7 @@ class TestTakes:
         assert looping(takes[0].lead_sheet).features(0, 3000).shape == (3000, LEAD_SHEET_DIM)
 
 
-ALONE = tuple(part for part in PARTS if part != "grooves")  # which composes takes of its own
+ALONE = tuple(part for part in PARTS if part not in ("bends", "grooves"))  # which play music of their own
 SHORT = {
     "num_takes": 3, "duration": 4.0, "long_duration": 4.0, "speed_duration": 0.5, "step_takes": 2, "live_sessions": 1,
     "live_seconds": 2.0, "listening_takes": 2, "listening_seconds": 2.0, "shuffled_takes": 2, "mute_takes": 1,
@@ -414,6 +414,13 @@ class TestHeldOutTakes:
         (take,) = load_held_out([record], 1)
         assert take.name == "000007" and take.seconds == 6.0
         np.testing.assert_allclose(take.audio(1.0), takes[0].audio(1.0), atol=1e-4)
+
+
+def test_bends(tiny_pipeline, tmp_path):
+    for name in ("librosa", "matplotlib", "pyloudnorm"):
+        pytest.importorskip(name)
+    report = evaluate(tiny_pipeline, None, tmp_path, only="bends", progress=False)
+    assert "told no notes" in report["table"][0]["measured"]
 
 
 def test_grooves(tiny_pipeline, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from rtjazz_hf.evaluation.measures.tuning import (
     MOVES,
     NOTES,
     SECONDS,
+    asked_pitch_error,
     make_tone,
     partial_errors,
     tuning_errors,
@@ -41,6 +42,16 @@ def test_standing_still_costs_what_moves():
 
     errors = tuning_errors(copy)
     assert errors["quarter_tone"] > 40 and errors["vibrato"] > 15 and errors["partials_C3"] < 0.2
+
+
+def test_a_pitch_that_was_asked_for():
+    cents = MOVES["vibrato"](TIME)
+    hertz = 440.0 * 2.0 ** ((60 - 69 + cents / 100) / 12)
+    hertz[60_000:70_000] = np.nan
+    assert asked_pitch_error(make_tone(60, cents).audio, hertz) < 0.5
+    assert asked_pitch_error(make_tone(60, cents + 30).audio, hertz) == pytest.approx(30, abs=1)
+    assert 10 < asked_pitch_error(make_tone(60, 0 * cents).audio, hertz) < 30
+    assert np.isnan(asked_pitch_error(np.zeros((2, 96_000), np.float32), hertz))
 
 
 def test_silence_is_no_tone_and_no_crash():

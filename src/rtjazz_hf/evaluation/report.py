@@ -59,7 +59,7 @@ def evaluate(
             compose and render new takes.
         out_dir: folder for report.json, report.md, pictures and (with `save_audio`) clips/*.flac; made if
         missing.
-        only: some of `PARTS`; all but grooves, steps and listening by default.
+        only: some of `PARTS`; all but bends, grooves, steps and listening by default.
         reference_pipe: of the part "steps": what 16 steps are played by, a distilled model's teacher for instance.
         clap: a CLAP model (folder or Hub id) by which the part "similarity" is measured too.
         listening_dir: of the part "listening": where the listening test goes; out_dir/listening by default.
@@ -140,7 +140,7 @@ def _takes(
     takes: str | os.PathLike | Iterable[Any] | None, parts: list[str], settings: Settings
 ) -> tuple[list[HeldOutTake], list[TakeRecord]]:
     """Held-out takes, and the training takes beside them; none where no part asks for any."""
-    if not set(parts) - {"grooves", "speed", "live"}:
+    if not set(parts) - {"bends", "grooves", "speed", "live"}:
         return [], []
     # FAD wants others beside those whose charts are played
     num = settings.num_takes * (2 if takes is None and {"similarity", "steps"} & set(parts) else 1)

@@ -126,4 +126,30 @@ def tuning_errors(round_trip: Callable[[np.ndarray], np.ndarray]) -> dict[str, f
     return result | {f"partials_{name}": _still_error(tone, next(copies)) for name, tone in zip(NOTES, still)}
 
 
-__all__ = ["MOVES", "NOTES", "Tone", "make_tone", "partial_errors", "tuning_errors"]
+def asked_pitch_error(audio: np.ndarray, hertz: np.ndarray) -> float:
+    """Median cents by which what is played stands off the pitch that was asked for: partials 3 to 8, frames of 43 ms.
+
+    A partial counts where it is at most 30 dB under the strongest of its frame, and a frame where it is at most 40 dB
+    under the loud ones: a tone that is not there has no pitch.
+
+    Args:
+        audio: `(2, samples)` at 48 kHz. hertz: `(samples,)`, what was asked; NaN where nothing is judged. The first
+            `SETTLED` seconds are not.
+
+    Returns:
+        100 at most, a partial that is a semitone off; NaN where nothing is heard.
+    """
+    length = min(len(hertz), audio.shape[1])
+    hertz = hertz[:length]
+    judged = np.isfinite(hertz)
+    turns = np.cumsum(np.where(judged, hertz, 1.0)) / SAMPLE_RATE
+    errors, powers = partial_errors(Tone(audio, turns), audio[:, :length], MOVING_PARTIALS)
+    first = int(SETTLED * SAMPLE_RATE)
+    whole = np.lib.stride_tricks.sliding_window_view(judged[first:], FRAME)[::HOP].all(1)[: len(errors)]
+    loudest = powers.max(1)
+    heard = whole & (loudest > 1e-4 * np.quantile(loudest, 0.9))
+    counts = heard[:, None] & (powers > 1e-3 * loudest[:, None])
+    return float(np.median(np.abs(errors[counts]))) if counts.any() else float("nan")
+
+
+__all__ = ["MOVES", "NOTES", "Tone", "asked_pitch_error", "make_tone", "partial_errors", "tuning_errors"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .bends import measure_bends
 from .charts import measure_charts
 from .drift import measure_drift
 from .grooves import measure_grooves
@@ -26,6 +27,7 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "seeds": measure_seeds,
     "charts": measure_charts,
     "notes": measure_notes,
+    "bends": measure_bends,
     "grooves": measure_grooves,
     "similarity": measure_similarity,
     "instruments": measure_instruments,
@@ -38,8 +40,8 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "listening": make_listening,
 }
 PARTS = tuple(PART_FUNCTIONS)
-# Of those that are asked for by name alone, one plays charts of its own, one every chart five times, and one is for
+# Of those that are asked for by name alone, two play music of their own, one every chart five times, and one is for
 # people.
-DEFAULT_PARTS = tuple(part for part in PARTS if part not in ("grooves", "steps", "listening"))
+DEFAULT_PARTS = tuple(part for part in PARTS if part not in ("bends", "grooves", "steps", "listening"))
 
 __all__ = ["DEFAULT_PARTS", "PARTS", "PART_FUNCTIONS"]
