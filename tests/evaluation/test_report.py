@@ -11,7 +11,7 @@ from played import play_chords
 
 from rtjazz_hf.corpus.renderer import RendererUnavailable
 from rtjazz_hf.evaluation.measures import model_checks
-from rtjazz_hf.evaluation.parts import PARTS, grooves
+from rtjazz_hf.evaluation.parts import PARTS, grooves, hour
 from rtjazz_hf.evaluation.report import evaluate
 from rtjazz_hf.evaluation.takes import (
     HeldOutTake,
@@ -134,7 +134,7 @@ class TestTakes:
         assert looping(takes[0].lead_sheet).features(0, 3000).shape == (3000, LEAD_SHEET_DIM)
 
 
-ALONE = tuple(part for part in PARTS if part not in ("bends", "grooves"))  # which play music of their own
+ALONE = tuple(part for part in PARTS if part not in ("bends", "grooves", "hour"))  # which play music of their own
 SHORT = {
     "num_takes": 3, "duration": 4.0, "long_duration": 4.0, "speed_duration": 0.5, "step_takes": 2, "live_sessions": 1,
     "live_seconds": 2.0, "listening_takes": 2, "listening_seconds": 2.0, "shuffled_takes": 2, "mute_takes": 1,
@@ -421,6 +421,17 @@ def test_bends(tiny_pipeline, tmp_path):
         pytest.importorskip(name)
     report = evaluate(tiny_pipeline, None, tmp_path, only="bends", progress=False)
     assert "told no notes" in report["table"][0]["measured"]
+
+
+def test_an_hour_in_small(tiny_pipeline, tmp_path, monkeypatch):
+    for name in ("librosa", "matplotlib", "pyloudnorm", "basic_pitch"):
+        pytest.importorskip(name)
+    monkeypatch.setattr(hour, "EVERY", 1.5)
+    monkeypatch.setattr(hour, "ROUND", hour.ROUND[:2])
+    report = evaluate(tiny_pipeline, None, tmp_path, only="hour", progress=False, hour_seconds=9.0)
+    found = report["hour"]
+    assert found["minutes"] >= 9 / 60 and found["not_finite"] == 0
+    assert set(found["ends"]) == {"first", "last"} and len(report["table"]) == 2
 
 
 def test_grooves(tiny_pipeline, tmp_path, monkeypatch):

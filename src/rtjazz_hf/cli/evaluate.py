@@ -15,9 +15,9 @@ from .common import Refused, add_command, add_engine, check_engine_options, chec
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
     "codec", "flow", "splits", "seeds", "charts", "notes", "bends", "grooves", "similarity", "instruments", "diversity",
-    "judge", "drift", "live", "speed", "steps", "listening",
+    "judge", "drift", "live", "hour", "speed", "steps", "listening",
 )  # fmt: skip
-ASKED_FOR_BY_NAME = ("bends", "grooves", "steps", "listening")
+ASKED_FOR_BY_NAME = ("bends", "grooves", "hour", "steps", "listening")
 
 _EVALUATE_HELP = """\
 Measure a pipeline on held-out takes: codec round trip, obedience to chart, key and beat, spectrum and stereo image,

@@ -59,7 +59,7 @@ def evaluate(
             compose and render new takes.
         out_dir: folder for report.json, report.md, pictures and (with `save_audio`) clips/*.flac; made if
         missing.
-        only: some of `PARTS`; all but bends, grooves, steps and listening by default.
+        only: some of `PARTS`; all but bends, grooves, hour, steps and listening by default.
         reference_pipe: of the part "steps": what 16 steps are played by, a distilled model's teacher for instance.
         clap: a CLAP model (folder or Hub id) by which the part "similarity" is measured too.
         listening_dir: of the part "listening": where the listening test goes; out_dir/listening by default.
@@ -75,6 +75,7 @@ def evaluate(
         note_takes: of the part "notes": charts played again without who leads (8). tunes, themes: of the same: melodies
             that are brought (10, at most 10), charts in which the head is looked for again (10, at most 10).
         groove_takes, groove_seconds: charts of each groove in the part "grooves" (3), and seconds of each (20).
+        hour_seconds: of the part "hour" (3600).
         step_takes: charts of the part "steps" (20). live_sessions, live_seconds: of the part "live": sessions of every
             change (4, at most 4), and seconds after it (6).
         listening_takes, listening_seconds: charts of the listening test (8), and seconds of each clip (12).
@@ -140,7 +141,7 @@ def _takes(
     takes: str | os.PathLike | Iterable[Any] | None, parts: list[str], settings: Settings
 ) -> tuple[list[HeldOutTake], list[TakeRecord]]:
     """Held-out takes, and the training takes beside them; none where no part asks for any."""
-    if not set(parts) - {"bends", "grooves", "speed", "live"}:
+    if not set(parts) - {"bends", "grooves", "hour", "speed", "live"}:
         return [], []
     # FAD wants others beside those whose charts are played
     num = settings.num_takes * (2 if takes is None and {"similarity", "steps"} & set(parts) else 1)

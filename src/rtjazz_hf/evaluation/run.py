@@ -46,6 +46,7 @@ class Settings:
     themes: int = 10
     groove_takes: int = 3
     groove_seconds: float = 20.0
+    hour_seconds: float = 3600.0
     step_takes: int = 20
     live_sessions: int = 4
     live_seconds: float = 6.0

@@ -9,6 +9,7 @@ from .bends import measure_bends
 from .charts import measure_charts
 from .drift import measure_drift
 from .grooves import measure_grooves
+from .hour import measure_hour
 from .judge import measure_judge
 from .listening import make_listening
 from .live import measure_live
@@ -35,13 +36,14 @@ PART_FUNCTIONS: dict[str, Callable[[EvaluationRun], dict[str, Any]]] = {
     "judge": measure_judge,
     "drift": measure_drift,
     "live": measure_live,
+    "hour": measure_hour,
     "speed": measure_speed,
     "steps": measure_steps,
     "listening": make_listening,
 }
 PARTS = tuple(PART_FUNCTIONS)
-# Of those that are asked for by name alone, two play music of their own, one every chart five times, and one is for
+# Of those that are asked for by name alone, three play music of their own, one every chart five times, and one is for
 # people.
-DEFAULT_PARTS = tuple(part for part in PARTS if part not in ("bends", "grooves", "steps", "listening"))
+DEFAULT_PARTS = tuple(part for part in PARTS if part not in ("bends", "grooves", "hour", "steps", "listening"))
 
 __all__ = ["DEFAULT_PARTS", "PARTS", "PART_FUNCTIONS"]
