@@ -135,7 +135,7 @@ class TestLive:
     def test_changes_are_answered_from_the_next_beat(self, pipe):
         session = self.live(pipe)
         take(session, 4)
-        session.update(chords="Ebm7", instruments=["piano", "bass"])
+        session.update(chords="Ebm7", instruments=["piano", "bass"], at="now")
         at = session.position
         notes = [(time, note) for block in take(session, 12) for time, note in zip(block.note_times, block.notes)]
         beat = 60 / session.lead_sheet.tempo
@@ -196,6 +196,6 @@ class TestLive:
         session = tiny_pipeline.live("swing", seed=1, **OPTIONS)
         take(session, 2)
         data = session.to_bytes()
-        assert data.count(b'"version":"4"') == 1
-        resumed = tiny_pipeline.resume_live(data.replace(b'"version":"4"', b'"version":"1"'))
+        assert data.count(b'"version":"5"') == 1
+        resumed = tiny_pipeline.resume_live(data.replace(b'"version":"5"', b'"version":"1"'))
         assert np.array_equal(next(resumed).audio, next(session).audio)

@@ -73,6 +73,7 @@ class Wishes(NamedTuple):
     all_keys: str = ""
     rests: str = ""
     swing: str = ""
+    at_once: bool = False  # a new chart, not at the next bar line
 
     @property
     def chart(self) -> str | None:
@@ -142,11 +143,15 @@ class Take:
         self.session = pipe.live(
             **wishes.played_by(pipe, seed), seed=seed, first_block_frames=FIRST_BLOCK_FRAMES
         )
-        self.playing = False
+        self.playing, self.chart = False, wishes.chart
 
     def change(self, wishes: Wishes) -> None:
-        """Follow other wishes from the next block on; raises ValueError, and plays on as before, where it cannot."""
-        self.session.update(**wishes.played_by(self.pipe, self.session.seed))
+        """Follow other wishes from the next block on, another chart from the next bar line on unless it is asked for at
+        once; raises ValueError, and plays on as before, where it cannot."""
+        waits = wishes.chart != self.chart or self.session.coming is not None
+        at = "now" if wishes.at_once or not waits else None
+        self.session.update(at=at, **wishes.played_by(self.pipe, self.session.seed))
+        self.chart = wishes.chart
 
     def blocks(self) -> Iterator[tuple[LiveBlock, bytes]]:
         """The music and its PCM (16 bits, interleaved), `AHEAD` seconds before it is heard, until it is closed."""
@@ -225,7 +230,7 @@ class Studio:
 
 
 def playing(take: Take) -> str:
-    sheet = take.session.lead_sheet
+    sheet = take.session.lead_sheet if take.session.coming is None else take.session.coming[1]
     return (
         f"{sheet.genre}, {sheet.key}, {sheet.tempo:g} BPM, {', '.join(sheet.instruments)}\n{sheet.to_text()}"
     )
@@ -281,6 +286,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             all_keys = gr.Dropdown([("no", ""), *((f"by {name}", name) for name in ORDERS)], value="", label="All keys")
             rests = gr.Textbox(label="Rests", placeholder="piano/2: every second chorus", max_length=200)
             swing = gr.Textbox(label="Swing, 0 to 1", placeholder="as usual", max_length=5)
+            at_once = gr.Checkbox(False, label="A new chart at once, not at the next bar line")
         with gr.Row():
             tempo = gr.Number(None, label="Tempo, 40 to 320; 0: the band's own", elem_id="tempo")
             band = gr.Dropdown(
@@ -294,7 +300,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             clip_weight = gr.Slider(0, 1, 0.5, step=0.05, label="How much of it")
         file = gr.File(label="The take", interactive=False, elem_id="file")
 
-        practice = [only_bars, transpose, all_keys, rests, swing]
+        practice = [only_bars, transpose, all_keys, rests, swing, at_once]
         controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter, *practice]
         # A page may begin to sound only in a click, so the player opens its sound before the server answers.
         play.click(None, js="() => rtjazzStream.open()")

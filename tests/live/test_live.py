@@ -148,9 +148,9 @@ class TestUpdate:
     def test_new_chart_starts_from_its_top_in_phase(self, tiny_pipeline):
         session = tiny_pipeline.live("swing", chords=CHART, tempo=125)
         take(session, 6)
-        session.update(chords="Ebm7 | Ab7 | Db6 | %")
+        session.update(chords="Ebm7 | Ab7 | Db6 | %", at="now")
         block = next(session)
-        assert block.bar == 1 and block.beat == pytest.approx(3.0)
+        assert (block.bar, block.chart_bar) == (2, 1) and block.beat == pytest.approx(3.0)
         assert block.chord == Chord.parse("Ebm7")
 
     @pytest.mark.parametrize("seconds", [0.0, 1.37, 3600.0])

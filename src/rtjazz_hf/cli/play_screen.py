@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 TEMPO_STEP = 2.0  # beats per minute
 MIX_STEP = 0.1
 HELP = (
-    "+ - tempo   t tempo…   k j key up, down   p prompt…   c chords…   < > mix   1-9 mute   a adapter   q quit",
-    "of the chart: b only bars 9-16…   r rests piano/2…   s swing 0-1…   f all keys; - for none",
+    "+ - tempo   t tempo…   k j key up, down   p prompt…   < > mix   1-9 mute   a adapter   q quit",
+    "c chords… (C at once), of which b only bars 9-16…   r rests piano/2…   s swing 0-1…   f all keys; - for none",
 )
-_ASKED = {"p": "prompt", "t": "tempo", "c": "chords", "b": "only bars", "r": "rests", "s": "swing"}
+_ASKED = {
+    "p": "prompt", "t": "tempo", "c": "chords", "C": "chords at once", "b": "only bars", "r": "rests", "s": "swing",
+}  # fmt: skip
 
 
 def parse_mix(text: str) -> str | dict[str, float]:
@@ -119,9 +121,9 @@ class Controls:
             except ValueError:
                 raise ValueError(f"tempo {text!r}: give beats per minute") from None
             self._tempo(tempo)
-        elif field == "chords":
-            self.session.update(chords=text)
-            self._chords, self.practice, self.message = text, {}, "new chart"
+        elif field in ("chords", "chords at once"):
+            self.session.update(chords=text, at=None if field == "chords" else "now")
+            self._chords, self.practice, self.message = text, {}, self._when("new chart")
         elif field in ("only bars", "rests", "swing"):
             self._practise(field, text)
         else:
@@ -138,7 +140,8 @@ class Controls:
         self.message = f"tempo {tempo:g}"
 
     def _transpose(self, semitones: int) -> None:
-        sheet = self.session.lead_sheet.rotated(semitones)
+        newest = self.session.lead_sheet if self.session.coming is None else self.session.coming[1]
+        sheet = newest.rotated(semitones)
         if self._chords is None:
             self.session.update(key=sheet.key)
         else:  # the band leader does not transpose a chart that somebody gave
@@ -160,7 +163,10 @@ class Controls:
             practice[name] = value
         self.session.update(chords=_practised(self._chords, practice))
         self.practice = practice
-        self.message = f"{name} {value}" if value != "-" else f"{name}: as the chart has it"
+        self.message = self._when(f"{name} {value}" if value != "-" else f"{name}: as the chart has it")
+
+    def _when(self, text: str) -> str:
+        return f"{text} at the next bar line" if self.session.coming else text
 
     def _shift_mix(self, step: float) -> None:
         """Weight from the first prompt to the last, or back."""

@@ -77,7 +77,7 @@ class ChordKeys:
         if text:
             say(text)
         if chord is not None:
-            session.update(chords=chord.symbol)
+            session.update(chords=chord.symbol, at="now")
             say(f"chord {chord.symbol}")
 
 

@@ -12,7 +12,7 @@ import torch
 from ..adapters.bank import AdapterBank
 from ..audio import FRAME_RATE
 from ..hub.models import Models
-from ..prompts import check_settings
+from ..prompts import BLOCK_SIZES, check_settings
 from ..runtime.threads import BlockThreads
 from .latency import choose_block_frames, measure_block_seconds
 from .steps import PlayingSteps
@@ -73,6 +73,12 @@ class LiveModels(PlayingSteps, Models):
             measure_block_seconds(self, block_frames, num_inference_steps=1, guidance_scale=2.0,
                                   window_frames=block_frames, blocks=1)  # fmt: skip
             self._warm.add(key)
+
+    def warm_up_to(self, block_frames: int) -> None:
+        """`warm_up` of all sizes below: those of the blocks before a bar line."""
+        for size in BLOCK_SIZES:
+            if size < block_frames:
+                self.warm_up(size)
 
     def block_frames_for(
         self,

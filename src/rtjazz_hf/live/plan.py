@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..audio import FRAME_RATE
 from ..band import PhraseMemory, Score, fit_melody
 from ..music import LeadSheet
+from ..prompts import BLOCK_SIZES
 
 if TYPE_CHECKING:
     from ..flow import RealTimeJazzFlowTransformer
@@ -32,6 +34,8 @@ UPDATE_FIELDS = (
     "melody",
     "parts",
 )
+AT = ("bar", "now")  # when an update begins
+_NEAR = 1e-6  # frames
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Plan:
         seeds: how many seeds were given so far; the noise starts anew with each.
         phrases: the habits of the player whose learnt style the prompt calls.
         tune: the melody as the band has it; `fit_melody`. said: what there was to say about it when the plan was made.
+        before: what is played until this plan takes over, at beat `turn` of its lead sheet; None: it has taken over.
+        bars: bars that the session had played before bar 1 of the lead sheet.
     """
 
     asked: dict[str, Any]
@@ -55,6 +61,36 @@ class Plan:
     tune: Score | None = None
     said: tuple[str, ...] = ()
     phrases: PhraseMemory | None = None
+    before: Plan | None = None
+    turn: float = 0.0
+    bars: int = 0
+
+    @property
+    def starts(self) -> float:
+        """When it takes over, in seconds of the session; -inf where it has."""
+        return -math.inf if self.before is None else self.before.lead_sheet.time_of(self.turn)
+
+    def due(self, frame: int) -> Plan:
+        """What a block follows that begins at a frame: this, from less than the smallest block before `starts` on."""
+        waits = self.before is not None and self.starts * FRAME_RATE - frame >= BLOCK_SIZES[0] - _NEAR
+        return self.before if waits else self
+
+    def frames_from(self, frame: int) -> int:
+        """Frames of a block that begins at a frame: fewer than asked for where the block would pass `starts`."""
+        plan = self.due(frame)
+        if plan is self:
+            return self.block_frames
+        left = self.starts * FRAME_RATE - frame + _NEAR
+        return min(plan.block_frames, max(size for size in BLOCK_SIZES if size <= left))
+
+    def led_in(self, features: torch.Tensor, start_frame: int) -> torch.Tensor:
+        """Features `(1, frames, feature_dim)` of a block that begins a few frames before its bar line: up to there the
+        chords are still those of before."""
+        frames = 0 if self.before is None else math.ceil(self.starts * FRAME_RATE - start_frame - _NEAR)
+        if frames > 0:
+            chords = self.before.lead_sheet.features(start_frame, frames)
+            features[:, :frames, : chords.shape[-1]] = torch.from_numpy(chords).to(features)
+        return features
 
     @property
     def guidance_scale(self) -> float:
@@ -149,7 +185,70 @@ def changed_plan(models: LiveModels, before: Plan, changes: dict[str, Any]) -> P
     same = (lead_sheet.sections, lead_sheet.spans) == (before.lead_sheet.sections, before.lead_sheet.spans)
     if "melody" in changes or silenced or not same:
         tune, said = fitted(asked, lead_sheet)
-    return Plan(asked, style, lead_sheet, transformer, before.seeds + ("seed" in changes), tune, said, phrases)
+    seeds = before.seeds + ("seed" in changes)
+    return dataclasses.replace(
+        before, asked=asked, style=style, lead_sheet=lead_sheet, transformer=transformer, seeds=seeds, tune=tune,
+        said=said, phrases=phrases,
+    )  # fmt: skip
+
+
+def check_at(at: str | None) -> None:
+    """Refuse what is no beginning of an update.
+
+    Raises:
+        ValueError: naming what is allowed.
+    """
+    if at is not None and at not in AT:
+        raise ValueError(f"at {at!r}: choose 'bar' (the update begins at the next bar line) or 'now'")
+
+
+def next_plan(newest: Plan, after: Plan, at: str | None, frame: int, charted: bool, now: Plan | None) -> Plan:
+    """`after`, put in its place in time: what is followed from the block on that begins at `frame`.
+
+    Args:
+        newest: what was followed, or waited for, until then. after: that with some changes.
+        at: as of `LiveSession.update`. charted: whether the changes have a chart. now: if not, and if `newest` waits,
+            what is played before it with the changes.
+    """
+    playing = newest.due(frame)
+    sheet, seconds = playing.lead_sheet, frame / FRAME_RATE
+    if at == "bar" or (at is None and charted and not _same_tune(after.lead_sheet, sheet)):
+        line = dataclasses.replace(playing, before=None)
+        return _from_bar_line(after, line, _next_line(sheet, seconds))
+    if playing is not newest and not charted:  # what waits goes on waiting
+        return _from_bar_line(after, _taken_over(now, playing, seconds), newest.turn)
+    return dataclasses.replace(_taken_over(after, playing, seconds), before=playing.before, turn=playing.turn)
+
+
+def _taken_over(plan: Plan, before: Plan, seconds: float) -> Plan:
+    """`plan` in the place of `before` at `seconds`; a plan that keeps the lead sheet stands where it stood."""
+    if plan.lead_sheet is before.lead_sheet:
+        return plan
+    sheet = continue_in_phase(plan.lead_sheet, before.lead_sheet, seconds)
+    return _counted(dataclasses.replace(plan, lead_sheet=sheet), before, seconds)
+
+
+def _from_bar_line(plan: Plan, before: Plan, turn: float) -> Plan:
+    """`plan` from beat `turn` of what is played before: another tune from its top, the same one from its place."""
+    seconds = before.lead_sheet.time_of(turn)
+    beat = turn if _same_tune(plan.lead_sheet, before.lead_sheet) else 0.0
+    sheet = plan.lead_sheet
+    sheet = dataclasses.replace(sheet, beat_offset=beat - seconds * sheet.tempo / 60.0)
+    plan = dataclasses.replace(plan, lead_sheet=sheet, before=before, turn=turn)
+    return _counted(plan, before, seconds)
+
+
+def _counted(plan: Plan, before: Plan, seconds: float) -> Plan:
+    """`plan`, whose bars are counted on from those of `before`."""
+    past, bar = (sheet.position(seconds).bar for sheet in (before.lead_sheet, plan.lead_sheet))
+    return dataclasses.replace(plan, bars=before.bars + past - bar)
+
+
+def _next_line(sheet: LeadSheet, seconds: float) -> float:
+    """The beat of the next bar line, that of `seconds` where it falls on one."""
+    beat = sheet.beat_at(seconds) + _NEAR
+    bar, within = sheet.bar_at(beat)
+    return sheet.bar_start(bar if within < 2 * _NEAR else bar + 1)
 
 
 def check_asked(models: LiveModels, asked: dict[str, Any]) -> None:
@@ -205,12 +304,14 @@ def _write_lead_sheet(
     return models.prepare_lead_sheet(**wishes, seeds=[asked["seed"]])[0]
 
 
-def aligned_plan(plan: Plan, tempo: float, beat: float, at: float) -> Plan:
-    """`plan` at another tempo, with `beat` of its lead sheet at `at` seconds of the session.
+def aligned_plan(plan: Plan, tempo: float, beat: float, at: float, frame: int) -> Plan:
+    """`plan` at another tempo, with `beat` of the lead sheet that is played at `frame` at `at` seconds of the session.
 
     Raises:
         ValueError: a tempo out of range, a beat or a time that is not finite.
     """
+    if plan.due(frame) is not plan:
+        return _from_bar_line(plan, aligned_plan(plan.before, tempo, beat, at, frame), plan.turn)
     sheet = plan.lead_sheet.with_tempo(tempo)
     sheet = dataclasses.replace(sheet, beat_offset=beat - at * sheet.tempo / 60.0)
     asked = plan.asked if "lead_sheet" in plan.asked else {**plan.asked, "tempo": sheet.tempo}

@@ -17,57 +17,20 @@ import numpy as np
 import torch
 
 from ..audio import FRAME_RATE, SAMPLE_RATE
-from ..band import Band, ScoreNote
+from ..band import Band
 from ..band.parts import tell
 from ..charts import chart_text
-from ..music import Chord, LeadSheet
+from ..music import LeadSheet
 from ..runtime.offload import replaced_forward
 from ..runtime.threads import usable_cores
+from .block import LiveBlock
 from .context import play_context
 from .engine import BlockStream
-from .plan import Plan, aligned_plan, changed_plan, continue_in_phase
+from .plan import Plan, aligned_plan, changed_plan, check_at, next_plan
 from .stats import LiveMeter, LiveStats
 
 if TYPE_CHECKING:
     from .models import LiveModels
-
-
-@dataclass(frozen=True)
-class LiveBlock:
-    """One block of sound, and where in the music it starts.
-
-    Attributes:
-        audio: float32 `(2, samples)` at 48 kHz.
-        start: time of its first sample since the session's start, in seconds.
-        bar: bar number, 1 for the first; beat: beat in the bar, 1.0 for the downbeat.
-        chord: the chord that sounds at the start.
-        tempo: beats per minute.
-        latents: float32 `(latent_dim, frames)`, as the codec's decoder took them.
-        seconds: time it took to make.
-        lead_sheet: what it follows.
-        notes: what was told to be played and begins in the block, beats as of `lead_sheet`; see `note_times`.
-    """
-
-    audio: np.ndarray
-    start: float
-    bar: int
-    beat: float
-    chord: Chord
-    tempo: float
-    latents: np.ndarray
-    seconds: float
-    lead_sheet: LeadSheet
-    notes: tuple[ScoreNote, ...] = ()
-
-    @property
-    def note_times(self) -> tuple[float, ...]:
-        """When the notes begin, in seconds since the session's start."""
-        return tuple(float(self.lead_sheet.time_of(note.start)) for note in self.notes)
-
-    @property
-    def duration(self) -> float:
-        """Length in seconds."""
-        return self.latents.shape[-1] / FRAME_RATE
 
 
 class LiveSession:
@@ -138,7 +101,13 @@ class LiveSession:
     @property
     def lead_sheet(self) -> LeadSheet:
         """The lead sheet that the next block follows."""
-        return self._plan.lead_sheet
+        return self._plan.due(self._effect_frame).lead_sheet
+
+    @property
+    def coming(self) -> tuple[float, LeadSheet] | None:
+        """What waits for its bar line: when that is, in seconds of the session, and the lead sheet from there on."""
+        plan = self._plan
+        return None if plan.due(self._effect_frame) is plan else (plan.starts, plan.lead_sheet)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -153,7 +122,7 @@ class LiveSession:
     @property
     def block_frames(self) -> int:
         """Frames of the next block."""
-        frames, largest = self._plan.block_frames, self._largest
+        frames, largest = self._plan.frames_from(self._effect_frame), self._largest
         return frames if largest is None else min(frames, largest)
 
     @property
@@ -215,17 +184,24 @@ class LiveSession:
         finally:
             self._release()
 
-    def update(self, **changes: Any) -> None:
-        """Change what is played, from the next block on that has not begun.
+    def update(self, *, at: str | None = None, **changes: Any) -> None:
+        """Change what is played, from the next block on that has not begun; a new chart, from the next bar line on.
 
         Takes prompt, chords, tempo, key, mood, instruments, lead_sheet, guidance_scale, num_inference_steps,
         block_frames, seed, adapter, adapter_scale, melody and parts, as `RealTimeJazzPipeline.live` does; None as the
         adapter or the melody is none. The band answers from the next beat on. The model of another mix of adapters is
         made here, in the caller's thread, unless it is at hand;
         the block that is being made, or played, does not wait for it. What the listener never fixed follows the
-        prompt. The beat goes on: a new tempo keeps the place in the chart, a new chart starts from its top
-        at the present place in the bar. A new seed starts the noise anew and leaves what was played in the
+        prompt. The beat goes on: a new tempo keeps the place in the chart, and so does the chart that is played, in
+        another key too. A new seed starts the noise anew and leaves what was played in the
         cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
+
+        Args:
+            at: "bar": all of the update begins at the next bar line, a new chart from its top. "now": at the next
+                block, a new chart from its top at the present place in the bar. By default "bar" where `chords` or
+                `lead_sheet` bring another chart, else "now". What waits is `coming`; of several updates that wait
+                the newest of each wish counts, and what comes without waiting leaves them waiting. Blocks before the
+                line are made smaller, and the first that follows the update begins up to five frames before it.
 
         Raises:
             ValueError: an unknown field or value; the music plays on as it was.
@@ -233,6 +209,7 @@ class LiveSession:
         called = self._meter.clock()
         if self._closed:
             raise ValueError("the session is closed: nothing is played that could be changed; open another")
+        check_at(at)
         if not changes:
             return
         with self._update_lock:
@@ -240,13 +217,16 @@ class LiveSession:
             if isinstance(changes.get("chords"), Path):  # a name alone opens nothing: it may have come from anywhere
                 changes = {**changes, "chords": chart_text(changes["chords"])}
             plan = changed_plan(self.models, before, changes)
+            charted = bool(changes.keys() & {"chords", "lead_sheet"})
+            both = before.before is not None and not charted  # what waits, and what is played until then
+            now = changed_plan(self.models, before.before, changes) if both else None
             with self._lock:
-                if plan.lead_sheet is not before.lead_sheet:
-                    seconds = self._effect_frame / FRAME_RATE
-                    sheet = continue_in_phase(plan.lead_sheet, before.lead_sheet, seconds)
-                    plan = dataclasses.replace(plan, lead_sheet=sheet)
-                self._plan = plan
-                self._updates.append(called)
+                self._plan = plan = next_plan(before, plan, at, self._effect_frame, charted, now)
+                waits = self.coming is not None and (charted or at == "bar")
+                if not waits:
+                    self._updates.append(called)
+        if waits:
+            self.models.warm_up_to(plan.before.block_frames)
         for text in plan.said:
             tell(text, None)
 
@@ -263,11 +243,9 @@ class LiveSession:
         Raises:
             ValueError: the tempo is out of range, `beat` or `at` is not finite; the music plays on as it was.
         """
-        with self._update_lock:
-            plan = aligned_plan(self._plan, tempo, beat, at)
-            with self._lock:
-                self._plan = plan
-        return plan.lead_sheet
+        with self._update_lock, self._lock:
+            self._plan = aligned_plan(self._plan, tempo, beat, at, self._effect_frame)
+        return self.lead_sheet
 
     def playback_started(self) -> None:
         """Tell that the listener, who had waited to have some sound in hand, begins to play it now."""
@@ -317,7 +295,7 @@ class LiveSession:
         """Fix what the next block follows: an update from now on waits for the one after it."""
         asked = self._meter.clock()
         with self._lock:
-            plan, frames = self._plan, self.block_frames
+            plan, frames = self._plan.due(self._frame), self.block_frames
             updates, self._updates = self._updates, []
             self._effect_frame = self._frame + frames
         generator = self._generator
@@ -351,14 +329,17 @@ class LiveSession:
         if self._largest is not None:
             self._largest = None if take.frames >= take.plan.block_frames else 2 * take.frames
         seconds = self._meter.handed_out(take.asked, take.frames / FRAME_RATE, take.updates)
+        with self._lock:
+            if self._plan.before is not None and self._frame >= self._plan.starts * FRAME_RATE:
+                self._plan = dataclasses.replace(self._plan, before=None)
         start = take.start_frame / FRAME_RATE
         sheet = take.plan.lead_sheet
-        where = sheet.position(start)
+        where = sheet.position(max(start, take.plan.starts))
         notes = () if take.band is None else take.band.write(sheet.beat_at(self._frame / FRAME_RATE)).notes
         return LiveBlock(
             audio=audio,
             start=start,
-            bar=where.bar,
+            bar=take.plan.bars + where.bar,
             beat=where.beat,
             chord=where.chord,
             tempo=sheet.tempo,
@@ -366,6 +347,7 @@ class LiveSession:
             seconds=seconds,
             lead_sheet=sheet,
             notes=notes,
+            chart_bar=where.bar,
         )
 
 
@@ -415,7 +397,10 @@ def _make_blocks(models: LiveModels, takes: Sequence[Take]) -> list[LiveBlock]:
         stream = _joined(sessions)
         stream.play_on(plans[0].transformer)
         features = [
-            models.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames, [take.band])
+            take.plan.led_in(
+                models.prepare_features([take.plan.lead_sheet], take.start_frame, take.frames, [take.band]),
+                take.start_frame,
+            )
             for take in takes
         ]
         scales = [plan.guidance_scale for plan in plans]

@@ -30,12 +30,14 @@ from .session import LiveSession, standing_still
 if TYPE_CHECKING:
     from .models import LiveModels
 
-# 1 knew neither notes nor checksum; of those of 2, some one, some the other; 3 knew no player's habits
-FORMAT, VERSION = "rtjazz-live-session", 4
+# 1 knew neither notes nor checksum; of those of 2, some one, some the other; 3 knew no player's habits, 4 nothing that
+# waits for a bar line
+FORMAT, VERSION = "rtjazz-live-session", 5
 SUFFIX = ".safetensors"
 _SAMPLED = 64  # values of a weight that its fingerprint looks at
 _MOST_HEADER = 256 * 1024  # bytes: a chart of 512 bars takes some 20,000
-_TEXTS = ("band", "melody", "phrases")  # tensors that are text
+_BEFORE = "before."  # what is played until the next bar line, where something waits for it
+_TEXTS = ("band", "melody", "phrases", f"{_BEFORE}melody", f"{_BEFORE}phrases")  # tensors that are text
 _MOST_TEXT = 16 * 2**20  # bytes of a band's state, or of a melody
 _MOST = 2**40  # of a counter: frames of 465 years
 _ASKED = {"prompt", "seed", "block_frames", "guidance_scale", "num_inference_steps"}  # of every session
@@ -85,23 +87,22 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
             plan, largest = session._plan, session._largest
         cache = stream.cache.state_dict()
         adapters = _adapter_fingerprints(session.models, plan.asked)
+        if plan.before is not None:
+            adapters |= _adapter_fingerprints(session.models, plan.before.asked)
         tensors.update({f"cache.{name}": value for name, value in cache.items() if torch.is_tensor(value)})
         for name, tensor in _flattened(stream.decoder_state):
             tensors[f"decoder.{name}"] = tensor
         tensors["generator"] = session._generator.get_state()
-        tensors["style"] = plan.style
         if session._band is not None:
             tensors["band"] = _as_bytes(session._band.state_dict())
-        if plan.phrases is not None:
-            tensors["phrases"] = _as_bytes(plan.phrases.to_dict())
         settings = {
             "frame": session._frame,
             "largest_block": largest,
             "window_frames": session.window_frames,
             "seeds": session._seeds,
-            "plan_seeds": plan.seeds,
-            "lead_sheet": plan.lead_sheet.to_dict(),
-            "asked": _asked_as_json(plan.asked, tensors),
+            **_plan_state(plan, tensors, ""),
+            "before": None if plan.before is None else _plan_state(plan.before, tensors, _BEFORE),
+            "turn": plan.turn,
             "cache": {name: value for name, value in cache.items() if not torch.is_tensor(value)},
         }
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
@@ -111,6 +112,19 @@ def _state_of(session: LiveSession) -> tuple[dict[str, torch.Tensor], dict[str, 
     return tensors, {
         "format": FORMAT, "version": str(VERSION), "session": told, "sha256": _checksum(tensors, told),
     }  # fmt: skip
+
+
+def _plan_state(plan: Plan, tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
+    """A plan in JSON's types; what is none goes to `tensors`."""
+    tensors[f"{prefix}style"] = plan.style
+    if plan.phrases is not None:
+        tensors[f"{prefix}phrases"] = _as_bytes(plan.phrases.to_dict())
+    return {
+        "plan_seeds": plan.seeds,
+        "lead_sheet": plan.lead_sheet.to_dict(),
+        "asked": _asked_as_json(plan.asked, tensors, prefix),
+        "bars": plan.bars,
+    }
 
 
 def _checksum(tensors: dict[str, torch.Tensor], settings: str) -> str:
@@ -190,16 +204,18 @@ def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[
     Raises:
         ValueError: naming the first thing that is wrong.
     """
-    for name in ("frame", "seeds", "plan_seeds"):
+    for name in ("frame", "seeds"):
         _check_whole(name, settings[name], 0, _MOST)
     if settings["largest_block"] is not None:
         _check_whole("largest_block", settings["largest_block"], min(BLOCK_SIZES), 2 * max(BLOCK_SIZES))
     check_settings(window_frames=settings["window_frames"])
-    asked = settings["asked"]
-    if unknown := sorted(set(asked) - set(UPDATE_FIELDS)):
-        raise ValueError(f"unknown wishes {', '.join(unknown)[:100]}")
-    if missing := sorted(_ASKED - set(asked)):
-        raise ValueError(f"{', '.join(missing)} is missing")
+    before = settings.get("before")  # of which files of before know nothing
+    plans = [("", settings), *([] if before is None else [(_BEFORE, before)])]
+    for _, plan in plans:
+        _check_plan(plan)
+    turn = settings.get("turn", 0.0)
+    if not isinstance(turn, (int, float)) or not abs(turn) < _MOST:
+        raise ValueError(f"turn {turn!r} is no beat"[:200])
 
     cache, own = settings["cache"], models.transformer.init_cache(1, settings["window_frames"])
     for name in _CACHE_SIZES:
@@ -216,11 +232,13 @@ def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[
     )
     with torch.no_grad():
         decoder = dict(_flattened(models.codec.decode(latents=latents).state))
-    known = {"generator": None, "style": (1, models.transformer.config.style_dim), "cache.keys": None}
+    known: dict[str, Any] = {"generator": None, "cache.keys": None}
     known |= {"cache.values": None, "cache.position": (1,), "cache.blocks": None, "cache.slots": None}
     if any(name.startswith("decoder.") for name in tensors):  # it has none before the first block
         known |= {f"decoder.{name}": tuple(tensor.shape) for name, tensor in decoder.items()}
-    known |= {f"prompt.{index}": None for index in range(len(asked["prompt"]))}
+    for prefix, plan in plans:
+        known[f"{prefix}style"] = (1, models.transformer.config.style_dim)
+        known |= {f"{prefix}prompt.{index}": None for index in range(len(plan["asked"]["prompt"]))}
     known |= {name: None for name in _TEXTS if name in tensors}
     if unknown := sorted(set(tensors) - set(known)):
         raise ValueError(f"unknown tensors {', '.join(unknown)[:100]}")
@@ -228,7 +246,7 @@ def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[
     counters |= {"cache.position", "cache.blocks", "cache.slots"}
     for name, shape in known.items():
         tensor = tensors.get(name)
-        if tensor is None and name.startswith("prompt."):  # words
+        if tensor is None and name.removeprefix(_BEFORE).startswith("prompt."):  # words
             continue
         if tensor is None or (shape is not None and tensor.shape != shape):
             found = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
@@ -243,6 +261,16 @@ def _check(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[
             raise ValueError(f"tensor {name} holds what is not finite, or no numbers with a fraction")
 
 
+def _check_plan(plan: dict[str, Any]) -> None:
+    _check_whole("plan_seeds", plan["plan_seeds"], 0, _MOST)
+    _check_whole("bars", plan.get("bars", 0), -_MOST, _MOST)
+    asked = plan["asked"]
+    if unknown := sorted(set(asked) - set(UPDATE_FIELDS)):
+        raise ValueError(f"unknown wishes {', '.join(unknown)[:100]}")
+    if missing := sorted(_ASKED - set(asked)):
+        raise ValueError(f"{', '.join(missing)} is missing")
+
+
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} {value!r}: expected a whole number from {least} to {most}"[:200])
@@ -252,17 +280,10 @@ def _restored(
     models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[str, Any], options: dict
 ) -> LiveSession:
     device, dtype = models.execution_device, models.transformer.dtype
-    asked = _asked_from_json(settings["asked"], tensors)
-    plan = Plan(
-        asked=asked,
-        style=tensors["style"].to(device),
-        lead_sheet=LeadSheet.from_dict(settings["lead_sheet"]),
-        transformer=models.transformer_of(asked.get("adapter"), asked.get("adapter_scale", 1.0)),
-        seeds=settings["plan_seeds"],
-        phrases=PhraseMemory.from_dict(_from_bytes(tensors["phrases"])) if "phrases" in tensors else None,
-    )
-    plan = dataclasses.replace(plan, tune=fitted(asked, plan.lead_sheet)[0])
-    check_asked(models, plan.asked)
+    plan = _restored_plan(models, tensors, settings, "")
+    if settings.get("before") is not None:
+        before = _restored_plan(models, tensors, settings["before"], _BEFORE)
+        plan = dataclasses.replace(plan, before=before, turn=float(settings["turn"]))
     session = LiveSession(models, plan, window_frames=settings["window_frames"], **options)
     state: dict[str, Any] = {
         name.removeprefix("cache."): tensor for name, tensor in tensors.items() if name.startswith("cache.")
@@ -279,6 +300,22 @@ def _restored(
     if "band" in tensors:
         session._band = _restored_band(_from_bytes(tensors["band"]), session)
     return session
+
+
+def _restored_plan(models: LiveModels, tensors: dict[str, torch.Tensor], settings: dict[str, Any], prefix: str) -> Plan:
+    asked = _asked_from_json(settings["asked"], tensors, prefix)
+    phrases = tensors.get(f"{prefix}phrases")
+    plan = Plan(
+        asked=asked,
+        style=tensors[f"{prefix}style"].to(models.execution_device),
+        lead_sheet=LeadSheet.from_dict(settings["lead_sheet"]),
+        transformer=models.transformer_of(asked.get("adapter"), asked.get("adapter_scale", 1.0)),
+        seeds=settings["plan_seeds"],
+        phrases=None if phrases is None else PhraseMemory.from_dict(_from_bytes(phrases)),
+        bars=settings.get("bars", 0),
+    )
+    check_asked(models, plan.asked)
+    return dataclasses.replace(plan, tune=fitted(asked, plan.lead_sheet)[0])
 
 
 def _restored_band(state: Any, session: LiveSession) -> Band:
@@ -322,7 +359,7 @@ def _unflattened(tensors: dict[str, torch.Tensor], prefix: str, models: LiveMode
     return root if len(root) else None
 
 
-def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
     """Wishes in JSON's types; clips of the prompt go to `tensors`."""
     written = {}
     for name, value in asked.items():
@@ -330,11 +367,11 @@ def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor]) -> d
             value = []
             for part, weight in mix_of(asked["prompt"]):
                 if not isinstance(part, str):
-                    key = f"prompt.{len(value)}"
+                    key = f"{prefix}prompt.{len(value)}"
                     tensors[key], part = part, None
                 value.append([part, weight])
         elif name == "melody":
-            tensors[name], value = _as_bytes(value.to_dict()), None
+            tensors[f"{prefix}{name}"], value = _as_bytes(value.to_dict()), None
         elif name == "lead_sheet":
             value = value.to_dict()
         elif isinstance(value, np.generic):
@@ -345,16 +382,16 @@ def _asked_as_json(asked: dict[str, Any], tensors: dict[str, torch.Tensor]) -> d
     return written
 
 
-def _asked_from_json(written: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _asked_from_json(written: dict[str, Any], tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
     asked = dict(written)
     asked["prompt"] = tuple(
-        (tensors[f"prompt.{index}"] if part is None else part, weight)
+        (tensors[f"{prefix}prompt.{index}"] if part is None else part, weight)
         for index, (part, weight) in enumerate(written["prompt"])
     )
     if "lead_sheet" in asked:
         asked["lead_sheet"] = LeadSheet.from_dict(asked["lead_sheet"])
     if "melody" in asked:
-        asked["melody"] = Score.from_dict(_from_bytes(tensors["melody"]))
+        asked["melody"] = Score.from_dict(_from_bytes(tensors[f"{prefix}melody"]))
     return asked
 
 

@@ -42,7 +42,8 @@ class LiveStats:
         under_runs: late blocks. under_run_seconds: the silence that they left in all. pauses: see above.
         time_to_first_audio: from the call of `live` to the first block, the listener's own time and the
             first warm-up of the models not counted.
-        updates: updates that a block has obeyed while the music played.
+        updates: updates that a block has obeyed while the music played; those that waited for a bar line are not
+            among them.
         control_to_output: from the call of `update` until the first block that obeys it is handed out.
         control_to_ear: until the listener hears it: what was handed out before plays to its end first. For one
             who asks just in time it is at most a block's length and the time to make one; for a loop that asks for

@@ -290,8 +290,9 @@ class LiveConnection:
     async def _tell_updated(self, seat: Seat, times: int) -> None:
         self.metrics.controls.labels("taken").inc(times)
         for _ in range(times):
-            sheet = seat.session.lead_sheet
-            await self._say("updated", tempo=sheet.tempo, key=sheet.key, remarks=seat.remarks)
+            starts, sheet = seat.session.coming or (None, seat.session.lead_sheet)
+            starts = starts if starts is None else round(starts, 4)
+            await self._say("updated", tempo=sheet.tempo, key=sheet.key, remarks=seat.remarks, starts=starts)
 
     async def _watch(self, seat: Seat) -> str:
         began = time.monotonic()
@@ -351,16 +352,16 @@ def notes_of(block: LiveBlock) -> list[list[Any]]:
 
 def describe(block: LiveBlock, stats: LiveStats) -> dict[str, Any]:
     """A block's place in the music, its chords, and how the session keeps up; in JSON's types."""
-    segments = block.lead_sheet.chord_segments(block.start, block.duration)
     return {
         "start": round(block.start, 6),
         "samples": block.audio.shape[1],
         "bar": block.bar,
+        "chart_bar": block.chart_bar,
         "beat": round(block.beat, 4),
         "beats_per_bar": block.lead_sheet.beats_per_bar,
         "tempo": block.tempo,
         "chord": block.chord.symbol,
-        "chords": [[round(start - block.start, 4), chord.symbol] for start, _, chord in segments],
+        "chords": [[round(start, 4), chord.symbol] for start, chord in block.chords],
         "stats": {
             "block_seconds": round(block.seconds, 4),
             "p50": round(stats.p50, 4),

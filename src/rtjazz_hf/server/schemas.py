@@ -112,9 +112,14 @@ class Start(Music):
 
 
 class Update(Music):
-    """A change; from the next block on that has not begun. `"adapter": null` is none."""
+    """A change; from the next block on that has not begun, another chart from the next bar line on.
+    `"adapter": null` is none."""
 
     type: Literal["update"]
+    at: Literal["bar", "now"] | None = Field(
+        None,
+        description="Begins at the next bar line, or the next block; by default another chart waits for the line",
+    )
 
 
 class Stop(_Message):

@@ -21,7 +21,7 @@ from .kept import KeptSessions, state_of
 from .memory import give_back_memory
 from .metrics import Metrics
 from .notes import clip_midi, read_melody
-from .schemas import ClipRequest, Music, Start, wishes
+from .schemas import ClipRequest, Start, Update, wishes
 from .seats import BlockQueue, Clip, Seat, Unavailable, is_draining, mix_key
 from .settings import ServerSettings
 
@@ -118,7 +118,7 @@ class SessionEngine:
         self._wake.set()
         return seat
 
-    def update(self, seat: Seat, changes: Music) -> None:
+    def update(self, seat: Seat, changes: Update) -> None:
         """Change what is played; what that cost is added to `seat.cost`, whether it is taken or not.
 
         Raises:
@@ -127,17 +127,17 @@ class SessionEngine:
         """
         began = time.thread_time()
         try:
-            self._update(seat, wishes(changes))
+            self._update(seat, wishes(changes), changes.at)
         finally:
             seat.cost += time.thread_time() - began
 
-    def _update(self, seat: Seat, fields: dict[str, Any]) -> None:
+    def _update(self, seat: Seat, fields: dict[str, Any], at: str | None) -> None:
         heard = read_melody(fields)
         adapter = fields.get("adapter", seat.adapter)
         scale = fields.get("adapter_scale", seat.adapter_scale)
         self._check_mix(seat, mix_key(adapter, scale))
         with self._preparing:
-            seat.session.update(**fields)
+            seat.session.update(at=at, **fields)
             seat.remarks = [*heard, *seat.session.remarks]
         seat.adapter, seat.adapter_scale = adapter, scale
 

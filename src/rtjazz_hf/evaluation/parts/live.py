@@ -45,7 +45,7 @@ def measure_live(run: EvaluationRun) -> dict[str, Any]:
         wishes = {"prompt": prompt, "chords": chord, "tempo": tempo, **settings}
         changes = {
             "none": None,
-            "chords": {"chords": new_chord},
+            "chords": {"chords": new_chord, "at": "now"},
             "tempo": {"tempo": NEW_TEMPO * tempo},
             "instruments": {"instruments": ["-drums", "-brushes"]},
             "prompt": {"prompt": NEW_PROMPT},

@@ -137,7 +137,8 @@ function connect() {
     else if (message.type === "started") began(message);
     else if (message.type === "updated") {
       rtjazz.updates += 1;
-      say(message.remarks.join("; ") || "Playing");
+      const waiting = message.starts === null ? "" : "Playing; the new chart begins at the bar line";
+      say(message.remarks.join("; ") || waiting || "Playing");
       $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
     } else if (message.type === "drained") resume = message.resume;
     else if (message.type === "error") {
@@ -273,7 +274,8 @@ function change() {
     if (JSON.stringify(music) === sent) return;
     sent = JSON.stringify(music);
     melodySent = melody;
-    socket.send(JSON.stringify({ type: "update", ...music }));
+    const at = $("at-once").checked ? { at: "now" } : {};
+    socket.send(JSON.stringify({ type: "update", ...music, ...at }));
   }, 250);
 }
 
