@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -93,11 +94,31 @@ def test_adapt_ends_with_the_command_that_plays_it(styles, tiny_folder, capsys, 
     out, err = capsys.readouterr()
     assert code == 0 and "nobody said who plays" in err and "2.0 minutes" in err and "1.0 were held out" in err
     result = json.loads(out)
+    assert result["instruments"] == ["piano", "bass", "drums"]  # this model has no probe
     assert np.abs(soundfile.read(result["take"])[0]).max() > 0
     program, *arguments = shlex.split(result["play"])
     assert program == "rtjazz" and result["play"] in err
     assert cli.main([*arguments, "--output", "played.wav", "--duration", "0.2", "--no-display"]) == 0
     assert soundfile.info("played.wav").frames > 0
+
+
+def test_the_band_is_heard_where_nobody_names_it(tiny_folder, tmp_path):
+    from rtjazz_hf.evaluation.measures.embeddings import TowerEmbedder
+    from rtjazz_hf.evaluation.measures.instrument_probe import PROBE_NAME, InstrumentProbe, tower_signature
+    from rtjazz_hf.hub import load_style_encoder
+    from rtjazz_hf.trainers.heard_band import hear_band
+
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal((48_000, 2)), 48_000)
+    (tmp_path / "b.wav").write_bytes(b"none")  # is told of elsewhere
+    assert hear_band(tmp_path, str(base)) is None
+    embedder = TowerEmbedder(*load_style_encoder(base))
+    signature = tower_signature(embedder)
+    heard = {"piano": 1.0, "guitar": -1.0, "bass": 1.0, "drums": 1.0, "brushes": 2.0}
+    weight, bias = np.zeros((5, len(signature)), np.float32), np.array(list(heard.values()), np.float32)
+    probe = InstrumentProbe(tuple(heard), weight, bias, np.zeros(5, np.float32), signature)
+    probe.save(base / "style_encoder" / PROBE_NAME)
+    assert hear_band(tmp_path, str(base)) == ["piano", "bass", "brushes"]  # one of two kits
 
 
 def test_serve_takes_it(styles, tiny_pipeline, tmp_path, caplog):

@@ -17,7 +17,14 @@ from rtjazz_hf.adapters import attach_adapter, read_adapter
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.band import Score, ScoreNote
 from rtjazz_hf.flow import FlowMatchScheduler
-from rtjazz_hf.trainers.adapter import BestSoFar, LoraTrainConfig, StyledFlow, prior_loss, train_lora
+from rtjazz_hf.trainers.adapter import (
+    BestSoFar,
+    LoraTrainConfig,
+    StyledFlow,
+    prior_loss,
+    train_lora,
+    waiting_time,
+)
 from rtjazz_hf.trainers.config import PERSONAL_SETTINGS, load_config
 from rtjazz_hf.trainers.distillation import student_ends, student_path
 from rtjazz_hf.trainers.flow import channel_weights
@@ -114,6 +121,12 @@ def test_learnt_adapter_loads_and_is_heard(base, recordings, out, options):
     assert not np.array_equal(play(pipe), bare)
     pipe.unload_lora_weights()
     np.testing.assert_array_equal(play(pipe), bare)
+
+
+def test_the_waiting_time_is_told():
+    config = LoraTrainConfig(output_dir="o", recordings="r", **PERSONAL_SETTINGS)  # 1,500 steps, 50 minutes
+    assert waiting_time(1.2, 5, 2.0, config).startswith("1.20 s a step: about 30 minutes more, until max_steps (1500)")
+    assert "about 48 minutes more, until max_minutes (50)" in waiting_time(6.0, 5, 2.0, config)
 
 
 def test_what_was_heard_goes_beside_the_adapter(base, recordings, out):

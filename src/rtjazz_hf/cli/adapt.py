@@ -38,7 +38,7 @@ def add_adapt(commands: Any) -> None:
     )
     parser.add_argument("--name", default="me", help='"in the style of NAME" calls it (default: %(default)s)')
     parser.add_argument(
-        "--instruments", help=f"who plays in the recordings (taken to be {','.join(_ASSUMED)} where you do not say)"
+        "--instruments", help="who plays in the recordings (where you do not say: whom the model's probe hears)"
     )
     parser.add_argument(
         "--max-minutes",
@@ -65,26 +65,22 @@ def add_adapt(commands: Any) -> None:
 def run_adapt(args: argparse.Namespace) -> int:
     if not args.recordings.is_dir():
         raise Refused(f"there is no folder '{args.recordings}'; give one of recordings")
-    if args.instruments is None:
-        print(
-            f"nobody said who plays: the recordings are taken for {', '.join(_ASSUMED)}, and that band will play in "
-            "the style; --instruments says otherwise, such as --instruments guitar,bass,brushes",
-            file=sys.stderr,
-        )
     quiet_libraries()
+    band, told = _band(args)
+    print(told, file=sys.stderr)
     from ..trainers.adapter import LoraTrainConfig, train_lora
 
     try:
         config = LoraTrainConfig(
             output_dir=str(args.output), recordings=str(args.recordings), base=args.model, name=args.name,
-            instruments=_instruments(args.instruments), copies=args.copies, rank=args.rank,
+            instruments=band, copies=args.copies, rank=args.rank,
             alpha=2.0 * args.rank, dora=args.dora, qlora=args.qlora, teacher=args.teacher, seed=args.seed or 0,
             **PERSONAL_SETTINGS | {"max_minutes": args.max_minutes, "max_steps": args.max_steps},
         )  # fmt: skip
     except ValueError as error:
         raise Refused(str(error)) from error
     print(f"learning for at most {args.max_minutes:g} minutes; --max-minutes says otherwise", file=sys.stderr)
-    result = train_lora(config)
+    result = {**train_lora(config), "instruments": band}
     print(
         f"{result['adapter']}: {result['minutes_learnt']:.1f} minutes of playing learnt; "
         f"{result['minutes_held_out']:.1f} were held out, to judge it by",
@@ -102,8 +98,23 @@ def run_adapt(args: argparse.Namespace) -> int:
     return 0
 
 
-def _instruments(text: str | None) -> list[str]:
-    return list(_ASSUMED) if text is None else [name.strip() for name in text.split(",")]
+def _band(args: argparse.Namespace) -> tuple[list[str], str]:
+    """Who plays in the recordings, and how that is known."""
+    if args.instruments is not None:
+        band = [name.strip() for name in args.instruments.split(",")]
+        return band, f"who plays, as you say: {', '.join(band)}"
+    from ..trainers.heard_band import hear_band
+
+    otherwise = (
+        "that band will play in the style; --instruments says otherwise, such as --instruments guitar,bass,brushes"
+    )
+    try:
+        heard = hear_band(args.recordings, args.model)
+    except (FileNotFoundError, ValueError) as error:
+        raise Refused(str(error)) from error
+    if heard is not None:
+        return heard, f"nobody said who plays: {', '.join(heard)} are heard, and {otherwise}"
+    return list(_ASSUMED), f"nobody said who plays: the recordings are taken for {', '.join(_ASSUMED)}, and {otherwise}"
 
 
 def _play_take(args: argparse.Namespace, words: str) -> Path:

@@ -15,6 +15,7 @@ which has the same layers, and given to the student at the end.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,8 @@ from .flow import (
 )
 from .monitor import batch_sizes
 from .run import TrainingRun
+
+_TIMED = 5  # steps after which the time that is left is told
 
 
 @dataclass
@@ -334,7 +337,11 @@ def train_lora(config: LoraTrainConfig) -> dict:
                      style_name=config.name, band=config.instruments, phrases=phrases)  # fmt: skip
 
     per_batch = batch_sizes(config.batch_size, config.crop_frames, model.config.patch_size)
+    first, began = run.step, time.monotonic()
     for batch in run.batches(batches, per_batch):
+        if run.step == first + _TIMED and began is not None:
+            run.print(waiting_time((time.monotonic() - began) / _TIMED, run.step, run.minutes, config))
+            began = None
         with run.accelerator.accumulate(prepared):
             losses = lora_losses(prepared, batch, config, weights)
             run.backward(
@@ -369,6 +376,16 @@ def train_lora(config: LoraTrainConfig) -> dict:
             "minutes_learnt": report.minutes - report.minutes_held_out, "adapter": str(folder)}  # fmt: skip
 
 
+def waiting_time(seconds: float, step: int, minutes: float, config: LoraTrainConfig) -> str:
+    """How long there is to wait, by the time that a step took so far, `minutes` after the beginning."""
+    left = (config.max_steps - step) * seconds / 60.0
+    limited = config.max_minutes is not None and config.max_minutes - minutes < left
+    left = max(0.0, config.max_minutes - minutes) if limited else left
+    what = f"max_minutes ({config.max_minutes:g})" if limited else f"max_steps ({config.max_steps})"
+    early = ", sooner if validations gain nothing" if config.patience else ""
+    return f"{seconds:.2f} s a step: about {left:.0f} minutes more, until {what}{early}"
+
+
 @dataclass(frozen=True)
 class _InStyle:
     """What `play_takes` asks of a take: a lead sheet, and a style `(1, style_dim)`."""
@@ -397,4 +414,5 @@ __all__ = [
     "mean_style",
     "style_loss",
     "train_lora",
+    "waiting_time",
 ]
