@@ -70,6 +70,18 @@ class TestIReal:
         assert bars(chart)[10:] == ["F6:2 Em7:2", "F6:2 Em7:2", "Em7/C:2 N.C.:2", "Bb7:4", "G7:4"]
 
     @pytest.mark.parametrize(
+        ("music", "wanted"),
+        [
+            ("T44[C^7   |A-7   |r   |    |D-7   |G7   Z", "Cmaj7 Am7 Cmaj7 Am7 Dm7 G7"),
+            ("T44{C   |F   |    r|    }[G   |    Z", "C F C F C F C F G G"),  # played twice; an empty bar goes on
+            ("T44[C   |F   |r|    ]*B[G   |Bb  Z", "C F C F G Bb"),
+        ],
+    )
+    def test_the_sign_for_two_bars_takes_two(self, music, wanted):
+        chart = read_chart(f"irealbook://Mine=Me=Swing=C=n={music}")
+        assert " ".join(span.chord.symbol for bar in chart.bars for span in bar.spans) == wanted
+
+    @pytest.mark.parametrize(
         "link", ["irealb://", "irealb://x", "irealbook://a=b", "irealb://" + "A" * 1_000_000]
     )
     def test_broken_links_are_refused(self, link):

@@ -130,6 +130,7 @@ class _MusicReader:
         self._cells: list[tuple[Chord | None, str]] = []  # a chord, or nothing: an empty cell
         self._alternatives: list[tuple[int, str]] = []
         self._simile = ""
+        self._half = False  # whether a sign for two bars was just read, so that an empty bar is the second of them
         self._start: dict[str, object] = {}
         self._end: list[str] = []  # words that belong to the bar that is being read
         self._inside = False  # whether a bar line has opened this bar, so that it counts though it is empty
@@ -238,11 +239,22 @@ class _MusicReader:
         sounding = bool(simile) or any(chord is not None for chord, _ in cells)
         slashes = any(kind == "slash" for _, kind in cells)
         empty = not sounding and not slashes and not alternatives
-        if empty and not (self._inside and len(cells) >= 3 and self.bars):
+        whole = self._inside and len(cells) >= 3 and bool(self.bars)  # an empty bar, not what lies between two signs
+        if empty and whole and self._half:  # written already: a sign for two bars stands in the first of them
+            self._half = False
+            for name, value in self._start.items():
+                setattr(self.bars[-1], name, value)
+            self._start = {}
+            self._take_end_words(words, self.bars[-1])
+            if leave:
+                self._coda_after(self.bars[-1])
+            return
+        if empty and not whole:
             if self.bars and words:
                 self._take_end_words(words, self.bars[-1])
             self._start.pop("coda", None) if not self.bars else None
             return
+        self._half = simile == "r"
         for spans in self._spans(cells, simile):
             if len(self.bars) >= MAX_BARS:
                 raise ValueError(f"the chart has more than {MAX_BARS} bars: shorten it, charts loop anyway")
