@@ -34,7 +34,7 @@ from rtjazz_hf.live import LiveBlock
 from rtjazz_hf.live.outputs import to_pcm
 from rtjazz_hf.live.recording import Recorder
 from rtjazz_hf.music import INSTRUMENTS
-from rtjazz_hf.music.practice import ORDERS, lines_above
+from rtjazz_hf.music.practice import ORDERS, Ramp, lines_above
 
 HERE = Path(__file__).parent
 PLAYER = Path(server.__file__).parent / "player"  # the worklet that plays blocks without gaps
@@ -74,6 +74,19 @@ class Wishes(NamedTuple):
     rests: str = ""
     swing: str = ""
     at_once: bool = False  # a new chart, not at the next bar line
+    ramp: str = ""  # of the tempo, such as 120:180/4
+
+    def tempo_of(self, chorus: int) -> float | None:
+        """What the ramp has for a chorus of the chart, or what is asked for throughout.
+
+        Raises:
+            ValueError: no ramp, or one without a chart.
+        """
+        if not self.ramp.strip():
+            return self.tempo or None
+        if not self.chords.strip():
+            raise ValueError("ramp: there is no chart whose choruses could be counted; write or upload one")
+        return Ramp.parse(self.ramp).tempo(chorus)
 
     @property
     def chart(self) -> str | None:
@@ -104,11 +117,11 @@ class Wishes(NamedTuple):
         share = self.clip_weight if words else 1.0
         return *((text, weight * (1.0 - share)) for text, weight in words), (read_style(self.clip), share)
 
-    def played_by(self, pipe: RealTimeJazzPipeline, seed: int) -> dict[str, Any]:
+    def played_by(self, pipe: RealTimeJazzPipeline, seed: int, chorus: int = 0) -> dict[str, Any]:
         """What `pipe.live` and `session.update` are asked for; raises ValueError where that cannot be played."""
         prompt = self.prompt
         sheet = pipe.prepare_lead_sheet(
-            prompt, chords=self.chart, tempo=self.tempo or None, instruments=self.instruments,
+            prompt, chords=self.chart, tempo=self.tempo_of(chorus), instruments=self.instruments,
             seeds=[seed],
         )[0]  # fmt: skip
         return {"prompt": prompt, "lead_sheet": sheet, "adapter": self.adapter or {}}
@@ -143,15 +156,24 @@ class Take:
         self.session = pipe.live(
             **wishes.played_by(pipe, seed), seed=seed, first_block_frames=FIRST_BLOCK_FRAMES
         )
-        self.playing, self.chart = False, wishes.chart
+        self.playing, self.chart, self.wishes, self.chorus = False, wishes.chart, wishes, 0
 
     def change(self, wishes: Wishes) -> None:
         """Follow other wishes from the next block on, another chart from the next bar line on unless it is asked for at
         once; raises ValueError, and plays on as before, where it cannot."""
         waits = wishes.chart != self.chart or self.session.coming is not None
         at = "now" if wishes.at_once or not waits else None
-        self.session.update(at=at, **wishes.played_by(self.pipe, self.session.seed))
-        self.chart = wishes.chart
+        chorus = self.chorus if wishes.chart == self.chart else 0
+        self.session.update(at=at, **wishes.played_by(self.pipe, self.session.seed, chorus))
+        self.chart, self.wishes = wishes.chart, wishes
+
+    def _ramp(self, block: LiveBlock) -> None:
+        """The tempo goes with the chorus, where that is asked for."""
+        chorus = max(0, block.chart_bar - 1) // block.lead_sheet.num_bars
+        if chorus != self.chorus:
+            self.chorus = chorus
+            if self.wishes.ramp.strip():
+                self.session.update(tempo=self.wishes.tempo_of(chorus))
 
     def blocks(self) -> Iterator[tuple[LiveBlock, bytes]]:
         """The music and its PCM (16 bits, interleaved), `AHEAD` seconds before it is heard, until it is closed."""
@@ -163,6 +185,7 @@ class Take:
                     sent = np.frombuffer(pcm, "<i2").reshape(-1, AUDIO_CHANNELS).T
                     recorder.write(sent / np.float32(32768))  # to the bit what is sent
                     yield block, pcm
+                    self._ramp(block)
                     if self.session.position >= LONGEST:
                         break
                     while not self.session.closed and (left := self.session.seconds_ahead - AHEAD) > 0:
@@ -286,6 +309,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             all_keys = gr.Dropdown([("no", ""), *((f"by {name}", name) for name in ORDERS)], value="", label="All keys")
             rests = gr.Textbox(label="Rests", placeholder="piano/2: every second chorus", max_length=200)
             swing = gr.Textbox(label="Swing, 0 to 1", placeholder="as usual", max_length=5)
+            ramp = gr.Textbox(label="Tempo up or down", placeholder="120:180/4: by 5 every 4 choruses", max_length=24)
             at_once = gr.Checkbox(False, label="A new chart at once, not at the next bar line")
         with gr.Row():
             tempo = gr.Number(None, label="Tempo, 40 to 320; 0: the band's own", elem_id="tempo")
@@ -300,7 +324,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             clip_weight = gr.Slider(0, 1, 0.5, step=0.05, label="How much of it")
         file = gr.File(label="The take", interactive=False, elem_id="file")
 
-        practice = [only_bars, transpose, all_keys, rests, swing, at_once]
+        practice = [only_bars, transpose, all_keys, rests, swing, at_once, ramp]
         controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter, *practice]
         # A page may begin to sound only in a click, so the player opens its sound before the server answers.
         play.click(None, js="() => rtjazzStream.open()")
@@ -310,7 +334,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         stop.click(studio.stop, [take], [status], show_progress="hidden")
         stop.click(None, js="() => rtjazzStream.stop()")
         keep.click(studio.recording, [take], [file])
-        boxes = (first, second, chords, tempo, only_bars, transpose, rests, swing)
+        boxes = (first, second, chords, tempo, only_bars, transpose, rests, swing, ramp)
         typed = [event for box in boxes for event in (box.submit, box.blur)]
         chosen = [mix.release, clip_weight.release, clip.change, band.change, adapter.change, all_keys.change]
         gr.on(

@@ -75,11 +75,16 @@ class TestIReal:
             ("T44[C^7   |A-7   |r   |    |D-7   |G7   Z", "Cmaj7 Am7 Cmaj7 Am7 Dm7 G7"),
             ("T44{C   |F   |    r|    }[G   |    Z", "C F C F C F C F G G"),  # played twice; an empty bar goes on
             ("T44[C   |F   |r|    ]*B[G   |Bb  Z", "C F C F G Bb"),
+            ("T44{C   |N1F   | x  |N1G   |    }|N2Bb  |A   Z", "C F F G G C Bb A"),  # an ending's sign twice
         ],
     )
-    def test_the_sign_for_two_bars_takes_two(self, music, wanted):
+    def test_signs_that_take_more_than_a_bar(self, music, wanted):
         chart = read_chart(f"irealbook://Mine=Me=Swing=C=n={music}")
-        assert " ".join(span.chord.symbol for bar in chart.bars for span in bar.spans) == wanted
+        assert " ".join(span.chord.symbol for bar in chart.bars for span in bar) == wanted
+
+    def test_a_section_s_name_in_words_is_no_remark(self):
+        chart = read_chart("irealbook://Mine=Me=Swing=C=n=T44[<*74Verse>C   |F   ][<Chorus>G   |<shout>C   Z")
+        assert chart.remarks == ("bar 4: 'shout' is not played",)
 
     @pytest.mark.parametrize(
         "link", ["irealb://", "irealb://x", "irealbook://a=b", "irealb://" + "A" * 1_000_000]

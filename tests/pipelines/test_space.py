@@ -161,15 +161,36 @@ class TestControls:
         name, take, blocks = begin(space, studio, tempo=120.0)
         assert next(blocks).tempo == 120.0
         status = studio.change(
-            name, *values(space, tempo=180.0, mix=0.5, chords="Am7 | D7", instruments=["guitar", "bass"])
+            name,
+            *values(space, tempo=180.0, mix=0.5, chords="Am7 | D7", instruments=["guitar", "bass"], at_once=True),
         )
         block = next(blocks)
         assert block.tempo == 180.0 and block.chord.symbol == "Am7"
         assert set(block.lead_sheet.instruments) == {"guitar", "bass"} and "180 BPM" in status
         assert dict(take.session._plan.asked["prompt"]) == {"medium swing piano trio": 0.5, "bossa nova": 0.5}
-        studio.change(name, *values(space, tempo=0))  # what is emptied is the band's again
+        studio.change(name, *values(space, tempo=0, at_once=True))  # what is emptied is the band's again
         assert next(blocks).lead_sheet.to_text() != block.lead_sheet.to_text()
         blocks.close()
+
+    def test_a_new_chart_waits_for_its_bar_line(self, space, studio):
+        name, take, blocks = begin(space, studio, chords="Dm7 | G7", tempo=120.0)
+        next(blocks)
+        status = studio.change(name, *values(space, chords="Am7 | D7", tempo=120.0))
+        assert "Am7" in status and take.session.coming[0] == pytest.approx(2.0)
+        assert next(blocks).chord.symbol == "Dm7"
+        studio.change(name, *values(space, chords="Dm7 | G7", tempo=130.0))  # as it was: only the tempo is new
+        assert take.session.coming is None and next(blocks).tempo == 130.0
+        blocks.close()
+
+    def test_the_tempo_goes_with_the_choruses(self, space, studio):
+        asked = {"chords": "Dm7", "ramp": "300:320/1+10"}
+        _, take, blocks = begin(space, studio, **asked)
+        played = [next(blocks) for _ in range(5)]
+        assert played[0].tempo == 300 and played[-1].tempo > 300
+        assert played[-1].tempo == values(space, **asked).tempo_of(take.chorus)
+        blocks.close()
+        for wrong in ({"ramp": "300:320/1"}, {"ramp": "fast", "chords": "C"}):
+            assert "Not played: ramp" in studio.play("", *values(space, **wrong))[1]
 
     def test_a_bad_chart_is_told_and_the_music_plays_on(self, space, studio):
         name, _, blocks = begin(space, studio, chords="Dm7 | G7")

@@ -40,6 +40,7 @@ _TOKEN = re.compile(
       | (?P<stray>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_SECTION = r"(?i)(?:intro|verse|chorus|refrain|bridge|trio|interlude|vamp|head|solos?|tag|outro)(?:\s+\w)?"
 _MOST_CHARACTERS = 20_000  # of one tune's music; 512 bars have less
 
 
@@ -280,6 +281,8 @@ class _MusicReader:
             times = re.fullmatch(r"(?i)(?:play\s+)?(?:x\s*(\d{1,2})|(\d{1,2})\s*(?:x|times))\.?", each)
             if times:
                 bar.closes = int(times.group(1) or times.group(2))
+            elif re.fullmatch(_SECTION, each):
+                bar.label = bar.label or each
             elif re.fullmatch(r"(?i)break", each):
                 self.remarks.append(f"bar {bar.number}: {each!r} is played on")
             elif not take_words(each, bar):

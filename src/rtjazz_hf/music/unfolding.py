@@ -120,7 +120,8 @@ class _Player:
                 following = end + 1
                 if following == len(self.bars):
                     break
-                if self.bars[following].endings or self.bars[following].opens or self.bars[following].label:
+                other = self.bars[following].endings - self.bars[index].endings  # the same sign again says nothing new
+                if other or self.bars[following].opens or self.bars[following].label:
                     break
                 end = following
             ending = _Ending(index, end, self.bars[index].endings)

@@ -13,6 +13,7 @@ const rtjazz = (window.rtjazz = {
 
 const STATE_EVERY = { f32: 60, opus: 300 }; // seconds: 40 kB/s of 384, or 8 of 16
 const PIECE = 65536; // bytes of a message
+const LEAD = 0.8; // seconds before the last click is over in which the music is asked for
 const TRIES = 20; // to go on, 3 seconds apart
 
 let context = null, player = null, socket = null, decoder = null, resume = null, clicked = 0;
@@ -44,7 +45,7 @@ function wishes() {
   const first = $("prompt-a").value.trim(), second = $("prompt-b").value.trim(), mix = Number($("mix").value) / 100;
   if (first && second && first !== second) music.prompt = { [first]: 1 - mix, [second]: mix };
   else music.prompt = first || second || "medium swing piano trio";
-  const chords = $("chords").value.trim(), tempo = Number($("tempo").value);
+  const chords = $("chords").value.trim(), tempo = ramped() || Number($("tempo").value);
   if (chords) music.chords = practised(chords);
   if (tempo) music.tempo = tempo;
   const band = $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
@@ -66,6 +67,42 @@ function practised(chords) {
   return [...asked.map(([name, value]) => `${name}: ${value}`), chords.replace(own, "")].join("\n");
 }
 
+let chorus = 0; // of the chart that is heard, counted from 0
+
+// The tempo that a ramp such as 120:180/4 or 120:180/4+2 has for the chorus; 0 without one.
+function ramped() {
+  const number = "(\\d+(?:\\.\\d+)?)";
+  const asked = $("ramp").value.trim().match(`^${number}:${number}(?:/(\\d{1,3}))?(?:\\+${number})?$`);
+  if (!asked || !$("chords").value.trim()) return 0;
+  const [first, last, every, step] = [asked[1], asked[2], asked[3] || 1, asked[4] || 5].map(Number);
+  const moved = Math.floor(chorus / Math.max(1, every)) * step;
+  return last >= first ? Math.min(first + moved, last) : Math.max(first - moved, last);
+}
+
+// Clicks before the first bar, played by the page itself; how many seconds they last.
+function countIn() {
+  const bars = Math.min(4, Math.max(0, Math.floor(Number($("count-in").value)))), tempo = wishes().tempo;
+  if (!bars || resume || state) return 0;
+  if (!tempo) {
+    say("The count-in wants a tempo", true);
+    return 0;
+  }
+  const metre = $("chords").value.match(/^[ \t]*(?:time:[ \t]*)?(\d{1,2})\/(\d)\b/im) || [0, 4, 4];
+  const beat = Math.round((48000 * 60 * 4) / metre[2] / tempo), beats = bars * metre[1];
+  const samples = new Float32Array(2 * beat * beats);
+  for (let each = 0; each < beats; each++) {
+    const hz = each % metre[1] ? 1200 : 1800; // higher on the downbeat
+    for (let i = 0; i < 1440; i++) {
+      const click = 0.35 * Math.exp(-i / 240) * Math.sin((2 * Math.PI * hz * i) / 48000);
+      samples.fill(click, 2 * (each * beat + i), 2 * (each * beat + i) + 2);
+    }
+  }
+  playedBefore += samples.length / 2;
+  player.port.postMessage(samples, [samples.buffer]);
+  return (beat * beats) / 48000;
+}
+
+let counting = null; // the timer of a count-in
 let charts = null; // a file, or a link that was pasted: what the tunes to choose from are in
 
 // Becomes a chart in the box; of several tunes the one that is chosen, the first until then.
@@ -96,7 +133,12 @@ async function start() {
   try {
     await prepareSound();
     if (!(await loadModels())) return;
-    connect();
+    player.port.postMessage("reset");
+    Object.assign(rtjazz, { state: "starting", blocks: 0, bytes: 0, peak: 0, firstSound: null });
+    shown = [];
+    received = chorus = 0;
+    playedBefore = rtjazz.played;
+    counting = setTimeout(connect, Math.max(0, 1000 * (countIn() - LEAD)));
   } catch (error) {
     say(String(error.message || error), true);
   } finally {
@@ -105,16 +147,12 @@ async function start() {
 }
 
 function connect() {
+  counting = null;
   const key = $("api-key").value.trim();
   const address = new URL("v1/live", location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(address, key ? ["rtjazz", KEY_PROTOCOL + key] : ["rtjazz"]);
   socket.binaryType = "arraybuffer";
-  player.port.postMessage("reset");
-  Object.assign(rtjazz, { state: "starting", blocks: 0, bytes: 0, peak: 0, firstSound: null });
-  shown = [];
-  received = 0;
-  playedBefore = rtjazz.played;
   let described = null, problem = "";
   const encoding = $("opus").checked && !$("opus-row").hidden ? "opus" : "f32";
   decoder = encoding === "opus" ? opusDecoder() : null;
@@ -238,6 +276,11 @@ function heard({ played, gaps, gapSeconds, inHand }) {
   rtjazz.bar = message.bar + Math.floor(beat / message.beats_per_bar);
   rtjazz.beat = Math.floor(beat % message.beats_per_bar) + 1;
   rtjazz.tempo = message.tempo;
+  const round = Math.max(0, Math.floor((message.chart_bar - 1) / message.chart_bars));
+  if (round !== chorus) {
+    chorus = round;
+    if (ramped()) change();
+  }
   $("chord").textContent = chord;
   $("place").textContent = `bar ${rtjazz.bar} beat ${rtjazz.beat}`;
 }
@@ -280,7 +323,13 @@ function change() {
 }
 
 $("play").addEventListener("click", () => {
-  if (socket !== null) {
+  if (counting !== null) {
+    clearTimeout(counting);
+    counting = null;
+    rtjazz.state = "stopped";
+    player.port.postMessage("reset");
+    say("Stopped");
+  } else if (socket !== null) {
     if (socket.readyState === WebSocket.OPEN) socket.send('{"type": "stop"}');
     else socket.close();
     player.port.postMessage("reset");
