@@ -28,7 +28,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from rtjazz_hf import RealTimeJazzPipeline, server
 from rtjazz_hf.adapters import adapter_name_of
 from rtjazz_hf.audio import AUDIO_CHANNELS, read_audio
-from rtjazz_hf.charts import choose_tune, read_tunes, sent_text
+from rtjazz_hf.charts import choose_tune, chorus_bars, read_tunes, sent_text
 from rtjazz_hf.cli.common import choose_device, quiet_libraries
 from rtjazz_hf.live import LiveBlock
 from rtjazz_hf.live.outputs import to_pcm
@@ -169,7 +169,7 @@ class Take:
 
     def _ramp(self, block: LiveBlock) -> None:
         """The tempo goes with the chorus, where that is asked for."""
-        chorus = max(0, block.chart_bar - 1) // block.lead_sheet.num_bars
+        chorus = 0 if self.chart is None else max(0, block.chart_bar - 1) // chorus_bars(self.chart)
         if chorus != self.chorus:
             self.chorus = chorus
             if self.wishes.ramp.strip():

@@ -51,6 +51,7 @@ def test_a_new_chart_waits_for_the_bar_line(tiny_pipeline):
     assert [block.beat for block in blocks] == pytest.approx([3, 4, 1, 2, 3, 4, 1])
     assert [block.bar for block in blocks] == [1, 1, 2, 2, 2, 2, 3]  # counted on
     assert [block.chart_bar for block in blocks] == [1, 1, 1, 1, 1, 1, 2]
+    assert take(session, 12)[-1].chorus == 2 and blocks[-1].chorus == 1
     assert session.coming is None and session.stats().updates == 0  # it did not wait for the session
 
 

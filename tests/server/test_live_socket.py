@@ -92,7 +92,8 @@ class TestPlaying:
             say(listener, "start", **WISH)
             hear_block(listener)
             say(listener, "update", tempo=200, chords="Am7 | D7", prompt={"swing": 0.5, "bossa nova": 0.5})
-            assert hear(listener, "updated")["tempo"] == 200
+            updated = hear(listener, "updated")
+            assert updated["tempo"] == 200 and 0 < updated["starts"] <= 2.0  # the chart waits for its bar line
             say(listener, "update", tempo=1000)
             assert "tempo" in hear(listener, "error")["detail"]
             say(listener, "update", chords="H7")
@@ -102,6 +103,9 @@ class TestPlaying:
             for _ in range(8):  # those that were on their way come first
                 described, _ = hear_block(listener)
             assert described["tempo"] == 200 and described["chord"] in ("Am7", "D7")
+            assert described["bar"] > described["chart_bar"] >= 1 and described["chorus"] >= 1
+            say(listener, "update", chords="C6 | F7", at="now")
+            assert hear(listener, "updated")["starts"] is None
 
     def test_those_that_wait_for_a_costly_one_are_one(self, server, monkeypatch):
         monkeypatch.setattr("rtjazz_hf.server.live_socket.UPDATE_SHARE", 0.002)
@@ -122,7 +126,7 @@ class TestPlaying:
                     answers.append(described)
             assert [each["type"] for each in answers].count("error") == 1
             assert "nonsense" in next(each["detail"] for each in answers if each["type"] == "error")
-            sheet = seat.session.lead_sheet
+            sheet = seat.session.coming[1] if seat.session.coming else seat.session.lead_sheet
             assert sheet.tempo == 103 and sheet.spans[0].chord.symbol == "Am7"
 
     def test_several_share_a_batch(self, server):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from .ireal import to_link
-from .opening import Tune, chart_text, choose_tune, looks_like_file, read_chart, read_tunes, sent_text
+from .opening import (
+    Tune,
+    chart_text,
+    choose_tune,
+    chorus_bars,
+    looks_like_file,
+    read_chart,
+    read_tunes,
+    sent_text,
+)
 
 __all__ = [
     "Tune",
     "chart_text",
     "choose_tune",
+    "chorus_bars",
     "looks_like_file",
     "read_chart",
     "read_tunes",

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..music.chart import ParsedChart, parse_chart
@@ -125,6 +126,16 @@ def sent_text(chords: str, tune: str | int | None = None) -> str:
     if re.match(r"\s*ireal(?:b|book)://", chords) or is_chordpro(chords) or is_chords_over_words(chords):
         return read_chart(chords, tune).to_text()
     return chords
+
+
+@lru_cache(maxsize=64)
+def chorus_bars(chords: str) -> int:
+    """Bars of a chart, as text, with its repeats written out: lead sheets have it several times.
+
+    Raises:
+        ValueError: as `sent_text`.
+    """
+    return len(parse_chart(sent_text(chords)).bars)
 
 
 def _read_file(path: Path) -> list[Tune]:

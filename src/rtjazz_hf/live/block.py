@@ -21,6 +21,8 @@ class LiveBlock:
         bar: bars of the session, 1 for the first, counted on through every change; beat: beat in the bar, 1.0 for the
             downbeat.
         chart_bar: the same bar as the chart counts, 1 for its top, on through its loops.
+        chorus: which time round the chart that was asked for is played, from 1; None where the band leader wrote the
+            tune, or a lead sheet was given.
         chord: the chord that sounds at the start.
         tempo: beats per minute.
         latents: float32 `(latent_dim, frames)`, as the codec's decoder took them.
@@ -40,6 +42,7 @@ class LiveBlock:
     lead_sheet: LeadSheet
     notes: tuple[ScoreNote, ...] = ()
     chart_bar: int = 1
+    chorus: int | None = None
 
     @property
     def chords(self) -> tuple[tuple[float, Chord], ...]:

@@ -12,6 +12,7 @@ import torch
 
 from ..audio import FRAME_RATE
 from ..band import PhraseMemory, Score, fit_melody
+from ..charts import chorus_bars
 from ..music import LeadSheet
 from ..prompts import BLOCK_SIZES
 
@@ -69,6 +70,11 @@ class Plan:
     def starts(self) -> float:
         """When it takes over, in seconds of the session; -inf where it has."""
         return -math.inf if self.before is None else self.before.lead_sheet.time_of(self.turn)
+
+    def chorus_of(self, bar: int) -> int | None:
+        """Which time round the chart that was asked for is played in a bar of the lead sheet."""
+        chords = self.asked.get("chords")
+        return None if chords is None else max(0, bar - 1) // chorus_bars(chords) + 1
 
     def due(self, frame: int) -> Plan:
         """What a block follows that begins at a frame: this, from less than the smallest block before `starts` on."""

@@ -348,6 +348,7 @@ class LiveSession:
             lead_sheet=sheet,
             notes=notes,
             chart_bar=where.bar,
+            chorus=take.plan.chorus_of(where.bar),
         )
 
 

@@ -357,7 +357,7 @@ def describe(block: LiveBlock, stats: LiveStats) -> dict[str, Any]:
         "samples": block.audio.shape[1],
         "bar": block.bar,
         "chart_bar": block.chart_bar,
-        "chart_bars": block.lead_sheet.num_bars,
+        "chorus": block.chorus,
         "beat": round(block.beat, 4),
         "beats_per_bar": block.lead_sheet.beats_per_bar,
         "tempo": block.tempo,

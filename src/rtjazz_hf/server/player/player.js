@@ -276,9 +276,8 @@ function heard({ played, gaps, gapSeconds, inHand }) {
   rtjazz.bar = message.bar + Math.floor(beat / message.beats_per_bar);
   rtjazz.beat = Math.floor(beat % message.beats_per_bar) + 1;
   rtjazz.tempo = message.tempo;
-  const round = Math.max(0, Math.floor((message.chart_bar - 1) / message.chart_bars));
-  if (round !== chorus) {
-    chorus = round;
+  if (message.chorus !== null && message.chorus - 1 !== chorus) {
+    chorus = message.chorus - 1;
     if (ramped()) change();
   }
   $("chord").textContent = chord;
