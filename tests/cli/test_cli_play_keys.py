@@ -108,6 +108,15 @@ class TestKeys:
         self.type(controls, "pnothing\x1b")
         assert controls.asking is None and "nothing" not in controls.mix
 
+    def test_a_chart_waits_for_the_bar_line_or_does_not(self, controls):
+        next(controls.session)
+        self.type(controls, "cC6 | F9\nk")
+        assert controls.message.startswith("key ") and controls.session.coming[1].spans[0].chord.root == 1
+        self.type(controls, "cC6 | F9\n")
+        assert controls.message == "new chart at the next bar line"
+        self.type(controls, "CBb6 | Eb9 | Bb6\n")
+        assert controls.session.coming is None and controls.session.lead_sheet.spans[0].chord.symbol == "Bb6"
+
     def test_chords_adapter_and_quit(self, controls):
         self.type(controls, "cEbm7 | Ab7\n")
         assert controls.session.lead_sheet.spans[0].chord.symbol == "Ebm7"

@@ -212,6 +212,9 @@ class TestFollowing:
         follower.align(session, now.now)
         session.update(chords="Ebm7 | Ab7")
         follower.align(session, now.now)
+        assert session.coming[0] == pytest.approx(1.0)  # the bar line of the set
+        session.update(chords="Ebm7 | Ab7", at="now")
+        follower.align(session, now.now)
         assert session.lead_sheet.beat_at(0.0) == pytest.approx(
             2
         )  # of bar 1, as the set is at beat 2 of bar 3
