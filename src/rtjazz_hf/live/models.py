@@ -75,9 +75,9 @@ class LiveModels(PlayingSteps, Models):
             self._warm.add(key)
 
     def warm_up_to(self, block_frames: int) -> None:
-        """`warm_up` of all sizes below: those of the blocks before a bar line."""
+        """`warm_up` of this size and all below: those of the blocks before a bar line."""
         for size in BLOCK_SIZES:
-            if size < block_frames:
+            if size <= block_frames:
                 self.warm_up(size)
 
     def block_frames_for(

@@ -451,7 +451,7 @@ class SessionEngine:
 
     def _measure(self) -> float:
         defaults = self.pipe.generation_defaults
-        self.pipe.warm_up(self.block_frames)
+        self.pipe.models.warm_up_to(self.block_frames)
         return measure_block_seconds(
             self.pipe.models, self.block_frames, num_inference_steps=defaults["num_inference_steps"],
             guidance_scale=defaults["guidance_scale"], window_frames=defaults["window_frames"], blocks=5,
