@@ -93,7 +93,7 @@ class TestPlaying:
             hear_block(listener)
             say(listener, "update", tempo=200, chords="Am7 | D7", prompt={"swing": 0.5, "bossa nova": 0.5})
             updated = hear(listener, "updated")
-            assert updated["tempo"] == 200 and 0 < updated["starts"] <= 2.0  # the chart waits for its bar line
+            assert updated["tempo"] == 200 and updated["starts"] in (None, 2.0)  # at its bar line, if not there yet
             say(listener, "update", tempo=1000)
             assert "tempo" in hear(listener, "error")["detail"]
             say(listener, "update", chords="H7")

@@ -14,7 +14,9 @@ from ..evaluation.measures.instrument_probe import PROBE_NAME, InstrumentProbe
 from ..hub import load_style_encoder, part_folder
 
 _SECONDS, _FILES = 30.0, 20  # of each recording, and of how many, that are listened to
-_SHARE = 0.5  # of the windows of a recording in which a player is heard: then he is of its band
+_SHARE = 0.3  # of the windows of a recording in which a player is heard: then he is of its band
+_MOST = 0.5  # of the recordings in whose band he is
+_USUAL, _SURE, _SURER = ("piano", "bass", "drums", "brushes"), 0.5, 2.5  # log odds over the threshold; of others, more
 _ONE_KIT = ("drums", "brushes")  # of which a band has one
 
 
@@ -31,13 +33,14 @@ def hear_band(recordings: str | os.PathLike, base: str) -> list[str] | None:
         return None
     embedder = TowerEmbedder(*load_style_encoder(base))
     probe = InstrumentProbe.load(path, embedder)
+    sure = np.array([_SURE if name in _USUAL else _SURER for name in probe.instruments])
     votes, logits = [], []
     for file in _spread(find_recordings(recordings)):
         try:
             heard = probe.logits(embedder(read_audio(file, duration=_SECONDS)).features)
         except (OSError, ValueError):  # told of when the recordings are prepared
             continue
-        votes.append((heard >= 0.0).mean(0) >= _SHARE)
+        votes.append((heard >= sure).mean(0) >= _SHARE)
         logits.append(heard.mean(0))
     if not votes:
         return None
@@ -46,7 +49,7 @@ def hear_band(recordings: str | os.PathLike, base: str) -> list[str] | None:
     band = [
         name
         for name, share in zip(probe.instruments, shares)
-        if share >= _SHARE and (name not in _ONE_KIT or name == kit)
+        if share >= _MOST and (name not in _ONE_KIT or name == kit)
     ]
     return band or None
 
