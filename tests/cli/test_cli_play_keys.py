@@ -41,8 +41,8 @@ class TestKeys:
     def test_key_keeps_the_place(self, controls):
         controls.session.align(120, 9.0, 0.0)
         self.type(controls, "kkj")
-        sheet = controls.session.lead_sheet
-        assert sheet.spans[0].chord.root == 3 and sheet.beat_at(0.0) == pytest.approx(9)
+        line, sheet = controls.session.coming
+        assert sheet.spans[0].chord.root == 3 and sheet.beat_at(line) == pytest.approx(12)
 
     def test_practice_of_the_chart(self, controls):
         self.type(controls, "b2-3\n")

@@ -18,7 +18,7 @@ WISHES = {"prompt": "swing", "chords": "Dm7", "tempo": 120.0}
 @pytest.fixture(scope="module")
 def played(tiny_pipeline):
     options = {"seconds_before": 1.0, "seconds_after": 1.0, "seed": 3}
-    changes = {"none": None, "chords": {"chords": "Abm7"}, "tempo": {"tempo": 160.0}}
+    changes = {"none": None, "chords": {"chords": "Abm7", "at": "now"}, "tempo": {"tempo": 160.0}}
     return {
         name: live_checks.perform(tiny_pipeline, WISHES, change, **options)
         for name, change in changes.items()

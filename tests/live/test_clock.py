@@ -253,6 +253,9 @@ class TestFollowing:
         session.align(120, 9.0, 0.0)
         sheet = LeadSheet.from_chart(CHART).rotated(3)
         session.update(chords=sheet.to_text(), key=sheet.key)
+        line, coming = session.coming
+        assert line == pytest.approx(1.5) and coming.beat_at(line) == pytest.approx(12)
+        session.update(chords=sheet.to_text(), at="now")
         assert session.lead_sheet.beat_at(0.0) == pytest.approx(9)
         assert session.lead_sheet.spans[0].chord.root == (2 + 3) % 12
 

@@ -152,7 +152,7 @@ class Controls:
             chart = transposed(parse_chart(sent_text(self._chords)), semitones).to_text()
             self.session.update(chords=_practised(chart, self.practice), key=sheet.key)
             self._chords = chart
-        self.message = f"key {sheet.key}"
+        self.message = self._when(f"key {sheet.key}")
 
     def _practise(self, name: str, value: str) -> None:
         """Make something of the chart; `-` takes it back."""

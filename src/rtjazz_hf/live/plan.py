@@ -218,7 +218,8 @@ def next_plan(newest: Plan, after: Plan, at: str | None, frame: int, charted: bo
     """
     playing = newest.due(frame)
     sheet, seconds = playing.lead_sheet, frame / FRAME_RATE
-    if at == "bar" or (at is None and charted and not _same_tune(after.lead_sheet, sheet)):
+    other = (after.lead_sheet.spans, after.lead_sheet.metres) != (sheet.spans, sheet.metres)
+    if at == "bar" or (at is None and charted and other):
         line = dataclasses.replace(playing, before=None)
         return _from_bar_line(after, line, _next_line(sheet, seconds))
     if playing is not newest and not charted:  # what waits goes on waiting

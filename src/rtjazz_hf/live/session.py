@@ -192,8 +192,8 @@ class LiveSession:
         adapter or the melody is none. The band answers from the next beat on. The model of another mix of adapters is
         made here, in the caller's thread, unless it is at hand;
         the block that is being made, or played, does not wait for it. What the listener never fixed follows the
-        prompt. The beat goes on: a new tempo keeps the place in the chart, and so does the chart that is played, in
-        another key too. A new seed starts the noise anew and leaves what was played in the
+        prompt. The beat goes on: a new tempo keeps the place in the chart, and so does the chart that is played in
+        another key. A new seed starts the noise anew and leaves what was played in the
         cache, so the music turns without a jump; the lead sheet stays until something else has it rewritten.
 
         Args:
