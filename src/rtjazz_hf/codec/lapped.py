@@ -26,7 +26,7 @@ from .deviations import measure_deviations, pool_deviations, unpool_deviations
 from .residual_block import ResidualBlock, run_blocks
 from .streaming import StreamingState
 from .tone_bank import moving_tones, still_tones
-from .transforms import FLOOR, constant
+from .transforms import FLOOR, banded_product, constant
 
 if TYPE_CHECKING:
     from .engine_network import EngineNetwork
@@ -45,11 +45,12 @@ PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those
 def fine_bands(config: RealTimeJazzCodecConfig, power: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Power (batch, mid/side, frames, bins) of a level window -> log power of the fine bands of mid and side, each
     (batch, frames, bands); the side has half as many."""
-    pools = [
-        constant("mean_mel_matrix", LEVEL_WINDOW, bands, config.sampling_rate, device=power.device).T
-        for bands in (config.num_fine_bands, config.num_fine_bands // 2)
+    fine = config.num_fine_bands
+    pooled = [
+        banded_product(part, "mean_mel_matrix", LEVEL_WINDOW, bands, config.sampling_rate, transposed=True)
+        for part, bands in zip(power.unbind(1), (fine, fine // 2))
     ]
-    return tuple(torch.log(power[:, channel] @ pool + FLOOR) for channel, pool in enumerate(pools))
+    return tuple(torch.log(bands + FLOOR) for bands in pooled)
 
 
 class LappedEncoder(nn.Module):
@@ -341,15 +342,14 @@ class LappedDecoder(nn.Module):
         heard = heard.unfold(-1, past.shape[-1] + hop, hop)
         windows = torch.cat([heard, frames[..., hop:]], dim=-1)
         window = constant("level_window", LEVEL_WINDOW, hop, overlap, True, device=device)
-        spectrum = self._rfft(windows * window)
+        spectrum = self._rfft(windows.mul_(window))  # in place: what a pass touches then stays in the cache
         power = spectrum.real.square() + spectrum.imag.square()
         missing = (asked - torch.cat(fine_bands(config, power), dim=-1)) * self.level_share[index]
-        missing = missing.clamp(-MOST_LOWERED, MOST_RAISED).split(config.num_fine_bands, dim=-1)
-        gains = []
-        for part in missing:
-            spread = constant("mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate, device=device)
-            gains.append(torch.exp(0.5 * (part @ spread)))
-        played = self._irfft(spectrum * torch.stack(gains, dim=1), LEVEL_WINDOW)
+        missing = (0.5 * missing.clamp(-MOST_LOWERED, MOST_RAISED)).split(config.num_fine_bands, dim=-1)
+        gains = [
+            banded_product(part, "mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate) for part in missing
+        ]
+        played = self._irfft(spectrum * torch.exp(torch.stack(gains, dim=1)), LEVEL_WINDOW)
         return played[..., -(hop + overlap) :] / window.max()
 
     def _play(self, tones, pan, noise, envelope, moved, frame, state, new) -> torch.Tensor:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+_WORTH_A_PRODUCT = 6000  # multiplications a row, saved by one more product
 FLOOR = 1e-9  # power under which nothing is heard: -90 dB of full scale
 
 
@@ -134,6 +135,40 @@ def _mel_spread(n_fft: int, num_bands: int, sampling_rate: int) -> np.ndarray:
 def constant(name: str, *arguments, device: torch.device | str = "cpu") -> torch.Tensor:
     """The named table of this module as a tensor, built once per device."""
     return _constant(name, arguments, str(device))
+
+
+def banded_product(x: torch.Tensor, name: str, *arguments, transposed: bool = False) -> torch.Tensor:
+    """`x @ constant(name, *arguments)`, or its transpose, of a matrix that is zero away from a diagonal: x (..., rows)
+    -> (..., columns). Groups of columns are multiplied with the rows that they have something in alone."""
+    parts = _column_groups(name, arguments, transposed, str(x.device))
+    return torch.cat([x[..., rows] @ part for rows, part in parts], dim=-1)
+
+
+@lru_cache(maxsize=64)
+def _column_groups(name: str, arguments: tuple, transposed: bool, device: str) -> list[tuple[slice, torch.Tensor]]:
+    matrix = _constant(name, arguments, device)
+    matrix = matrix.T if transposed else matrix
+
+    def rows_of(columns: slice) -> slice:
+        rows = matrix[:, columns].any(1).nonzero()[:, 0].tolist() or [0]
+        return slice(rows[0], rows[-1] + 1)
+
+    def size(columns: slice) -> int:
+        rows = rows_of(columns)
+        return (rows.stop - rows.start) * (columns.stop - columns.start)
+
+    def split(columns: slice) -> list[slice]:
+        middle = (columns.start + columns.stop) // 2
+        halves = [slice(columns.start, middle), slice(middle, columns.stop)]
+        if size(columns) - sum(map(size, halves)) < _WORTH_A_PRODUCT:
+            return [columns]
+        return [part for half in halves for part in split(half)]
+
+    with torch.inference_mode(False):
+        return [
+            (rows_of(columns), matrix[rows_of(columns), columns].clone(memory_format=torch.contiguous_format))
+            for columns in split(slice(0, matrix.shape[1]))
+        ]
 
 
 def _frame_window(hop: int, overlap: int) -> np.ndarray:
