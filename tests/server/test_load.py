@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from served import running
 
-from rtjazz_hf.server import load
+from rtjazz_hf.server import crowds, load
 
 
 def test_listeners(server):
@@ -25,16 +25,28 @@ def test_refused_ones_are_told(tiny_pipeline):
 
 def test_rude_ones(tiny_pipeline):
     with running(tiny_pipeline, max_sessions=3) as server:
-        result = asyncio.run(load.rude_test(load.Target(server.url), count=2 * len(load._RUDE)))
-    assert len(result["rude"]) == len(load._RUDE)
+        result = asyncio.run(load.rude_test(load.Target(server.url), count=len(load.RUDE), pace=0.1))
+    assert len(result["rude"]) == len(load.RUDE)
     assert result["good"]["refused"] is None and result["good"]["blocks"] > 0
     assert result["after"]["sessions"] == result["after"]["sockets"] == result["after"]["clips"] == 0
     assert result["after"]["tasks"] <= result["before"]["tasks"] + 2
 
 
+SLOW = [pytest.param(crowd, marks=pytest.mark.slow) for crowd in crowds.CROWDS if crowd != "none"]
+
+
+@pytest.mark.parametrize("crowd", ["none", *SLOW])
+def test_beside_a_crowd(server, crowd):
+    result = asyncio.run(crowds.beside(load.Target(server.url), crowd, sessions=2, seconds=5.0))
+    for row in (*result["listeners"], result["late"]):
+        assert row["refused"] is None and row["blocks"] >= 1
+    assert result["growth_mb"] < 200 and len(result["memory_mb"]) >= 3
+
+
 def test_no_server(capsys):
-    assert load.main(["--url", "http://127.0.0.1:9"]) == 1
-    assert "rtjazz serve" in capsys.readouterr().err
+    for main, arguments in ((load.main, []), (crowds.main, ["none"])):
+        assert main([*arguments, "--url", "http://127.0.0.1:9"]) == 1
+        assert "rtjazz serve" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--sessions", "1", "--minutes", "0.01"], ["--rude", "1"]])

@@ -14,8 +14,9 @@ import random
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ _PATIENCE = 0.25  # seconds of sound that a listener has in hand before it begin
 _LEFT_BEHIND = ("sessions", "sockets", "clips", "tasks")
 _SETTLE = 10.0  # seconds for the server to notice that the rude ones have gone
 _AT_ONCE = 16  # rude ones
-_PROMPTS = (
+PROMPTS = (
     "medium swing piano trio",
     "bossa nova, nylon guitar",
     "fast bebop sax quartet",
@@ -69,6 +70,12 @@ class Target:
     def __init__(self, url: str, key: str | None = None):
         self.url = url.rstrip("/")
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urllib.parse.urlsplit(self.url)
+        return parts.hostname or "127.0.0.1", parts.port or (443 if parts.scheme == "https" else 80)
 
     def live(self, **options: Any) -> connect:
         address = f"ws{self.url.removeprefix('http')}/v1/live"
@@ -124,114 +131,126 @@ async def listen(
 
 
 # -- rude ones ---------------------------------------------------------------------------------------------------
-async def _rubbish(socket: ClientConnection, rng: random.Random) -> None:
+class Client:
+    """A rude one's connection. `pace`: what its pauses are multiplied by; a test has no time."""
+
+    def __init__(self, socket: ClientConnection, number: int, pace: float):
+        self.socket, self.rng, self.pace = socket, random.Random(number), pace
+
+    async def say(self, kind: str, **fields: Any) -> None:
+        await self.socket.send(json.dumps({"type": kind, **fields}))
+
+    async def start(self) -> None:
+        await self.say("start", prompt="bossa nova")
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * self.pace)
+
+    def stop_reading(self) -> None:
+        self.socket.transport.pause_reading()
+
+    def vanish(self) -> None:
+        self.socket.transport.abort()
+
+
+async def _rubbish(client: Client) -> None:
+    words = [b"\x00" * 100, "{", "[]", "null", '{"type": "start", "tempo": NaN}', "x" * 5000]
     for _ in range(30):
-        await socket.send(
-            rng.choice([b"\x00" * 100, "{", "[]", "null", '{"type": "start", "tempo": NaN}', "x" * 5000])
-        )
-        await asyncio.sleep(0.02)
+        await client.socket.send(client.rng.choice(words))
+        await client.wait(0.02)
 
 
-async def _rubbish_later(socket: ClientConnection, rng: random.Random) -> None:
-    await _start(socket)
-    await _rubbish(socket, rng)
+async def _rubbish_later(client: Client) -> None:
+    await client.start()
+    await _rubbish(client)
 
 
-async def _too_large(socket: ClientConnection, rng: random.Random) -> None:
-    await socket.send('{"type": "start", "prompt": "' + "x" * 1_000_000 + '"}')
-    await socket.recv()
+async def _too_large(client: Client) -> None:
+    await client.say("start", prompt="x" * 1_000_000)
+    await client.socket.recv()
 
 
-async def _silent(socket: ClientConnection, rng: random.Random) -> None:
-    await asyncio.sleep(2)
+async def _silent(client: Client) -> None:
+    await client.wait(2)
 
 
-async def _vanish(socket: ClientConnection, rng: random.Random) -> None:
-    await _start(socket)
-    await asyncio.sleep(rng.random())
-    socket.transport.abort()
+async def _vanish(client: Client) -> None:
+    await client.start()
+    await client.wait(client.rng.random())
+    client.vanish()
 
 
-async def _read_slowly(socket: ClientConnection, rng: random.Random) -> None:
-    await _start(socket)
-    socket.transport.pause_reading()
-    await asyncio.sleep(5)
-    socket.transport.abort()
+async def _read_slowly(client: Client) -> None:
+    await client.start()
+    client.stop_reading()
+    await client.wait(5)
+    client.vanish()
 
 
-async def _update_madly(socket: ClientConnection, rng: random.Random) -> None:
-    await _start(socket)
+async def _update_madly(client: Client) -> None:
+    await client.start()
     for tempo in range(60, 160):
-        await socket.send(json.dumps({"type": "update", "tempo": tempo}))
+        await client.say("update", tempo=tempo)
 
 
-async def _update_at_a_cost(socket: ClientConnection, rng: random.Random) -> None:
+async def update_at_a_cost(client: Client, turns: int = 30) -> None:
     """Five a second that are valid, and all that may be asked for at once: 512 bars, eight long prompts."""
-    await _start(socket)
+    await client.start()
     chords = ("Dm7", "G7alt", "Cmaj7", "F#m7b5", "Ab13", "Ebmaj7")
-    words = (
-        "medium swing",
-        "piano trio",
-        "bossa nova",
-        "slow ballad",
-        "tenor sax",
-        "fast bebop",
-        "with brushes",
-    )
-    for turn in range(30):
+    words = ("medium swing", "piano trio", "bossa nova", "slow ballad", "tenor sax", "fast bebop", "with brushes")
+    for turn in range(turns):
         if turn % 2:
-            asked: dict[str, Any] = {
-                "chords": " | ".join(" ".join(rng.choices(chords, k=4)) for _ in range(512))
-            }
+            bars = (" ".join(client.rng.choices(chords, k=4)) for _ in range(512))
+            await client.say("update", chords=" | ".join(bars))
         else:
-            asked = {"prompt": {" ".join(rng.choices(words, k=40)): 1.0 + part for part in range(8)}}
-        await socket.send(json.dumps({"type": "update", **asked}))
-        await asyncio.sleep(0.2)
+            mix = {" ".join(client.rng.choices(words, k=40)): 1.0 + part for part in range(8)}
+            await client.say("update", prompt=mix)
+        await client.wait(0.2)
 
 
-async def _gone_at_once(socket: ClientConnection, rng: random.Random) -> None:
-    await _start(socket)
-    socket.transport.abort()
+async def _gone_at_once(client: Client) -> None:
+    await client.start()
+    client.vanish()
 
 
-async def _ping_and_read_nothing(socket: ClientConnection, rng: random.Random) -> None:
-    await _start(socket)
-    socket.transport.pause_reading()
+async def ping_and_read_nothing(client: Client) -> None:
+    await client.start()
+    client.stop_reading()
     for turn in range(2000):
-        await socket.ping(f"{turn:0125d}")
-    await asyncio.sleep(5)
-    socket.transport.abort()
+        await client.socket.ping(f"{turn:0125d}")
+    await client.wait(5)
+    client.vanish()
 
 
-async def _a_byte_a_second(socket: ClientConnection, rng: random.Random) -> None:
+async def _a_byte_a_second(client: Client) -> None:
     """Beside this connection, of a head that does not end."""
-    host, port = socket.remote_address[:2]
-    _, writer = await asyncio.open_connection(host, port)
+    await send_slowly(client.socket.remote_address, client.wait)
+
+
+async def send_slowly(address: Sequence[Any], wait: Callable[[float], Awaitable[None]]) -> None:
+    """A byte a second, of a head that does not end, until it is all sent or the server has had enough."""
+    _, writer = await asyncio.open_connection(*address[:2])
     with suppress(OSError):
         for byte in b"GET /healthz HTTP/1.1":
             writer.write(bytes([byte]))
             await writer.drain()
-            await asyncio.sleep(1.0)
+            await wait(1.0)
     writer.close()
 
 
-async def _start(socket: ClientConnection) -> None:
-    await socket.send('{"type": "start", "prompt": "bossa nova"}')
-
-
-_RUDE = (
-    _rubbish, _rubbish_later, _too_large, _silent, _vanish, _read_slowly, _update_madly, _update_at_a_cost,
-    _gone_at_once, _ping_and_read_nothing, _a_byte_a_second,
+RUDE = (
+    _rubbish, _rubbish_later, _too_large, _silent, _vanish, _read_slowly, _update_madly, update_at_a_cost,
+    _gone_at_once, ping_and_read_nothing, _a_byte_a_second,
 )  # fmt: skip
 
 
-async def be_rude(target: Target, number: int, gate: asyncio.Semaphore) -> str:
+async def be_rude(target: Target, number: int, gate: asyncio.Semaphore, pace: float = 1.0) -> str:
     """The `number`-th rude client; what it did."""
-    act = _RUDE[number % len(_RUDE)]
+    act = RUDE[number % len(RUDE)]
     async with gate:
         with suppress(OSError, TimeoutError, WebSocketException):
             async with target.live(close_timeout=0.5) as socket:
-                await act(socket, random.Random(number))
+                await act(Client(socket, number, pace))
     return act.__name__.strip("_")
 
 
@@ -243,19 +262,19 @@ async def load_test(
 
     async def one(index: int) -> Heard:
         await asyncio.sleep(index)
-        start = {"prompt": _PROMPTS[index % len(_PROMPTS)], "seed": index, "encoding": encoding}
+        start = {"prompt": PROMPTS[index % len(PROMPTS)], "seed": index, "encoding": encoding}
         return await listen(target, seconds, start)
 
     return [heard.summary() for heard in await asyncio.gather(*(one(index) for index in range(sessions)))]
 
 
-async def rude_test(target: Target, count: int) -> dict[str, Any]:
-    """So many rude clients while one good one listens; what it heard, and what they left behind."""
+async def rude_test(target: Target, count: int, pace: float = 1.0) -> dict[str, Any]:
+    """So many rude clients while one good one listens; what it heard, and what they left behind. pace: see `Client`."""
     before = await asyncio.to_thread(target.metrics)
     done, gate = asyncio.Event(), asyncio.Semaphore(_AT_ONCE)
-    good = asyncio.create_task(listen(target, float("inf"), {"prompt": _PROMPTS[0], "seed": 0}, done))
+    good = asyncio.create_task(listen(target, float("inf"), {"prompt": PROMPTS[0], "seed": 0}, done))
     await asyncio.sleep(2)
-    acts = await asyncio.gather(*(be_rude(target, number, gate) for number in range(count)))
+    acts = await asyncio.gather(*(be_rude(target, number, gate, pace) for number in range(count)))
     await asyncio.sleep(2)
     done.set()
     heard = await good
@@ -267,6 +286,21 @@ async def rude_test(target: Target, count: int) -> dict[str, Any]:
         await asyncio.sleep(0.5)
     return {"good": heard.summary(), "rude": {act: acts.count(act) for act in sorted(set(acts))},
             "before": before, "after": after}  # fmt: skip
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """A table of what listeners heard, on stderr."""
+    print("session  blocks  P50 ms  P95 ms  P99 ms  gaps  gap s  first s  kbit/s  refused", file=sys.stderr)
+    for index, row in enumerate(rows):
+        times = "  ".join(f"{1000 * row[name]:6.0f}" for name in ("p50", "p95", "p99"))
+        first = "-" if row["first_sound"] is None else f"{row['first_sound']:.2f}"
+        rate = row["kbit_per_second"] or "-"
+        print(
+            f"{index + 1:7}  {row['blocks']:6}  {times}  {row['gaps']:4}  {row['gap_seconds']:5.2f}  {first:>7}  "
+            f"{rate:>6}  "
+            f"{row['refused'] or '-'}",
+            file=sys.stderr,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -293,17 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, urllib.error.URLError) as error:
         print(f"error: {error}; is `rtjazz serve` running at {args.url}?", file=sys.stderr)
         return 1
-    print("session  blocks  P50 ms  P95 ms  P99 ms  gaps  gap s  first s  kbit/s  refused", file=sys.stderr)
-    for index, row in enumerate(rows):
-        times = "  ".join(f"{1000 * row[name]:6.0f}" for name in ("p50", "p95", "p99"))
-        first = "-" if row["first_sound"] is None else f"{row['first_sound']:.2f}"
-        rate = row["kbit_per_second"] or "-"
-        print(
-            f"{index + 1:7}  {row['blocks']:6}  {times}  {row['gaps']:4}  {row['gap_seconds']:5.2f}  {first:>7}  "
-            f"{rate:>6}  "
-            f"{row['refused'] or '-'}",
-            file=sys.stderr,
-        )
+    show(rows)
     if args.rude:
         print(f"rude: {json.dumps(result['rude'])}", file=sys.stderr)
         for name in (*_LEFT_BEHIND, "memory"):
