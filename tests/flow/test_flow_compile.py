@@ -45,6 +45,7 @@ def test_traced_steps_play_the_same():
     assert not torch.allclose(changed, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_compiled_steps_play_the_same(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")

@@ -152,14 +152,14 @@ class TestMidiClock:
 
 
 class TestFollowing:
-    def test_five_minutes_with_jitter_and_a_change_of_tempo(self, tiny_pipeline):
+    def test_jitter_and_a_change_of_tempo(self, tiny_pipeline):
         with tiny_pipeline.live("swing", chords=CHART, tempo=120, **FAST) as session:
-            report = check_clock(session, seconds=300, tempos=(120, 126), change_at=60, jitter=0.002)
-        assert report.beats > 600
+            report = check_clock(session, seconds=90, tempos=(120, 126), change_at=30, jitter=0.002)
+        assert report.beats > 170
         assert report.median < 0.010 and report.p95 < 0.010 and abs(report.drift) < 0.001
         assert report.worst_after_change < 0.060 and report.settled < 3.0
 
-    @pytest.mark.parametrize("seed", [0, 1])
+    @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
     def test_forty_orders_in_any_order(self, tiny_pipeline, seed):
         with tiny_pipeline.live("swing", chords=CHART, tempo=120, block_frames=36, **FAST) as session:
             report = check_orders(session, orders=40, seed=seed)
