@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rtjazz_hf.codec import mel_loss, pitch_contrast_loss, spectral_loss
-from rtjazz_hf.codec.losses import GradientBalancer
+from rtjazz_hf.codec.losses import GradientBalancer, low_loss, partials_loss
 
 
 def pulls(audio: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -59,9 +59,21 @@ class TestGradientBalancer:
             GradientBalancer({"flat": 1.0})(pulls(audio), audio)
 
 
-@pytest.mark.parametrize("loss", [spectral_loss, mel_loss, pitch_contrast_loss])
+@pytest.mark.parametrize("loss", [spectral_loss, mel_loss, pitch_contrast_loss, low_loss, partials_loss])
 def test_equal_is_zero_and_other_is_not(loss):
     torch.manual_seed(0)
     audio = 0.1 * torch.randn(2, 2, 12_000)
     assert loss(audio, audio).abs() < 1e-5
     assert loss(audio, audio.flip(-1)) > 0.05
+
+
+def test_a_bass_line_that_comes_late_and_noise_between_partials_are_seen():
+    time = torch.arange(24_000) / 48_000
+    begun = ((time - 0.2) * 200).clamp(0, 1)
+    bass = torch.sin(6.2832 * 55 * time) * begun
+    partials = sum(torch.sin(6.2832 * 220 * number * time) for number in range(1, 5))
+    clip = 0.1 * torch.stack([bass, bass])[None] + 0.05 * partials
+    late = 0.1 * torch.stack([bass, bass])[None].roll(2400, -1) + 0.05 * partials
+    hiss = clip + 1e-3 * torch.randn(clip.shape, generator=torch.Generator().manual_seed(0))
+    assert low_loss(late, clip) > 3 * low_loss(hiss, clip)
+    assert partials_loss(hiss, clip) > 1.5 * partials_loss(late, clip)

@@ -15,7 +15,7 @@ TINY = dict(
 )  # fmt: skip
 KINDS = [
     dict(backbone="lapped", phase="free"),
-    dict(backbone="lapped", phase="free", latent_dim=40, deviation_registers=(24, 72)),
+    dict(backbone="lapped", phase="free", latent_dim=40, deviation_registers=(24, 72), level_memory=2),
     dict(backbone="lapped", phase="kept"),
     dict(backbone="seanet"),
 ]

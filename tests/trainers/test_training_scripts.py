@@ -94,6 +94,11 @@ def same_weights(model_class: type, one: Path, other: Path) -> bool:
     return all(torch.allclose(states[0][name], value, atol=1e-5) for name, value in states[1].items())
 
 
+def same_tensors(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    mine = one.state_dict()
+    return all(torch.equal(mine[name], tensor) for name, tensor in other.state_dict().items())
+
+
 class TestCodec:
     @pytest.fixture(scope="class")
     def whole(self, train_codec, corpus, tmp_path_factory) -> Path:
@@ -163,12 +168,15 @@ class TestCodec:
         assert anew.config.latents_mean != start.config.latents_mean
         assert not torch.equal(anew.codebooks, start.codebooks)
         frozen = codec_options(
-            corpus, tmp_path / "b", init_from=whole / "final", max_steps=2, freeze_encoder_at=0
-        )
+            corpus, tmp_path / "b", init_from=whole / "final", max_steps=2, freeze_encoder_at=0,
+            model={"level_memory": 2}, loss_weights={"mel": 1.0, "low": 1.0, "partials": 1.0},
+        )  # fmt: skip
         train_codec.main(frozen)
         kept = RealTimeJazzCodec.from_pretrained(tmp_path / "b" / "final")
         assert kept.config.latents_mean == start.config.latents_mean
         assert torch.equal(kept.codebooks, start.codebooks)
+        assert same_tensors(kept.encoder, start.encoder) and not same_tensors(kept.decoder, start.decoder)
+        assert kept.decoder.level_past.any()
 
 
 class TestFlow:

@@ -41,6 +41,8 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         num_fine_bands (`int`): mel bands of the middle signal (the side has half as many) whose level the decoder
             measures in its own output and corrects.
         level_passes (`int`): how often it does so; each costs two transforms of 2,048 samples a frame.
+        level_memory (`int`): how many frames before it each of these passes looks back at, so that its gains do not
+            flutter; 0 for none.
         noise_frames (`int`): length of the noise table in frames; after it the noise repeats.
         encoder_hidden_size, encoder_layers, decoder_hidden_size, decoder_layers, kernel_size, expansion:
             the residual ConvNeXt blocks on both sides.
@@ -76,6 +78,7 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         num_pan_bands: int = 12,
         num_fine_bands: int = 128,
         level_passes: int = 3,
+        level_memory: int = 0,
         deviation_registers: tuple[int, ...] = (),
         noise_frames: int = 1500,
         encoder_hidden_size: int = 320,
@@ -113,6 +116,7 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         self.num_pan_bands = num_pan_bands
         self.num_fine_bands = num_fine_bands
         self.level_passes = level_passes
+        self.level_memory = level_memory
         self.deviation_registers = tuple(deviation_registers)
         self.noise_frames = noise_frames
         self.encoder_hidden_size = encoder_hidden_size
@@ -143,6 +147,8 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+        if not isinstance(self.level_memory, int) or self.level_memory < 0:
+            raise ValueError(f"level_memory={self.level_memory!r} must be a whole number of at least 0.")
         if self.max_codebooks is not None and self.max_codebooks < self.num_codebooks:
             raise ValueError(
                 f"max_codebooks={self.max_codebooks} must be at least num_codebooks={self.num_codebooks}."
@@ -176,7 +182,9 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
                 f"{self.phase!r}: only that decoder has tones to move."
             )
         end = self.lowest_note + self.num_notes
-        ordered = all(isinstance(note, int) for note in registers) and sorted(set(registers)) == list(registers)
+        ordered = all(isinstance(note, int) for note in registers) and sorted(set(registers)) == list(
+            registers
+        )
         if not ordered or registers[0] < self.lowest_note or registers[-1] >= end:
             raise ValueError(
                 f"deviation_registers={given} must be rising MIDI notes, none below lowest_note={self.lowest_note}, "

@@ -19,8 +19,8 @@ def pooled_energies(
     Args:
         audio (`torch.Tensor` of shape `(batch, 2, samples)`): more than `n_fft // 2` samples.
         n_fft, hop (`int`): window and step in samples.
-        kind (`str`): "semitone" (`size` is the lowest MIDI note and the one above the highest), "mel" or "band"
-            (ERB; `size` is how many).
+        kind (`str`): "semitone" or "third" (of a semitone; `size` is the lowest MIDI note and the one above the
+            highest), "mel" or "band" (ERB; `size` is how many).
 
     Returns:
         `torch.Tensor` of shape `(batch, left/right/mid/side, pools, frames)`.
@@ -36,8 +36,9 @@ def _tables(
     n_fft: int, kind: str, size, sampling_rate: int, device: str, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Window, and pools (bins, pools) up to the last bin that counts in any of them."""
-    if kind == "semitone":
-        pool = constant("semitone_matrix", n_fft, *size, sampling_rate, 0.4, device=device)
+    if kind in ("semitone", "third"):
+        step, width = (1, 0.4) if kind == "semitone" else (3, 0.15)
+        pool = constant("semitone_matrix", n_fft, *size, sampling_rate, width, step, device=device)
     else:
         pool = constant(f"{kind}_matrix", n_fft, size, sampling_rate, device=device)
     bins = int((pool.amax(0) > 1e-8 * pool.amax()).nonzero().max()) + 1

@@ -37,6 +37,7 @@ ATTACK_BLOCKS = 7  # of 128 samples: where in the newest frame the energy lies
 LEVEL_WINDOW = 2048  # of the fine bands: past, one hop, and the overlap in which it falls
 NOISE_WINDOW = 1024  # of the coarse bands, which say when
 MOST_RAISED, MOST_LOWERED = 3.0, 6.0  # log power that one pass may add or take: 13 and 26 dB
+FLUTTER = 1.0  # log power by which what a pass corrects may flutter; an attack changes it by more
 LOUDEST = 1.0  # log power that a fine band is ever brought to; a sine at full scale has 0
 ENVELOPE_POINTS = 6  # of the gain inside a frame, 3 ms apart: attacks are shorter than a frame
 PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those at it, lower ones less
@@ -239,6 +240,8 @@ class LappedDecoder(nn.Module):
         if free:
             self.noise_shape = nn.Parameter(torch.zeros(NOISE_WINDOW // 2 + 1))  # inside the bands, log power
             self.level_share = nn.Parameter(torch.ones(config.level_passes, fine))  # of what is missing
+        if free and config.level_memory:  # how much of it is what was missing 1, 2, ... frames before
+            self.level_past = nn.Parameter(torch.zeros(config.level_passes, config.level_memory, fine))
         self.project_in = nn.Linear(config.energy_dim, width)
         self.blocks = nn.ModuleList(
             ResidualBlock(width, config.kernel_size, config.expansion) for _ in range(config.decoder_layers)
@@ -259,6 +262,9 @@ class LappedDecoder(nn.Module):
             )
             for index in range(config.level_passes):
                 state[f"level_tail_{index}"], state[f"level_past_{index}"] = overlap.clone(), past.clone()
+                if config.level_memory:
+                    missing = (batch_size, config.level_memory, config.num_fine_bands * 3 // 2)
+                    state[f"level_missing_{index}"] = torch.zeros(missing, device=device)
         if config.num_deviations:
             state["turned"] = torch.zeros(batch_size, config.num_tones, dtype=torch.int64, device=device)
         for index, block in enumerate(self.blocks):
@@ -344,13 +350,28 @@ class LappedDecoder(nn.Module):
         window = constant("level_window", LEVEL_WINDOW, hop, overlap, True, device=device)
         spectrum = self._rfft(windows.mul_(window))  # in place: what a pass touches then stays in the cache
         power = spectrum.real.square() + spectrum.imag.square()
-        missing = (asked - torch.cat(fine_bands(config, power), dim=-1)) * self.level_share[index]
-        missing = (0.5 * missing.clamp(-MOST_LOWERED, MOST_RAISED)).split(config.num_fine_bands, dim=-1)
+        missing = asked - torch.cat(fine_bands(config, power), dim=-1)
+        if config.level_memory:
+            missing = self._steady(missing, index, state, new)
+        missing = 0.5 * (missing * self.level_share[index]).clamp(-MOST_LOWERED, MOST_RAISED)
         gains = [
-            banded_product(part, "mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate) for part in missing
+            banded_product(part, "mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate)
+            for part in missing.split(config.num_fine_bands, dim=-1)
         ]
         played = self._irfft(spectrum * torch.exp(torch.stack(gains, dim=1)), LEVEL_WINDOW)
         return played[..., -(hop + overlap) :] / window.max()
+
+    def _steady(self, missing: torch.Tensor, index: int, state, new) -> torch.Tensor:
+        """What is missing (batch, frames, bands), drawn towards what was missing in the frames before: a gain that
+        flutters puts a tone's energy 75 Hz beside it, and fills what lies between partials."""
+        frames, memory = missing.shape[1], self.config.level_memory
+        heard = torch.cat([state[f"level_missing_{index}"].to(missing), missing], dim=1)
+        new[f"level_missing_{index}"] = heard[:, frames:].clone()
+        for past in range(1, memory + 1):
+            before = heard[:, memory - past : memory - past + frames]
+            change = (before - heard[:, memory:]).clamp(-FLUTTER, FLUTTER)
+            missing = missing + 3 * self.level_past[index, past - 1] * change
+        return missing
 
     def _play(self, tones, pan, noise, envelope, moved, frame, state, new) -> torch.Tensor:
         """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands), and the latents of deviations ->

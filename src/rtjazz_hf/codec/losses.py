@@ -22,6 +22,17 @@ MEL_RESOLUTIONS = (
     (2048, 640, "mel", 128, 2.0),
     (512, 240, "mel", 32, 1.0),
 )
+# Bass lines: which note, and when it begins.
+LOW_RESOLUTIONS = (
+    (8192, 1280, "semitone", (26, 64), 1.0),
+    (4096, 640, "semitone", (26, 64), 1.0),
+)
+RISE_FRAMES = 3  # of the second of them: 40 ms, within which an attack has happened
+# What lies between partials: nearly a constant-Q transform, C3 to C7, at one step.
+PARTIALS_HOP = 1280
+PARTIALS = ((16384, (48, 66)), (8192, (66, 78)), (4096, (78, 96)))
+LOW_FLOOR = 1e-7  # 70 dB under full scale a bass line does not rise
+PEAK, VALLEY = 0.9, 0.2  # quantiles of a frame
 
 
 def spectral_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
@@ -58,6 +69,51 @@ def pooled_difference(
         root_difference = (a_root - b_root).abs().mean() / (mean_of_all(b_root.mean()) + 0.003)
         total = total + weight * (log_difference + root_difference)
     return total / sum(weight for *_, weight in resolutions)
+
+
+def low_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
+    """`pooled_difference` of the semitones from D1 to D#4 at two resolutions, and how differently they rise: log energy
+    less that of 40 ms before. At least 8,192 samples."""
+    (n_fft, hop, kind, size, _) = LOW_RESOLUTIONS[-1]
+    rises = []
+    for audio in (estimate, target):
+        level = torch.log(
+            pooled_energies(audio.float(), n_fft, hop, kind, size, sampling_rate)[:, :3] + LOW_FLOOR
+        )
+        rises.append(level[..., RISE_FRAMES:] - level[..., :-RISE_FRAMES])
+    rise = (rises[0] - rises[1]).abs().mean()
+    return pooled_difference(estimate, target, LOW_RESOLUTIONS, sampling_rate) + rise
+
+
+def partial_levels(audio: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
+    """Log energy of thirds of semitones, C3 to C7: (batch, left/right/mid, frames, thirds)."""
+    parts = [
+        pooled_energies(audio.float(), n_fft, PARTIALS_HOP, "third", size, sampling_rate)[:, :3]
+        for n_fft, size in PARTIALS
+    ]
+    # 60 dB under the loudest third of the clip nothing counts.
+    energy = torch.cat(parts, dim=2).transpose(2, 3)
+    floor = energy.amax(dim=(1, 2, 3), keepdim=True).detach() * 1e-6 + FLOOR
+    return torch.log(energy + floor)
+
+
+def partials_loss(estimate: torch.Tensor, target: torch.Tensor, sampling_rate: int = 48000) -> torch.Tensor:
+    """How differently partials stand out of what lies between them, in log energy: the difference of thirds of
+    semitones less the mean of their frame, and of the 90th over the 20th percentile of a frame.
+
+    Args:
+        estimate, target (`torch.Tensor` of shape `(batch, 2, samples)`): more than 8,192 samples.
+    """
+    levels = [partial_levels(audio, sampling_rate) for audio in (estimate, target)]
+    over = [level - level.mean(-1, keepdim=True) for level in levels]
+    return (over[0] - over[1]).abs().mean() + valley_difference(*levels)
+
+
+def valley_difference(estimate: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Of what `partial_levels` gives: how far peaks stand over valleys, too little or too much; mean over frames."""
+    places = torch.tensor([VALLEY, PEAK], device=estimate.device)
+    (low, high), (low_, high_) = (torch.quantile(levels, places, dim=-1) for levels in (estimate, target))
+    return ((high - low) - (high_ - low_)).abs().mean()
 
 
 def mean_of_all(mean: torch.Tensor) -> torch.Tensor:
@@ -186,7 +242,9 @@ __all__ = [
     "adversarial_loss",
     "discriminator_loss",
     "feature_matching_loss",
+    "low_loss",
     "mel_loss",
+    "partials_loss",
     "pitch_contrast_loss",
     "spectral_loss",
     "waveform_loss",

@@ -123,6 +123,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             if module.config.phase == "free":
                 init.zeros_(module.noise_shape)
                 init.ones_(module.level_share)
+                if module.config.level_memory:
+                    init.zeros_(module.level_past)
             init.zeros_(module.project_out.weight)
             init.zeros_(module.project_out.bias)
         elif isinstance(module, VectorQuantizer | ResidualVectorQuantizer):

@@ -311,8 +311,8 @@ _BUILDERS = {
     "level_window": _level_window,
     "join_window": _join_window,
     "fall_window": _fall_window,
-    "semitone_matrix": lambda n_fft, low, high, rate, width: semitone_matrix(
-        n_fft, np.arange(low, high), rate, width
+    "semitone_matrix": lambda n_fft, low, high, rate, width, step=1: semitone_matrix(
+        n_fft, np.arange(step * low, step * high) / step, rate, width
     ),
     "mdct_basis": _mdct_basis,
     "tone_basis": _tone_basis,

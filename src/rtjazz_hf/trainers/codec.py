@@ -22,7 +22,9 @@ from ..codec.losses import (
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
+    low_loss,
     mel_loss,
+    partials_loss,
     pitch_contrast_loss,
     spectral_loss,
     waveform_loss,
@@ -36,6 +38,8 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "spectral": spectral_loss,
     "mel": mel_loss,
     "pitch": pitch_contrast_loss,
+    "low": low_loss,
+    "partials": partials_loss,
     "waveform": waveform_loss,
 }
 ADVERSARIAL_LOSSES = ("adversarial", "feature")
