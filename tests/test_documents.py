@@ -6,6 +6,7 @@ import argparse
 import ast
 import configparser
 import inspect
+import math
 import re
 import runpy
 import shlex
@@ -15,6 +16,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 from tiny_models import build_tiny_pipeline, make_adapter
 
 import rtjazz_hf
@@ -328,6 +330,28 @@ class TestModelCard:
         assert (data.license, data.library_name, data.pipeline_tag) == (
             "apache-2.0", "diffusers", "text-to-audio",
         )  # fmt: skip
+
+    def test_its_samples_are_clips_of_the_listening_page(self):
+        from huggingface_hub import ModelCard
+
+        clips = {clip.name: clip for clip in load_script("make_clips", "docs/listen").CLIPS}
+        data = ModelCard(CARD.read_text(encoding="utf-8")).data
+        assert data.language == "en" and len(data.widget) == 5
+        for entry in data.widget:
+            name = re.fullmatch(r"clips/(.+)\.ogg", entry["output"]["url"]).group(1)
+            assert entry["text"] == clips[name].prompt
+
+    def test_parameters_are_those_of_the_weights(self):
+        from safetensors import safe_open
+
+        text = CARD.read_text(encoding="utf-8")
+        for part, name in hub.COMPONENTS.items():
+            weights = hub.bundled_folder("rtjazz-mini") / part / "model.safetensors"
+            if not weights.is_file():
+                continue
+            with safe_open(weights, "pt") as file:
+                count = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+            assert f"| `{name}` | {count / 1e6:.2f} M |" in text, f"{part}: {count / 1e6:.2f} M"
 
     def test_bundled_folder_holds_a_copy(self):
         copy = hub.bundled_folder("rtjazz-mini") / "README.md"
