@@ -89,8 +89,11 @@ def test_a_chart_file_is_read_and_practised(page, server, tmp_path):
     page.evaluate("document.querySelector('details').open = true")
     page.fill("#only-bars", "1-2")
     page.fill("#transpose", "+2")
+    page.fill("#ramp", "300:320/1+10")
+    page.fill("#count-in", "1")
     page.click("#play")
     until(page, "rtjazz.blocks > 2 && ['Am7', 'D7'].includes(rtjazz.chord)")
+    until(page, "rtjazz.tempo === 310")  # of the second chorus
     page.click("#play")
     until(page, "rtjazz.state === 'stopped'")
     page.set_input_files("#chart-file", {"name": "x.txt", "mimeType": "text/plain", "buffer": b"C | H9x"})
