@@ -20,7 +20,7 @@ MAX_WINDOW_FRAMES = 750  # 10 s: the longest context of training
 MAX_DURATION = 600.0  # seconds in one call; `live` has no end
 MAX_INFERENCE_STEPS = 1000
 _SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".m4a", ".opus")
-MAX_GUIDANCE_SCALE = 20.0  # levels hold up to there: see `apply_guidance`
+MAX_GUIDANCE_SCALE = 5.0  # beyond it most of the notes that are asked for are lost
 
 # Words, a clip at 48 kHz `(2, samples)` or of another rate (see `_is_recording`),
 # or a weighted mix: {"bebop": 0.7, "bossa": 0.3}, or, where a clip

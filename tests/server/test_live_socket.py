@@ -330,7 +330,7 @@ class TestStates:
         [
             ({"num_inference_steps": 500}, {}),
             ({"window_frames": 600}, {}),
-            ({"guidance_scale": 7.0}, {}),
+            ({"guidance_scale": 4.5}, {}),
             ({"prompt": "x" * 3000}, {}),
             ({"prompt": (("swing", 0.5), (np.ones((2, 48_000), np.float32), 0.5))}, {}),
             ({}, {"model": "0" * 32}),

@@ -147,8 +147,11 @@ def check_sampling(args: argparse.Namespace) -> None:
     """Refuse `--steps` and `--guidance` that no pipeline takes."""
     if args.steps is not None and not 1 <= args.steps <= 1000:
         raise Refused(f"--steps {args.steps}: choose 1 to 1000")
-    if args.guidance is not None and not 0 <= args.guidance <= 20:
-        raise Refused(f"--guidance {args.guidance:g}: choose 0 to 20; 1 is no guidance")
+    if args.guidance is not None:
+        from ..prompts import MAX_GUIDANCE_SCALE as most
+
+        if not 0 <= args.guidance <= most:
+            raise Refused(f"--guidance {args.guidance:g}: choose 0 to {most:g}; 1 is no guidance")
 
 
 def choose_device(name: str) -> str:
