@@ -120,7 +120,7 @@ class TestRefusals:
         ],
     )
     def test_is_named(self, generate, monkeypatch, arguments, words):
-        monkeypatch.setattr(cli.generate, "load_pipeline", lambda args: pytest.fail("a model was read"))
+        monkeypatch.setattr("rtjazz_hf.cli.generate.load_pipeline", lambda args: pytest.fail("a model was read"))
         code, out, err = generate(*arguments)
         assert (code, out) == (2, "")
         assert err.startswith("rtjazz: error: ") and err.count("\n") == 1 and words in err
