@@ -43,6 +43,7 @@ def run(script: str, stub: HubStub, cache: Path, *arguments: object, token: str 
         name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")
     }
     common = """
+        import json
         import sys
         import torch
         from rtjazz_hf import RealTimeJazzPipeline, hub
@@ -73,12 +74,22 @@ def run(script: str, stub: HubStub, cache: Path, *arguments: object, token: str 
 
 
 PUSH = """
+    import os
+    from pathlib import Path
     pipe = RealTimeJazzPipeline.from_pretrained(sys.argv[1])
+    pushes = (lambda name: pipe.push_to_hub(name), lambda name: pipe.push_adapter_to_hub(name, Path(sys.argv[3])))
+    refused = {}
+    for token in ("hf_stub", "hf_reader", "hf_wrong", ""):
+        os.environ["HF_TOKEN"] = token
+        refused[token] = [said((ValueError, PermissionError), lambda: push(name))
+                          for push in pushes for name in ("../evil", "stub/../x", "other/model")]
+    os.environ["HF_TOKEN"] = "hf_stub"
     torch.save(play(pipe), sys.argv[2])
     pipe.push_to_hub("stub/tiny", private=True, revision="v2")
     pipe.push_adapter_to_hub("stub/style", sys.argv[3], private=True, revision="take-2")
     text = said(OSError, lambda: download_adapter("stub/style", token=False))
     assert "could not be had" in text, text
+    print(json.dumps(refused))
 """
 PULL = """
     from huggingface_hub import HfApi
@@ -97,47 +108,51 @@ PULL = """
 """
 
 
-class TestRoundTrip:
-    def test_another_process_with_an_empty_cache_plays_the_same(self, tiny_folder, adapter, tmp_path):
+class TestPushed:
+    """A process that pushes, the Hub that it has pushed to, and another process that pulls."""
+
+    @pytest.fixture(scope="class")
+    def adapter(self, tmp_path_factory) -> Path:
+        return write_adapter(tmp_path_factory.mktemp("mine") / "my-style")
+
+    @pytest.fixture(scope="class")
+    def pushed(self, tiny_folder, adapter, tmp_path_factory):
+        """The Hub, the audio that was played, and what was said of pushes that were refused, by token."""
+        folder = tmp_path_factory.mktemp("pushed")
         with HubStub() as stub:
-            run(PUSH, stub, tmp_path / "mine", tiny_folder, tmp_path / "audio.pt", adapter)
-            folder = Path(run(PULL, stub, tmp_path / "theirs", tmp_path / "audio.pt"))
-            pulled = (folder / "adapter_model.safetensors").read_bytes()
-            assert pulled == (adapter / "adapter_model.safetensors").read_bytes()
-            files = stub.repositories["stub/style"].branches["take-2"]
-            assert set(files) == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
-            assert b"secret" not in files["adapter_config.json"]
-            card = files["README.md"].decode()
-            assert "library_name: peft" in card and "pipeline_tag: text-to-audio" in card and "Rank 4" in card
+            refused = run(PUSH, stub, folder / "cache", tiny_folder, folder / "audio.pt", adapter)
+            yield stub, folder / "audio.pt", json.loads(refused.splitlines()[-1])
 
+    def test_another_process_with_an_empty_cache_plays_the_same(self, pushed, adapter, tmp_path):
+        stub, audio, _ = pushed
+        folder = Path(run(PULL, stub, tmp_path / "theirs", audio))
+        pulled = (folder / "adapter_model.safetensors").read_bytes()
+        assert pulled == (adapter / "adapter_model.safetensors").read_bytes()
+        files = stub.repositories["stub/style"].branches["take-2"]
+        assert set(files) == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+        assert b"secret" not in files["adapter_config.json"]
+        card = files["README.md"].decode()
+        assert "library_name: peft" in card and "pipeline_tag: text-to-audio" in card and "Rank 4" in card
 
-REFUSALS = """
-    from pathlib import Path
-    pipe = RealTimeJazzPipeline.from_pretrained(sys.argv[1])
-    pushes = {"pipeline": lambda name: pipe.push_to_hub(name),
-              "adapter": lambda name: pipe.push_adapter_to_hub(name, Path(sys.argv[2]))}
-    for what, push in pushes.items():
-        for kind, name in ((ValueError, "../evil"), (ValueError, "stub/../x"), (PermissionError, "other/model"),):
-            print(what, name, said(kind, lambda: push(name)))
-"""
+    @pytest.mark.parametrize(
+        ("token", "words"),
+        [
+            ("hf_stub", "may not write to 'other/model'"),
+            ("hf_reader", "may not write to 'other/model'"),
+            ("hf_wrong", "does not know the token"),
+            ("", "needs a token with write access"),
+        ],
+    )
+    def test_impossible_names_and_no_write_access(self, pushed, token, words):
+        stub, _, refused = pushed
+        for what in (refused[token][:3], refused[token][3:]):  # a pipeline, an adapter
+            assert all("cannot be a repository" in said for said in what[:2])
+            assert words in what[2]
+            assert "nothing was pushed" in what[2] or token not in ("hf_stub", "hf_reader")
+        assert set(stub.repositories) == {"stub/tiny", "stub/style"}
 
 
 class TestRefusals:
-    def test_impossible_names_and_no_write_access(self, tiny_folder, adapter, tmp_path):
-        with HubStub() as stub:
-            for token in ("hf_stub", "hf_reader"):
-                said = run(REFUSALS, stub, tmp_path / "cache", tiny_folder, adapter, token=token)
-                assert said.count("cannot be a repository") == 4
-                assert (
-                    said.count("may not write to 'other/model'") == 2
-                    and said.count("nothing was pushed") == 2
-                )
-            said = run(REFUSALS, stub, tmp_path / "cache", tiny_folder, adapter, token="hf_wrong")
-            assert said.count("does not know the token") == 2
-            said = run(REFUSALS, stub, tmp_path / "cache", tiny_folder, adapter, token=None)
-            assert said.count("needs a token with write access") == 2
-            assert not stub.repositories
-
     @pytest.mark.slow  # the client waits between its tries
     def test_a_hub_that_is_lost_on_the_way(self, tiny_folder, tmp_path):
         script = """
