@@ -31,12 +31,22 @@ def script():
     return load_script("export_onnx", "conversion")
 
 
+# a window of two blocks and a bit: the cache fills and blocks fall out
+OPTIONS = ["--seconds", "3", "--window-frames", "75", "--tempo", "150", "--chords", "Dm7 | G7"]
+
+
 @pytest.fixture(scope="module")
-def exported(script, tiny_folder, tmp_path_factory) -> Path:
+def model(tmp_path_factory) -> Path:
+    """Patches, guidance, and tones that move."""
+    folder = tmp_path_factory.mktemp("model")
+    build_tiny_pipeline(codec=MOVING, patch_size=3, num_style_heads=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(script, model, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("onnx") / "tiny"
-    # a window of two blocks and a bit: the cache fills and blocks fall out
-    options = ["--seconds", "3", "--window-frames", "75", "--tempo", "150", "--chords", "Dm7 | G7"]
-    assert script.main([str(tiny_folder), "-o", str(out), *options]) == 0
+    assert script.main([str(model), "-o", str(out), *OPTIONS]) == 0
     return out
 
 
@@ -47,22 +57,12 @@ class TestParity:
             report["seconds"] > 2.5 and report["difference"] <= 1e-3 and report["latents_difference"] <= 1e-3
         )
 
-    def test_patches_no_guidance_and_tones_that_move(self, script, tmp_path):
-        build_tiny_pipeline(codec=MOVING, patch_size=3, num_style_heads=1).save_pretrained(tmp_path / "patched")
-        options = [
-            "--seconds",
-            "1",
-            "--guidance",
-            "1",
-            "--steps",
-            "3",
-            "--block-frames",
-            "12",
-            "--window-frames",
-            "24",
-        ]
-        assert script.main([str(tmp_path / "patched"), "-o", str(tmp_path / "out"), *options]) == 0
-        settings = json.loads((tmp_path / "out" / "onnx.json").read_text())
+    @pytest.mark.slow  # another export
+    def test_no_patches_no_guidance(self, script, tiny_folder, tmp_path):
+        out = tmp_path / "out"
+        options = ["--seconds", "1", "--guidance", "1", "--steps", "3", "--block-frames", "12", "--window-frames", "24"]
+        assert script.main([str(tiny_folder), "-o", str(out), *options]) == 0
+        settings = json.loads((out / "onnx.json").read_text())
         assert settings["num_inference_steps"] == 3 and settings["cache_blocks"] == 2
 
     def test_fourier(self, script):
@@ -73,11 +73,11 @@ class TestParity:
 
 class TestInt8:
     @pytest.fixture(scope="class")
-    def small(self, script, exported, tiny_folder, tmp_path_factory):
+    def small(self, script, exported, model, tmp_path_factory):
         """The export in 8 bits, made of the whole one: graphs take seconds to export."""
         folder = tmp_path_factory.mktemp("int8") / "tiny"
         shutil.copytree(exported, folder)
-        pipe = RealTimeJazzPipeline.from_pretrained(tiny_folder)
+        pipe = RealTimeJazzPipeline.from_pretrained(model)
         script.quantize_export(folder, json.loads((folder / "onnx.json").read_text()), pipe)
         return folder
 
@@ -98,7 +98,7 @@ class TestInt8:
         blocks = [audio for audio, _ in itertools.islice(runtime.stream(small), 3)]
         assert np.isfinite(blocks).all() and 0.001 < np.std(blocks) < 0.5
 
-    def test_one_that_costs_too_much_is_not_written(self, script, exported, tiny_folder, tmp_path, monkeypatch):
+    def test_one_that_costs_too_much_is_not_written(self, script, exported, tmp_path, monkeypatch):
         monkeypatch.setattr(script, "LARGEST_ERROR", 0.0)
         shutil.copytree(exported, tmp_path / "x")
         with pytest.raises(ValueError, match=r"8-bit weights play differently.*nothing was written"):
@@ -145,9 +145,15 @@ class TestRuntime:
 
 
 class TestRefusals:
-    def test_a_difference_leaves_nothing_behind(self, script, tiny_folder, tmp_path, monkeypatch, capsys):
+    def test_a_difference_leaves_nothing_behind(
+        self, script, exported, model, tmp_path, monkeypatch, capsys
+    ):
+        def export(pipe, folder, settings):  # the graphs that are there already: they take seconds to export
+            shutil.copytree(exported, folder, dirs_exist_ok=True)
+
+        monkeypatch.setattr(script, "export_graphs", export)
         monkeypatch.setattr(script, "LARGEST_DIFFERENCE", 0.0)
-        assert script.main([str(tiny_folder), "-o", str(tmp_path / "out"), "--seconds", "0.5"]) == 1
+        assert script.main([str(model), "-o", str(tmp_path / "out"), *OPTIONS]) == 1
         assert "nothing was written" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
 
