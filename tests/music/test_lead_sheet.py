@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rtjazz_hf.band import random_lead_sheet, write_lead_sheet
 from rtjazz_hf.music import FEATURE_SLICES, Chord, ChordSpan, LeadSheet, Section, parse_chart
+from rtjazz_hf.music.grid import chart_grid
 from rtjazz_hf.music.key_finding import estimate_key
 
 sheets = st.integers(0, 2**32 - 1).map(lambda seed: random_lead_sheet(np.random.default_rng(seed)))
@@ -295,3 +296,11 @@ class TestMetres:
         assert (other.key, other.tempo, other.genre) == ("Cm", 180, "hard_bop")
         assert write_lead_sheet("waltz", chords="C | F").beats_per_bar == 3
         assert write_lead_sheet("", chords="3/4 C | F").genre == "waltz"
+
+
+class TestGrid:
+    def test_bars_until_they_come_again(self):
+        sheet = LeadSheet.from_chart("Dm7 | G7 Db7 | Cmaj7 | %", tempo=120)
+        assert chart_grid(sheet) == [["Dm7"], ["G7", "Db7"], ["Cmaj7"], ["Cmaj7"]]
+        assert chart_grid(LeadSheet.from_chart("C | F | C | F", tempo=120)) == [["C"], ["F"]]
+        assert chart_grid(LeadSheet.from_chart("5/4 C | F | C", tempo=120)) == [["C"], ["F"], ["C"]]

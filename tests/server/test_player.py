@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import soundfile
 from served import WAIT, wait_for
 
 
@@ -99,3 +100,28 @@ def test_a_chart_file_is_read_and_practised(page, server, tmp_path):
     page.set_input_files("#chart-file", {"name": "x.txt", "mimeType": "text/plain", "buffer": b"C | H9x"})
     until(page, "document.getElementById('status').textContent.includes('not read')")
     assert [text for text in page.problems if "422" not in text] == []
+
+
+def test_shows_the_chart_and_who_plays_and_keeps_the_take(page, server):
+    page.fill("#chords", "Dm7 | G7 Db7 | Cmaj7 | %")
+    page.fill("#tempo", "240")
+    page.click("#play")
+    until(page, "rtjazz.played > 0 && document.querySelectorAll('#grid li').length === 4")
+    assert page.get_attribute("#grid li:nth-child(2)", "aria-label") == "bar 2: G7, Db7"
+    until(page, "document.querySelector('#grid .now')?.getAttribute('aria-current') === 'true'")
+    band = page.evaluate("full")
+    assert len(band) > 1 and page.text_content("#players").startswith(band[0])
+    page.uncheck("#players input >> nth=0")
+    until(page, "rtjazz.updates > 0")
+    (seat,) = server.engine.seats
+    wait_for(lambda: seat.session.lead_sheet.instruments == tuple(band[1:]))
+    for _ in range(4):
+        page.click("#tap")
+    assert 40 <= int(page.input_value("#tempo")) <= 320 and page.input_value("#tempo") != "240"
+    page.click("#play")
+    until(page, "rtjazz.state === 'stopped'")
+    with page.expect_download() as download:
+        page.click("#download")
+    take = soundfile.info(download.value.path())
+    assert (take.samplerate, take.channels) == (48000, 2) and take.frames >= 640
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360 and page.problems == []

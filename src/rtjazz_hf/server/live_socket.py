@@ -21,6 +21,8 @@ from pydantic import ValidationError
 
 from ..audio import AUDIO_CHANNELS, SAMPLE_RATE
 from ..live import LiveBlock, LiveStats
+from ..music import LeadSheet
+from ..music.grid import chart_grid
 from .access import PROTOCOL
 from .encoding import OpusEncoder, pcm
 from .kept import state_of
@@ -129,7 +131,7 @@ class LiveConnection:
             "started", session=seat.name, server=self.settings.name, seed=seat.session.seed, encoding=start.encoding,
             pre_skip=self.opus.pre_skip if self.opus else 0,
             sampling_rate=SAMPLE_RATE, channels=AUDIO_CHANNELS, block_seconds=self.engine.block_seconds,
-            tempo=sheet.tempo, key=sheet.key, genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(),
+            genre=sheet.genre, mood=sheet.mood, chart=sheet.to_text(), **shown(sheet),
             remarks=seat.remarks, warnings=not_played(start), buffer=self.engine.buffer, problem=self.engine.strain,
         )  # fmt: skip
         return start, seat
@@ -292,7 +294,7 @@ class LiveConnection:
         for _ in range(times):
             starts, sheet = seat.session.coming or (None, seat.session.lead_sheet)
             starts = starts if starts is None else round(starts, 4)
-            await self._say("updated", tempo=sheet.tempo, key=sheet.key, remarks=seat.remarks, starts=starts)
+            await self._say("updated", **shown(sheet), remarks=seat.remarks, starts=starts)
 
     async def _watch(self, seat: Seat) -> str:
         began = time.monotonic()
@@ -348,6 +350,13 @@ def notes_of(block: LiveBlock) -> list[list[Any]]:
         [round(at - block.start, 4), round(note.beats * beat, 4), note.midi, note.velocity, note.player, note.role]
         for at, note in zip(block.note_times, block.notes)
     ]
+
+
+def shown(sheet: LeadSheet) -> dict[str, Any]:
+    """What a listener's page shows of a lead sheet; `bars` as of `chart_grid`."""
+    return {
+        "tempo": sheet.tempo, "key": sheet.key, "instruments": list(sheet.instruments), "bars": chart_grid(sheet),
+    }  # fmt: skip
 
 
 def describe(block: LiveBlock, stats: LiveStats) -> dict[str, Any]:

@@ -48,7 +48,7 @@ function wishes() {
   const chords = $("chords").value.trim(), tempo = ramped() || Number($("tempo").value);
   if (chords) music.chords = practised(chords);
   if (tempo) music.tempo = tempo;
-  const band = $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
+  const band = playing() || $("instruments").value.split(",").map((name) => name.trim()).filter(Boolean);
   if (band.length) music.instruments = band;
   music.adapter = $("adapter").value || null;
   if (!$("notes-row").hidden) {
@@ -136,6 +136,7 @@ async function start() {
     player.port.postMessage("reset");
     Object.assign(rtjazz, { state: "starting", blocks: 0, bytes: 0, peak: 0, firstSound: null });
     shown = [];
+    if (!state && !resume) newTake();
     received = chorus = 0;
     playedBefore = rtjazz.played;
     counting = setTimeout(connect, Math.max(0, 1000 * (countIn() - LEAD)));
@@ -177,7 +178,7 @@ function connect() {
       rtjazz.updates += 1;
       const waiting = message.starts === null ? "" : "Playing; the new chart begins at the bar line";
       say(message.remarks.join("; ") || waiting || "Playing");
-      $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
+      showSheet(message);
     } else if (message.type === "drained") resume = message.resume;
     else if (message.type === "error") {
       rtjazz.errors += 1;
@@ -208,7 +209,7 @@ function began(message) {
   tries = 0;
   rtjazz.session = message.session;
   $("play").textContent = "Stop";
-  $("sheet").textContent = `${Math.round(message.tempo)} BPM, ${message.key}`;
+  showSheet(message);
   player.port.postMessage({ patience: message.problem ? message.buffer / 2 : 0 });
   const told = [message.problem, ...(message.remarks || [])].filter(Boolean).join("; ");
   say(message.problem ? `Playing; ${told}` : told || "Playing", Boolean(message.problem));
@@ -246,6 +247,7 @@ function decode(data, { packets, start }) {
 
 function play(samples) {
   for (let i = 0; i < samples.length; i += 7) rtjazz.peak = Math.max(rtjazz.peak, Math.abs(samples[i]));
+  keepTake(samples);
   player.port.postMessage(samples, [samples.buffer]);
 }
 
@@ -282,6 +284,7 @@ function heard({ played, gaps, gapSeconds, inHand }) {
   }
   $("chord").textContent = chord;
   $("place").textContent = `bar ${rtjazz.bar} beat ${rtjazz.beat}`;
+  soundingBar(message.chart_bar + Math.floor(beat / message.beats_per_bar));
 }
 
 async function loadModels() {
@@ -346,6 +349,10 @@ async function readMelody() {
 }
 
 $("melody").addEventListener("change", readMelody);
+$("tap").addEventListener("click", tap);
+$("download").addEventListener("click", downloadTake);
+$("players").addEventListener("change", change);
+$("instruments").addEventListener("input", everybodyPlays);
 $("chart-file").addEventListener("change", () => {
   const file = $("chart-file").files[0];
   if (file) readCharts(file, 1).catch(tellUnread);
