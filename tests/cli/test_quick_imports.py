@@ -86,12 +86,40 @@ def test_what_was_imported_stays(packages, monkeypatch):
     assert import_quickly(load) == (module, False) and torch.distributed.is_available() is before
 
 
+def test_a_class_that_is_asked_for_comes_without_its_package(tmp_path, monkeypatch):
+    (tmp_path / "lazy_of_test" / "large").mkdir(parents=True)
+    (tmp_path / "lazy_of_test" / "__init__.py").write_text(
+        "import importlib\n"
+        "def __getattr__(name):\n"
+        "    if name != 'Network':\n"
+        "        raise AttributeError(name)\n"
+        "    globals()[name] = importlib.import_module('.large.part', __name__).Network\n"
+        "    return globals()[name]\n"
+    )
+    (tmp_path / "lazy_of_test" / "large" / "__init__.py").write_text("")
+    (tmp_path / "lazy_of_test" / "large" / "part.py").write_text("class Network:\n    real = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(quick_imports, "_ASKED_FOR", ("lazy_of_test", "large.part", "Network"))
+
+    def load():
+        from lazy_of_test import Network
+
+        return isinstance(load, Network), sorted(name for name in sys.modules if "lazy_of_test" in name)
+
+    assert import_quickly(load) == (False, ["lazy_of_test", "lazy_of_test.large.part"])
+
+    from lazy_of_test import Network
+
+    assert Network.real
+
+
 @pytest.mark.slow
 def test_generate_leaves_the_compiler_alone(tiny_folder, tmp_path):
     """In a process of its own: here everything is imported already."""
     script = (
         "import sys\nfrom rtjazz_hf.cli import main\ncode = main(sys.argv[1:])\n"
-        "print(code, *[name for name in ('torch._dynamo', 'scipy', 'peft', 'bitsandbytes') if name in sys.modules])\n"
+        "names = 'torch._dynamo', 'torch.onnx', 'sympy', 'scipy', 'peft', 'bitsandbytes'\n"
+        "print(code, *[name for name in names if name in sys.modules])\n"
     )
     asked = ["generate", "swing", "-o", str(tmp_path / "a.wav"), "--model", str(tiny_folder), "--duration", "0.3"]
     done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True, check=True)

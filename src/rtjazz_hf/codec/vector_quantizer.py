@@ -43,7 +43,8 @@ class VectorQuantizer(nn.Module):
             self.out_proj = nn.Linear(codebook_dim, dim, bias=False)
         else:
             self.in_proj = self.out_proj = None
-        self.reset_parameters()
+        if not self.embed.is_meta:  # there, nothing is filled, and torch would import SymPy to do so
+            self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -86,7 +87,7 @@ def _scalar(value: float) -> torch.Tensor:
 
 def step_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     """`rms_norm` in as few operations as there are for it, without regard to gradients' speed."""
-    if torch.onnx.is_in_onnx_export():  # which does not know the next
+    if "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export():  # which does not know the next
         return rms_norm(hidden, eps)
     if hidden.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return F.rms_norm(hidden, (int(hidden.shape[-1]),), eps=eps)  # a number, for tracers too

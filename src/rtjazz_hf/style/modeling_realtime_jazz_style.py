@@ -143,6 +143,13 @@ class StyleEncoderLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.fc2(self.activation(self.fc1(self.norm2(hidden_states)))))
 
 
+def _embedding(entries: int, width: int) -> nn.Embedding:
+    weight = torch.empty(entries, width)
+    if weight.is_meta:  # weights are to be loaded: torch would import SymPy to fill nothing
+        return nn.Embedding.from_pretrained(weight, freeze=False)
+    return nn.Embedding(entries, width)
+
+
 class StyleTextTower(nn.Module):
     """Tokens to one vector: embeddings, pre-norm transformer, mean over the tokens that are not padding."""
 
@@ -150,8 +157,8 @@ class StyleTextTower(nn.Module):
         super().__init__()
         self.config = config
         width = config.text_hidden_size
-        self.token_embedding = nn.Embedding(config.vocab_size, width)
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, width)
+        self.token_embedding = _embedding(config.vocab_size, width)
+        self.position_embedding = _embedding(config.max_position_embeddings, width)
         self.layers = nn.ModuleList(
             StyleEncoderLayer(config, width, config.text_num_heads, config.text_intermediate_size)
             for _ in range(config.text_num_layers)
@@ -178,11 +185,12 @@ class StyleAudioFrontEnd(nn.Module):
     def __init__(self, config: RealTimeJazzStyleEncoderConfig):
         super().__init__()
         self.config = config
-        # Not in the checkpoint: `_init_weights` of the model fills them in again after loading.
-        self.register_buffer("window", torch.empty(config.n_fft), persistent=False)
-        self.register_buffer(
-            "filterbank", torch.empty(config.n_fft // 2 + 1, config.num_mel_bins), persistent=False
-        )
+        # Not in the checkpoint: `_init_weights` of the model fills them in again after loading. Not on the meta device:
+        # to bring them from there, torch would import SymPy.
+        window = torch.empty(config.n_fft, device="cpu")
+        filterbank = torch.empty(config.n_fft // 2 + 1, config.num_mel_bins, device="cpu")
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filterbank", filterbank, persistent=False)
 
     def tables(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The Hann window `(n_fft,)` and the triangular mel filters `(bins, bands)`, of unit sum per band."""
