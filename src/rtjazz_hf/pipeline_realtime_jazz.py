@@ -194,16 +194,19 @@ class RealTimeJazzPipeline(
         Args:
             engine: what computes the flow's steps on a CPU: "openvino", "onnx", "torch", or "auto", which is OpenVINO
                 where it is installed, pays, and no GPU is to be had. engine_precision: "float32" or, with OpenVINO,
-                "bfloat16". See `use_engine`.
+                "bfloat16"; "auto" chooses, unless `dtype` is given. See `use_engine`.
 
         Raises:
             OSError: not found, not reachable, or a file is missing or cut short.
             ValueError: a config that is wrong, or does not belong to its weights; or an unknown engine.
             ImportError: the engine is not installed.
         """
-        engine, precision = kwargs.pop("engine", "auto"), kwargs.pop("engine_precision", "float32")
+        engine, precision = kwargs.pop("engine", "auto"), kwargs.pop("engine_precision", "auto")
         check_engine(engine, precision)
-        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
+        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
+        if dtype is not None and precision == "auto":
+            precision = "float32"  # with weights of another type no engine computes
+        dtype = dtype or torch.float32
         if not isinstance(dtype, dict):
             dtype = {"default": as_dtype(dtype)}
         codec_dtype = as_dtype(dtype.get("codec") or torch.float32)

@@ -97,8 +97,8 @@ def add_engine(parser: Any, default: str = "auto") -> None:
     parser.add_argument("--engine", type=_engine, metavar="ENGINE", default=default,
                         help=f"of {', '.join(ENGINES)}: what computes the flow on a CPU; auto is openvino where "
                         "it is installed and pays (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--engine-precision", choices=PRECISIONS, default="float32",
-                        help="openvino's; bfloat16 is faster where the CPU has it (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--engine-precision", choices=PRECISIONS, default="auto",
+                        help="openvino's; auto is bfloat16 where the CPU has it (default: %(default)s)")  # fmt: skip
 
 
 def _engine(text: str) -> str:

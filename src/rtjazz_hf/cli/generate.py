@@ -91,7 +91,7 @@ def run_generate(args: argparse.Namespace) -> int:
     tell(args.prompt, args.chords)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
     short = (args.duration or _DEFAULT_DURATION) < _ENGINE_PAYS
-    if args.engine == "auto" and args.engine_precision == "float32" and short:
+    if args.engine == "auto" and args.engine_precision != "bfloat16" and short:
         args.engine = "torch"
     pipe = load_pipeline(args, quickly=True)
     check_notes(args, pipe, ("melody", "midi", "stems", "levels"))

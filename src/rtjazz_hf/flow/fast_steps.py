@@ -43,7 +43,7 @@ class FastStepsMixin:
         self._fixed_shapes = backend != "eager"
         self._engine = None
 
-    def use_engine(self, engine: str = "auto", precision: str = "float32") -> str:
+    def use_engine(self, engine: str = "auto", precision: str = "auto") -> str:
         """
         Choose what computes the steps of generation (`forward` with `conditions` and a cache, `append_to_cache`).
 
@@ -55,7 +55,8 @@ class FastStepsMixin:
             engine: `"openvino"` (the extra `fast`), `"onnx"` (ONNX Runtime, the extra `onnx`), `"torch"`, or `"auto"`:
                 OpenVINO where it is installed, takes the model (more than a million weights) and no GPU is to be had,
                 else torch.
-            precision: `"float32"`, or with OpenVINO `"bfloat16"`: faster on a CPU that has instructions for it.
+            precision: `"float32"`, or with OpenVINO `"bfloat16"`: faster on a CPU that has instructions for it, where
+                `"auto"` chooses it.
 
         Returns:
             What computes the steps from now on, as `engine`. A model that the engine does not take (weights in 16, 8

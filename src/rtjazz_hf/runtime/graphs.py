@@ -21,6 +21,7 @@ from torch import nn
 from .engines import check_engine, is_installed
 from .offload import wants_calls
 from .packed_linear import weights_stamp
+from .precision import bfloat16_is_fast
 from .threads import thread_counts
 
 _OPSET = 18
@@ -221,6 +222,9 @@ def make_engine(
     `kind` of a model by the engine that was asked for, one of `engines.ENGINES`; `None` where torch is to play, with
     a warning that says why, unless that was to be expected.
 
+    Precision "auto" is bfloat16 with OpenVINO on a CPU that has instructions for it, if what comes out is near enough,
+    and float32 else.
+
     Raises:
         ValueError, ImportError: As `engines.check_engine`.
     """
@@ -234,6 +238,13 @@ def make_engine(
         or sum(weight.numel() for weight in model.parameters()) < _WORTH_A_GRAPH
     ):
         return None
+    if precision == "auto":
+        if chosen == "openvino" and bfloat16_is_fast():
+            try:
+                return kind(model, chosen, "bfloat16")
+            except NotForEngine:  # what else it is not for is told below
+                pass
+        precision = "float32"
     try:
         return kind(model, chosen, precision)
     except NotForEngine as error:

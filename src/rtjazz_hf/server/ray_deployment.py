@@ -62,7 +62,7 @@ class RayOptions(BaseModel):
     model: str = "rtjazz-mini"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
-    engine_precision: Literal["float32", "bfloat16"] = "float32"
+    engine_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     adapters: Path | None = None
     state: Path | None = None
     api_key_file: Path | None = None
@@ -159,7 +159,7 @@ def _load_pipeline(options: RayOptions) -> RealTimeJazzPipeline:
 
     pipe = RealTimeJazzPipeline.from_pretrained(
         options.model,
-        dtype=options.dtype,
+        **({} if options.dtype == "float32" else {"dtype": options.dtype}),  # given, it would say the engine's too
         engine="torch" if options.gpus else options.engine,
         engine_precision="float32" if options.gpus else options.engine_precision,
     )
