@@ -17,6 +17,7 @@ from tiny_models import make_adapter
 
 from rtjazz_hf.benchmark import BenchmarkSettings, encodec_48khz_config, run_benchmark
 from rtjazz_hf.benchmark import peers as peers_room
+from rtjazz_hf.benchmark import streams as streams_room
 from rtjazz_hf.benchmark.base import save_base_pipeline
 from rtjazz_hf.benchmark.report import ratios, tables, to_markdown, to_text, verdicts
 from rtjazz_hf.benchmark.run import busy_processes, run_beside
@@ -141,8 +142,9 @@ class TestReport:
         (run,) = cases_of(report, "endurance", block_frames=12)
         assert run["minutes"] == 0.01 and run["blocks"] >= 1 and 0 <= run["under_runs"] <= run["blocks"]
 
-    def test_swapping_adapters_beside_not_swapping(self, settings, tmp_path):
+    def test_swapping_adapters_beside_not_swapping(self, settings, tmp_path, monkeypatch):
         pytest.importorskip("peft")
+        monkeypatch.setattr(streams_room, "SWAP_SECONDS", 0.9)
         for number, name in enumerate(("a", "b")):
             make_adapter(tmp_path / name, number + 1)
         changes = {
@@ -150,7 +152,7 @@ class TestReport:
             "dtypes": ("float32",),
             "attention": ("sdpa",),
             "peers": (),
-            "minutes": 0.1,
+            "minutes": 0.03,
         }
         swap = tuple(str(tmp_path / name) for name in ("a", "b"))
         report = run_benchmark(dataclasses.replace(settings, **changes, swap=swap))
