@@ -18,8 +18,13 @@ from tiny_models import build_tiny_pipeline  # noqa: E402
 
 # Files whose tests have librosa's functions compiled, half a minute of a core for each process that does it.
 COMPILED = {
-    f"tests/corpus/test_{name}.py"
-    for name in ("personal", "retiming", "evaluate_analysis", "fit_tempo", "chord_matching")
+    f"tests/{folder}/test_{name}.py"
+    for folder, names in {
+        "corpus": ("personal", "retiming", "evaluate_analysis", "fit_tempo", "chord_matching", "hearing"),
+        "evaluation": ("evaluate_codec", "report", "obedience", "notes", "presence", "style_gain"),
+        "trainers": ("lora_training", "probe_latents"),
+    }.items()
+    for name in names
 }
 
 

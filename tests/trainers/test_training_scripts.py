@@ -335,6 +335,7 @@ class TestBadInput:
 class TestEvaluationOnTheWay:
     """`evaluate_every`: the package's own evaluation of held-out takes while a run goes on."""
 
+    @pytest.mark.slow
     def test_flow(self, train_flow, corpus, parts, tmp_path):
         pytest.importorskip("librosa")
         values = {"evaluate_every": 2, "evaluate_takes": 1, "evaluate_seconds": 2.5, "max_steps": 4}
@@ -350,6 +351,7 @@ class TestEvaluationOnTheWay:
         losses = [[row["loss"] for row in log(out) if "loss" in row] for out in (tmp_path / "run", plain)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # who looks changes nothing
 
+    @pytest.mark.slow
     def test_codec(self, train_codec, corpus, tmp_path):
         pytest.importorskip("librosa")
         values = {"evaluate_every": 2, "evaluate_takes": 1, "evaluate_seconds": 2.5}
