@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import FRAME_RATE
+from ..music.features import FRAME_RATE
 from ..music.lead_sheet import LeadSheet, Section
 from ..music.score_features import AHEAD_S, NOTE_ROLES
 from .bars import after_bars, bars_between, line_after, swung_in
