@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TINY_CODEC = {"latent_dim": 64, "encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_size": 32,
               "decoder_layers": 1, "codebook_size": 64, "noise_frames": 300}  # fmt: skip
-MOVING = {"deviation_registers": (24, 72)}  # of a codec whose tones move: 24 of its channels
+MOVING = {"deviation_registers": (24, 72), "level_memory": 2}  # of a codec whose tones move: 24 of its channels
 TINY_FLOW = {"latent_dim": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
              "intermediate_size": 128, "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
 TINY_STYLE = {"vocab_size": 400, "text_hidden_size": 32, "text_num_layers": 1, "text_num_heads": 2,
@@ -56,6 +56,8 @@ def build_tiny_pipeline(seed: int = 0, codec: dict | None = None, **flow):
         for parameter in transformer.parameters():
             if not parameter.any():  # outputs and gates start at zero
                 parameter.normal_(std=0.05)
+        if codec.config.level_memory:
+            codec.decoder.level_past.fill_(0.1)
     pipe = RealTimeJazzPipeline(
         codec=codec.eval(),
         transformer=transformer.eval(),
