@@ -17,6 +17,7 @@ from rtjazz_hf.adapters import attach_adapter, read_adapter
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.band import Score, ScoreNote
 from rtjazz_hf.flow import FlowMatchScheduler
+from rtjazz_hf.music.score_features import SCORE_DIM
 from rtjazz_hf.trainers.adapter import (
     BestSoFar,
     LoraTrainConfig,
@@ -147,6 +148,16 @@ def test_distilled_base_is_judged_by_what_it_makes_in_its_own_steps(recordings, 
     pipe = type(student).from_pretrained(tmp_path / "student")
     pipe.load_lora_weights(result["adapter"])
     assert np.isfinite(play(pipe)).all()
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_a_base_that_is_told_notes(recordings, prepared, tmp_path, steps):
+    base = build_tiny_pipeline(score_dim=SCORE_DIM)
+    base.transformer.config.distilled_steps, base.transformer.config.distilled_shift = steps, 2.0
+    base.save_pretrained(tmp_path / "base")
+    result = train(tmp_path / "base", recordings, ready(prepared, tmp_path / "run"), max_steps=1, transcribe=False)
+    assert np.isfinite(list(result["after"].values())).all() and "val_untold" in result["after"]
+    assert ("val_true_noisy" in result["after"]) == (steps is None)  # a student has its own times
 
 
 def test_gradient_checkpointing_learns_the_same(base, recordings, prepared, tmp_path):

@@ -152,13 +152,13 @@ def mean_style(store: LatentStore) -> torch.Tensor:
 
 
 def style_loss(
-    model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor, train: bool = True
+    model, batch: dict, config: LoraTrainConfig, weights: torch.Tensor, train: bool = True, time: float | None = None
 ) -> torch.Tensor:
     """How far a flow's music is from that of a batch: flow matching, or of a distilled student the energy score of its
-    ends. `model` is a flow or a `StyledFlow`, bare or prepared; it is given the batch's style."""
+    ends, which has no `time`. `model` is a flow or a `StyledFlow`, bare or prepared; it is given the batch's style."""
     flow = _flow_of(model)
     if flow.config.distilled_steps is None:
-        return flow_loss(model, batch, config, weights, train=train)
+        return flow_loss(model, batch, config, weights, train=train, time=time)
     return score_loss(model, batch, weights, flow.config.distilled_steps, float(flow.config.distilled_shift),
                       config.context_noise if train else 0.0)  # fmt: skip
 
@@ -303,7 +303,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
         bare = run.weights(prepared)
         bare.eval()
         losses = validate(bare.transformer, _Styled(held_out, bare), config, weights, run.device, count=3,
-                          loss_of=style_loss)  # fmt: skip
+                          loss_of=style_loss, noisy=model.config.distilled_steps is None)  # fmt: skip
         bare.train()
         return losses
 

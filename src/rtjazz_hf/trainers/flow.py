@@ -350,13 +350,14 @@ def validate(
     device,
     count: int = 6,
     loss_of=flow_loss,
+    noisy: bool = True,
 ) -> dict[str, float]:
     """Held-out loss with the true chart (`true`), the same a tritone away (`rotated`), no chords and notes (`none`) and
     chords alone (`untold`), of a flow that is told notes; `true` and `untold` also at t = 0.1 (`_noisy`). Same noise
     for all.
 
     Args:
-        loss_of: The loss, called as `flow_loss` is.
+        loss_of: The loss, called as `flow_loss` is. noisy: Whether it takes a time.
     """
     totals: dict[str, float] = {}
     sizes = batches.block_sizes
@@ -371,7 +372,7 @@ def validate(
             notes = without_notes(sheet[..., LEAD_SHEET_DIM:])
             sheets["untold"] = torch.cat([sheet[..., :LEAD_SHEET_DIM], notes], dim=-1)
         wanted = [(name, None) for name in sheets]
-        wanted += [(name, NOISY_TIME) for name in ("true", "untold") if "untold" in sheets]
+        wanted += [(name, NOISY_TIME) for name in ("true", "untold") if noisy and "untold" in sheets]
         for name, time in wanted:
             torch.manual_seed(index)
             at = {} if time is None else {"time": time}
