@@ -26,7 +26,7 @@ from torch import nn
 
 from ..corpus.hearing import heard_phrases
 from ..corpus.latent_filling import fill_takes
-from ..corpus.latent_store import LatentStore, flow_state, open_stores
+from ..corpus.latent_store import LatentStore, StoredTake, flow_state, open_stores
 from ..corpus.personal import LATENTS, prepare_takes
 from ..corpus.transcription import INSTALL, has_transcriber
 from ..flow import RealTimeJazzFlowTransformer
@@ -311,7 +311,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
         """The charts of two held-out takes, in the learnt style, with the same seeds before and after."""
         bare = run.weights(prepared).eval()
         style = bare.embedding().detach().cpu()[None]
-        takes = [_InStyle(take.lead_sheet, style) for take in (test if len(test) else train).takes[:2]]
+        takes = [_InStyle(take, style) for take in (test if len(test) else train).takes[:2]]
         for index, (take, audio) in enumerate(zip(takes, play_takes(bare.transformer, codec, takes))):
             run.save_sample(f"{name}_{index}", audio, take.lead_sheet)
         bare.train()
@@ -388,10 +388,17 @@ def waiting_time(seconds: float, step: int, minutes: float, config: LoraTrainCon
 
 @dataclass(frozen=True)
 class _InStyle:
-    """What `play_takes` asks of a take: a lead sheet, and a style `(1, style_dim)`."""
+    """What `play_takes` asks of a take: its lead sheet and notes, and a style `(1, style_dim)`."""
 
-    lead_sheet: LeadSheet
+    take: StoredTake
     text: torch.Tensor
+
+    @property
+    def lead_sheet(self) -> LeadSheet:
+        return self.take.lead_sheet
+
+    def score_features(self, start: int, frames: int) -> np.ndarray:
+        return self.take.score_features(start, frames)
 
 
 class _Styled:
