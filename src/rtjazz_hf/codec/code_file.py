@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rtjazz_hf.audio import check_output_path
+from rtjazz_hf.runtime.bundled import BUNDLED_MODELS
 from rtjazz_hf.runtime.files import whole_or_not_at_all
 
 from .quantizer import MAX_CODEBOOKS
@@ -159,6 +160,8 @@ class CodeFile:
             )
 
     def _by_model(self) -> str:
+        if self.model in BUNDLED_MODELS:  # whose codec an earlier version of the package may have had otherwise
+            return f" ({self.model!r}, as the version of the package had it that wrote the file)"
         return f" ({self.model!r})" if self.model else ""
 
 
