@@ -313,6 +313,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             at_once = gr.Checkbox(False, label="A new chart at once, not at the next bar line")
         with gr.Row():
             tempo = gr.Number(None, label="Tempo, 40 to 320; 0: the band's own", elem_id="tempo")
+            tap = gr.Button("Tap the tempo", elem_id="tap")
             band = gr.Dropdown(
                 [*INSTRUMENTS, *(f"-{name}" for name in INSTRUMENTS)], value=[], multiselect=True,
                 label="Band; -piano leaves the piano to you",
@@ -334,6 +335,8 @@ def build_page(studio: Studio) -> gr.Blocks:
         stop.click(studio.stop, [take], [status], show_progress="hidden")
         stop.click(None, js="() => rtjazzStream.stop()")
         keep.click(studio.recording, [take], [file])
+        tapped = tap.click(None, [tempo], [tempo], js="(tempo) => rtjazzStream.tap(tempo)")
+        tapped.then(studio.change, [take, *controls], [status], show_progress="hidden", trigger_mode="always_last")
         boxes = (first, second, chords, tempo, only_bars, transpose, rests, swing, ramp)
         typed = [event for box in boxes for event in (box.submit, box.blur)]
         chosen = [mix.release, clip_weight.release, clip.change, band.change, adapter.change, all_keys.change]

@@ -135,5 +135,16 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     picture.stroke();
   }
 
-  return { open, play, stop, seen };
+  let taps = [];
+  // The tempo of the last taps; as it was, until there are three.
+  function tap(tempo) {
+    const now = performance.now();
+    if (taps.length && now - taps.at(-1) > 2500) taps = [];
+    taps = [...taps, now].slice(-8);
+    if (taps.length < 3) return tempo;
+    const beat = (taps.at(-1) - taps[0]) / (taps.length - 1);
+    return Math.max(40, Math.min(320, Math.round(60000 / beat)));
+  }
+
+  return { open, play, stop, seen, tap };
 })());

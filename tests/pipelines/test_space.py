@@ -253,6 +253,9 @@ class TestBrowser:
             page.fill("#chords textarea", "Ebm7 | Ab7")
             page.press("#chords textarea", "Tab")
             page.wait_for_function("['Ebm7', 'Ab7'].includes(rtjazzStream.seen.chord)")
+            for _ in range(4):
+                page.click("#tap")
+            page.wait_for_function("document.querySelector('#tempo input').value >= 40")
             page.fill("#chords textarea", "Hello7")
             page.press("#chords textarea", "Tab")
             page.wait_for_function("document.querySelector('#status textarea').value.includes('plays on')")
