@@ -82,7 +82,7 @@ class Wishes(NamedTuple):
         Raises:
             ValueError: no ramp, or one without a chart.
         """
-        if not self.ramp.strip():
+        if not (self.ramp or "").strip():  # a box that was never opened gives None
             return self.tempo or None
         if not self.chords.strip():
             raise ValueError("ramp: there is no chart whose choruses could be counted; write or upload one")
@@ -172,7 +172,7 @@ class Take:
         chorus = 0 if self.chart is None else max(0, block.chart_bar - 1) // chorus_bars(self.chart)
         if chorus != self.chorus:
             self.chorus = chorus
-            if self.wishes.ramp.strip():
+            if (self.wishes.ramp or "").strip():
                 self.session.update(tempo=self.wishes.tempo_of(chorus))
 
     def blocks(self) -> Iterator[tuple[LiveBlock, bytes]]:
