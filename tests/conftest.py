@@ -53,6 +53,19 @@ def tiny_folder(tiny_pipeline, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """A small disk that a test fills (`tests/full_disk.py`)."""
+    from full_disk import Disk
+
+    try:
+        disk = Disk(tmp_path_factory.mktemp("mounted") / "disk")
+    except OSError as error:
+        pytest.skip(f"wants to mount a tmpfs: {error}")
+    yield disk
+    disk.close()
+
+
 @pytest.fixture(scope="module")  # while it is open, asyncio.run cannot be called in its thread
 def browser():
     """A Chromium that may make sound."""

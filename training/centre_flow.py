@@ -26,7 +26,7 @@ from rtjazz_hf.corpus.latent_store import StoredTake, open_stores
 from rtjazz_hf.flow import FlowMatchScheduler, RealTimeJazzFlowTransformer
 from rtjazz_hf.hub import load_codec, load_part, part_folder
 from rtjazz_hf.live.engine import BlockStream
-from rtjazz_hf.trainers.config import input_errors
+from rtjazz_hf.trainers.config import disk_errors, input_errors
 from rtjazz_hf.trainers.flow import take_conditions
 
 BLOCK = 36  # frames
@@ -87,6 +87,7 @@ def latents_of_gain(codec: RealTimeJazzCodec, takes: Sequence[TakeRecord], gain_
     return torch.stack(moved).mean(0)
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -32,6 +32,7 @@ from rtjazz_hf.trainers.flow import FlowBatches, channel_weights, play_takes
 from rtjazz_hf.trainers.monitor import batch_sizes
 from rtjazz_hf.trainers.run import (
     TrainingRun,
+    disk_errors,
     input_errors,
     model_card,
     parse_config,
@@ -40,6 +41,7 @@ from rtjazz_hf.trainers.run import (
 CONFIGS = Path(__file__).parent / "configs"
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(FlowDistillConfig, "distill", CONFIGS, description=__doc__, argv=argv)
     with input_errors():

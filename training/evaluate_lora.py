@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from rtjazz_hf import RealTimeJazzPipeline
 from rtjazz_hf.adapters import read_adapter
 from rtjazz_hf.audio import read_audio, write_audio
 from rtjazz_hf.band import random_lead_sheet
-from rtjazz_hf.corpus.personal import find_recordings
+from rtjazz_hf.corpus.personal import find_recordings, other_files
 from rtjazz_hf.evaluation.measures.embeddings import TowerEmbedder
 from rtjazz_hf.evaluation.measures.style_gain import obedience, style_gain, verdicts
 from rtjazz_hf.runtime.files import whole_or_not_at_all
-from rtjazz_hf.trainers.run import input_errors
+from rtjazz_hf.trainers.run import disk_errors, input_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,6 +60,7 @@ def generate(pipe: RealTimeJazzPipeline, sheets, prompt: str, seconds: float, **
     return clips
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with input_errors():
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         rng = np.random.default_rng(args.seed)
         sheets = [random_lead_sheet(rng) for _ in range(args.clips)]
         embed = TowerEmbedder(pipe.style_encoder)
+        for path in (path for folder in (args.own, args.other) for path in other_files(folder)):
+            print(f"passed over: '{path}' is no recording, by its name", file=sys.stderr)
         own, other = ([embed(read_audio(f)) for f in find_recordings(d)] for d in (args.own, args.other))
         adapter = read_adapter(args.adapter)
         style = f"{args.words} in the style of {adapter.style_name}".strip() if adapter.style_name else "jazz"

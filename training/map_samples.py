@@ -78,12 +78,16 @@ def named(path: Path) -> tuple[int, int, int] | None:
     return key, layer, int(found[1]) if (found := _ROBIN.search(name)) else 1
 
 
-def find(places: list[Path], only: str) -> list[Path]:
-    files = []
+def find(places: list[Path], only: str) -> tuple[list[Path], list[str]]:
+    """The samples, and what else lies there."""
+    files, others = [], []
     for place in places:
-        inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-        files += [path for path in inside if path.suffix.lower() in SUFFIXES and only in str(path)]
-    return files
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.suffix.lower() in SUFFIXES and only in str(path):
+                files.append(path)
+            elif not path.is_dir() and only in str(path):
+                others.append(f"{path}: no sample, by its name")
+    return files, others
 
 
 def measured(path: Path, key: int) -> float:
@@ -140,9 +144,9 @@ def mapping(samples: list[Sample], out: Path, release: float, veltrack: float) -
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse_args(arguments)
-    files = find(args.samples, args.only)
+    files, others = find(args.samples, args.only)
     samples, left_out = read(files, args.transpose, None if args.keep_tuning else args.widest)
-    for text in left_out:
+    for text in (*others, *left_out):
         print(f"left out: {text}", file=sys.stderr)
     places = [(sample.key, sample.layer, sample.robin) for sample in samples]
     twice = {place for place in places if places.count(place) > 1}

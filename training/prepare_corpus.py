@@ -35,10 +35,19 @@ import os
 import sys
 
 from rtjazz_hf.corpus.engines import ENGINES
-from rtjazz_hf.corpus.external import FMA_SUBSETS, FREE_LICENCES, LICENCES, SOURCES, Selection, load_external
+from rtjazz_hf.corpus.external import (
+    FMA_SUBSETS,
+    FREE_LICENCES,
+    LICENCES,
+    SOURCES,
+    Selection,
+    load_external,
+    passed_over,
+)
 from rtjazz_hf.corpus.prepare import CorpusSettings, prepare_corpus
 from rtjazz_hf.corpus.renderer import HELD_OUT_FONTS, SOUND_FONTS
-from rtjazz_hf.corpus.screening import FINGERPRINTS, is_disk_full
+from rtjazz_hf.corpus.screening import FINGERPRINTS
+from rtjazz_hf.runtime.files import is_disk_full
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -167,6 +176,8 @@ def prepare_elsewhere(args: argparse.Namespace) -> dict:
     from rtjazz_hf.corpus.prepare_external import BAND, AudioSettings, prepare_external
 
     rows = load_external(args.dataset, args.source, args.audio, args.streaming, args.subset)
+    for path in passed_over(args.dataset, args.source, args.audio):
+        print(f"passed over: '{path}' is no recording of this data set, by its name", file=sys.stderr)
     settings = AudioSettings(
         args.codec,
         args.style_encoder,

@@ -54,7 +54,7 @@ from rtjazz_hf.trainers.flow import (
     flow_loss,
     play_takes,
 )
-from rtjazz_hf.trainers.run import TrainingRun, input_errors, load_config
+from rtjazz_hf.trainers.run import TrainingRun, disk_errors, input_errors, load_config
 
 CONFIGS = Path(__file__).parent / "configs"
 BUILT_IN = {"pca": "kept", "start": "free"}  # codecs without learning: the phase of each
@@ -373,6 +373,7 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"codebook_steps must be greater than 0, got {args.codebook_steps}.")
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with input_errors():

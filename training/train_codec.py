@@ -35,6 +35,7 @@ from rtjazz_hf.trainers.monitor import batch_sizes
 from rtjazz_hf.trainers.run import (
     TrainingRun,
     build_config,
+    disk_errors,
     input_errors,
     model_card,
     parse_config,
@@ -55,6 +56,7 @@ def open_crops(config: CodecTrainConfig) -> tuple[AudioCrops, AudioCrops]:
     return tuple(crops)
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(CodecTrainConfig, "codec", CONFIGS, description=__doc__, argv=argv)
     with input_errors():

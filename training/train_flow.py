@@ -34,6 +34,7 @@ from rtjazz_hf.trainers.flow import (
 from rtjazz_hf.trainers.monitor import batch_sizes
 from rtjazz_hf.trainers.run import (
     TrainingRun,
+    disk_errors,
     input_errors,
     model_card,
     parse_config,
@@ -51,6 +52,7 @@ def fill_store(config: FlowTrainConfig, codec: RealTimeJazzCodec, codes: bool, r
     run.accelerator.wait_for_everyone()
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(FlowTrainConfig, "flow", CONFIGS, description=__doc__, argv=argv)
     codes = config.model.get("prediction_type") == "codebook"

@@ -31,6 +31,7 @@ from rtjazz_hf.style import (
 from rtjazz_hf.trainers.run import (
     TrainingRun,
     build_config,
+    disk_errors,
     input_errors,
     model_card,
     parse_config,
@@ -97,6 +98,7 @@ def load_or_train_tokenizer(
     return RealTimeJazzTokenizer.from_pretrained(folder)
 
 
+@disk_errors
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train; the last measures (for tests and notebooks)."""
     config = parse_config(StyleTrainConfig, "style", CONFIGS, description=__doc__, argv=argv)

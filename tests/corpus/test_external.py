@@ -15,6 +15,7 @@ from rtjazz_hf.corpus.external import (
     features,
     licence_class,
     load_external,
+    passed_over,
     split_by,
 )
 
@@ -183,6 +184,16 @@ class TestFolder:
         rows = list(load_external("folder", tmp_path))
         assert [row["artist"] for row in rows] == ["Anna Blue", "Anna Blue", None]
         assert len({row["id"] for row in rows}) == 3
+
+    def test_what_is_passed_over_is_named(self, tmp_path):
+        for name in ("one.wav", "Anna Blue/two.mid", "cover.jpg", ".hidden"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        assert [path.name for path in passed_over("folder", tmp_path)] == ["two.mid", "cover.jpg"]
+        named = tmp_path / "-abcdefghij-[0-10].wav"
+        named.touch()
+        found = passed_over("musiccaps", tmp_path / "musiccaps-public.csv", tmp_path)
+        assert [path.name for path in found] == ["one.wav", "two.mid", "cover.jpg"]
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -49,7 +49,9 @@ def _open_standard_streams() -> None:
 def _fail(error: Exception, debug: bool, code: int) -> int:
     if debug:
         raise error
-    text = " ".join(str(error).split()) or type(error).__name__
+    from ..runtime.files import in_words
+
+    text = " ".join(in_words(error).split()) or type(error).__name__
     if not isinstance(
         error, (ValueError, OSError, ImportError)
     ):  # not one of our own messages: say what it is

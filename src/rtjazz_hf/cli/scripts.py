@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from ..runtime.files import in_words
+
 
 def run_script(work: Callable[[], object]) -> int:
     """Do the work of a script; its exit code. What cannot be done is said on stderr, and is 1."""
     try:
         work()
     except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     return 0

@@ -24,7 +24,7 @@ from typing import Any
 
 from ..music.tags import Tags, parse_tags
 from ..runtime.sound_files import RECORDING_SUFFIXES
-from .personal import find_recordings
+from .personal import find_recordings, other_files
 
 SOURCES = ("fma", "musiccaps", "folder")
 SPLITS = ("train", "validation", "test")
@@ -111,6 +111,17 @@ def load_external(
     if dataset == "fma":
         return _as_dataset(_fma_rows(table, audio, subset), streaming)
     return _as_dataset(_musiccaps_rows(_read_table(table), audio), streaming)
+
+
+def passed_over(dataset: str, source: str | os.PathLike, audio: str | os.PathLike | None = None) -> list[Path]:
+    """The files that lie with the sound of `load_external` and are in none of its rows, because of their names; of
+    FMA, whose folders hold nothing else, none."""
+    folder = Path(audio or source)
+    folder = folder.parent if folder.is_file() else folder
+    if dataset == "fma" or not folder.is_dir():
+        return []
+    unnamed = [] if dataset == "folder" else [path for path in find_recordings(folder) if not _clip_name(path)]
+    return [*unnamed, *(path for path in other_files(folder) if path.suffix not in (".csv", ".parquet"))]
 
 
 @dataclass(frozen=True)
@@ -306,13 +317,17 @@ def _musiccaps_row(
     return _row("musiccaps", str(row["ytid"]), audio, captions=captions, split=split, start=start, end=end)
 
 
+def _clip_name(path: Path) -> re.Match[str] | None:
+    return _CLIP.fullmatch(path.stem) if path.suffix.lower() in RECORDING_SUFFIXES else None
+
+
 def _find_clips(folder: Path) -> dict[str, tuple[Path, bool]]:
     """Sound by ytid, and whether its name tells that it is the clip alone."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder '{folder}' of MusicCaps' sound.")
     clips: dict[str, tuple[Path, bool]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in RECORDING_SUFFIXES and (match := _CLIP.fullmatch(path.stem)):
+        if match := _clip_name(path):
             clips.setdefault(match["ytid"], (path, match["start"] is not None))
     if not clips:
         raise FileNotFoundError(

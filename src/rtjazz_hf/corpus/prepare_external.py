@@ -28,7 +28,7 @@ from typing import Any
 from ..audio import SAMPLE_RATE
 from ..music.key_finding import estimate_key
 from ..music.vocabulary import GENRES, canonical_instruments
-from ..runtime.files import whole_or_not_at_all
+from ..runtime.files import is_disk_full, whole_or_not_at_all
 from .engines import run_parts
 from .external import Selection
 from .latent_store import SHARDS, claim, read_shard, shard_tensors, write_shard
@@ -38,7 +38,6 @@ from .screening import (
     KnownRecordings,
     Unusable,
     best_fingerprint,
-    is_disk_full,
     pack_prints,
     screen,
     unpack_prints,

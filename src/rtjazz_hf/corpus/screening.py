@@ -9,7 +9,6 @@ frequency. Both are rows of 32 bits, compared by the bits that differ.
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import importlib
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE, audio_info, measure_loudness, read_audio, resample
+from ..runtime.files import is_disk_full
 from .augment import limit_peak
 from .personal import why_unusable
 
@@ -32,7 +32,6 @@ _MOST_GAIN = 20.0  # dB: what is quieter is mostly noise
 _LONGEST = 1800.0  # seconds of a recording that are read: a day of radio is no recording
 _PRINT_SECONDS = 60.0  # of the beginning that a fingerprint hears
 _SPECTRAL_RATE, _SPECTRAL_WINDOW, _SPECTRAL_HOP = 5_512, 2048, 64  # 0.37 s every 11.6 ms, as in the paper
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Unusable(ValueError):
@@ -61,11 +60,6 @@ class Screened:
     @property
     def seconds(self) -> float:
         return self.audio.shape[-1] / SAMPLE_RATE
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that nothing more can be written, which is no fault of what was read."""
-    return isinstance(error, OSError) and error.errno in _FULL_DISK
 
 
 def screen(row: Mapping[str, Any], fingerprint: str) -> Screened:
@@ -251,5 +245,5 @@ class KnownRecordings:
 
 __all__ = [
     "FINGERPRINTS", "LOUDNESS", "KnownRecordings", "Screened", "Unusable", "best_fingerprint", "fingerprint_of",
-    "is_disk_full", "pack_prints", "screen", "unpack_prints",
+    "pack_prints", "screen", "unpack_prints",
 ]  # fmt: skip

@@ -55,6 +55,12 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
+def _save(figure: Any, path: str | Path, dpi: int = 110) -> Path:
+    with whole_or_not_at_all(Path(path)) as partial:
+        figure.savefig(partial, dpi=dpi)
+    return Path(path)
+
+
 def plot_round_trip(
     reference: np.ndarray,
     estimate: np.ndarray,
@@ -91,9 +97,7 @@ def plot_round_trip(
     )
     figure.colorbar(image, ax=axes[2], label="dB", aspect=20, pad=0.01, extend="both")
     figure.suptitle(title, fontsize=11)
-    with whole_or_not_at_all(path) as partial:
-        figure.savefig(partial, dpi=110)
-    return path
+    return _save(figure, path)
 
 
 _ROLE_COLOURS = {"lead": "tab:red", "second": "tab:orange", "bass": "tab:blue", "comp": "tab:green"}
@@ -131,9 +135,7 @@ def plot_notes(
     axes[0].set_yticks([36, 48, 60, 72, 84, 96], ["C2", "C3", "C4", "C5", "C6", "C7"])
     axes[-1].set_xlabel("s")
     figure.suptitle(title, fontsize=11)
-    with whole_or_not_at_all(path) as partial:
-        figure.savefig(partial, dpi=90)
-    return path
+    return _save(figure, path, dpi=90)
 
 
 def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path) -> Path:
@@ -154,8 +156,7 @@ def plot_bands(generated_db: np.ndarray, render_db: np.ndarray, path: str | Path
     axis.set_title(f"Octave bands of {len(generated_db)} charts: mean and range", loc="left", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return _save(figure, path)
 
 
 def plot_rate_distortion(
@@ -192,8 +193,7 @@ def plot_rate_distortion(
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return _save(figure, path)
 
 
 def plot_obedience(charts: Sequence[dict[str, Any]], path: str | Path) -> Path:
@@ -227,8 +227,7 @@ def plot_obedience(charts: Sequence[dict[str, Any]], path: str | Path) -> Path:
     bottom.set_xticks(
         places, [f"{c['genre']} {c['tempo']:.0f}" for c in charts], rotation=60, ha="right", fontsize=8
     )
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return _save(figure, path)
 
 
 def plot_drift(levels: Mapping[str, np.ndarray], stretch: float, path: str | Path) -> Path:
@@ -255,8 +254,7 @@ def plot_drift(levels: Mapping[str, np.ndarray], stretch: float, path: str | Pat
     panels[0].legend(
         title="octave, Hz", ncols=len(OCTAVE_CENTRES), fontsize=7, title_fontsize=7, loc="lower left"
     )
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return _save(figure, path)
 
 
 def plot_live(result: Mapping[str, Any], path: str | Path) -> Path:
@@ -285,8 +283,7 @@ def plot_live(result: Mapping[str, Any], path: str | Path) -> Path:
         axis.axvline(-0.5, color="black", linestyle=":", linewidth=1)
         axis.set_xlabel("blocks after the change")
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return _save(figure, path)
 
 
 def plot_references(references: Mapping[str, Mapping[str, float]], path: str | Path) -> Path:
@@ -312,8 +309,7 @@ def plot_references(references: Mapping[str, Mapping[str, float]], path: str | P
         axis.grid(axis="y", alpha=0.3)
     for axis in grid[len(references) :]:
         axis.set_axis_off()
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return _save(figure, path)
 
 
 def _hertz(value: float) -> str:

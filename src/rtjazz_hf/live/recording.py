@@ -22,7 +22,7 @@ from ..audio import (
     check_output_path,
     check_written,
 )
-from ..runtime.files import NotWritten, why_not
+from ..runtime.files import NotWritten, what_to_do, why_not
 
 _WAV_LIMIT = 2**32 - 2**16  # bytes of samples that a wav's header can tell of
 _STREAMINFO_TOTAL = 8 + 13  # of a FLAC file: the byte whose low half begins the 36 bits of its length
@@ -146,7 +146,8 @@ class Recorder:
             f"the first {self.duration:.1f} s of it are there" if self.samples else "nothing of it is there"
         )
         return NotWritten(
-            number, f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; {left}."
+            number,
+            f"the recording '{self.path}' cannot be written: {text[0].lower()}{text[1:]}; {left}{what_to_do(number)}.",
         )
 
     def __enter__(self) -> Recorder:
@@ -181,6 +182,10 @@ class Recorder:
             os.pwrite(self._header, struct.pack("<I", size + 36), 4)
             os.pwrite(self._header, struct.pack("<I", size), 40)
         elif suffix == ".flac":
+            if os.fstat(self._header).st_size <= _STREAMINFO_TOTAL:  # a disk that was full from the beginning
+                if samples is None:
+                    raise OSError(errno.EIO, "the header was not written", str(self._where))
+                return
             # FLAC format (RFC 9639, 8.2): 36 bits of STREAMINFO. Samples that wait in the encoder are not told of.
             at_disk = self.samples - self.samples % _flac_block(self._header) if samples is None else samples
             first = os.pread(self._header, 1, _STREAMINFO_TOTAL)[0] & 0xF0

@@ -22,6 +22,7 @@ class NotWritten(OSError):
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TAKES_NO_MORE = (*_FULL, errno.EFBIG)
 # What a disk says: of these errors it is known that the file to be written is meant, if they name none.
 _OF_A_DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS)
 _PROBE = bytes(1 << 17)  # more than what may be left of a disk's last block
@@ -108,14 +109,32 @@ def told_why(path: Path, partial: Path) -> Iterator[None]:
         text = f"'{path}' cannot be written: {text[0].lower()}{text[1:]}; " + (
             "what was there before is kept" if path.exists() else "nothing of it is left"
         )
-        if number in _FULL:
-            text += "; make room on that disk, or choose another"
+        text += what_to_do(number)
         kind = type(OSError(number, ""))  # PermissionError and the like stay what they are
         if kind is OSError:
             raise NotWritten(number, f"{text}.") from error
         told = kind(f"{text}.")
         told.errno = number
         raise told from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that nothing more can be written, which is no fault of what was asked, or read."""
+    return isinstance(error, OSError) and error.errno in _TAKES_NO_MORE
+
+
+def what_to_do(number: int | None) -> str:
+    """What is added to a message where a disk is full, by the number of the error; nothing where it is another's."""
+    return "; make room on that disk, or choose another" if number in _FULL else ""
+
+
+def in_words(error: Exception) -> str:
+    """An error as it is told; of a full disk, what to do too, whoever it comes from."""
+    if not is_disk_full(error) or isinstance(error, NotWritten):
+        return str(error)
+    what = "what was to be written" if error.filename is None else f"'{error.filename}'"
+    reason = os.strerror(error.errno)
+    return f"{what} cannot be written: {reason[0].lower()}{reason[1:]}{what_to_do(error.errno)}."
 
 
 def why_not(partial: Path) -> int | None:
@@ -158,4 +177,14 @@ def _mode_of_new_files(name: Path) -> int:
         os.unlink(name)
 
 
-__all__ = ["NotWritten", "as_umask", "atomic_folder", "told_why", "whole_or_not_at_all", "why_not"]
+__all__ = [
+    "NotWritten",
+    "as_umask",
+    "atomic_folder",
+    "in_words",
+    "is_disk_full",
+    "told_why",
+    "what_to_do",
+    "whole_or_not_at_all",
+    "why_not",
+]

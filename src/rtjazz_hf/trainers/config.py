@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib
 import math
 import os
@@ -15,7 +16,9 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from ..runtime.files import in_words, is_disk_full
 
 SCHEDULES = ("constant", "cosine", "wsd")
 
@@ -210,12 +213,32 @@ def build_config(make_config: Callable[..., Any], values: dict[str, Any]) -> Any
 @contextlib.contextmanager
 def input_errors() -> Iterator[None]:
     """For the part of a script that opens what it was given: what is wrong with that ends it with one line and
-    status 2, as a wrong option does."""
+    status 2, as a wrong option does; a disk that takes no more, with status 1."""
     try:
         yield
     except (OSError, ValueError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(error, 1 if is_disk_full(error) else 2)
+
+
+def disk_errors(main: Callable[..., Any]) -> Callable[..., Any]:
+    """For a script's `main`: where a disk takes no more it ends with one line and status 1, whenever that is. The same
+    command then goes on from what is there."""
+
+    @functools.wraps(main)
+    def guarded(*args: Any, **named: Any) -> Any:
+        try:
+            return main(*args, **named)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            _end(error, 1)
+
+    return guarded
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    print(f"{Path(sys.argv[0]).name}: error: {in_words(error)}", file=sys.stderr)
+    raise SystemExit(status) from None
 
 
 def learning_rate_factor(step: int, config: TrainConfig, progress: float | None = None) -> float:

@@ -91,8 +91,12 @@ class RunLog:
         cost = self._write_machine(step, last_step, minutes_left)
         return {**{k: f"{v:.4g}" for k, v in list(means.items())[:6]}, "cost": cost}
 
+    def _track(self, step: int, values: dict[str, float]) -> None:
+        with told_why(self.output_dir, self.output_dir):  # TensorBoard names no file
+            self.accelerator.log(values, step=step)
+
     def _write(self, step: int, values: dict[str, float]) -> None:
-        self.accelerator.log(values, step=step)
+        self._track(step, values)
         if self.accelerator.is_main_process:
             path = self.output_dir / "log.jsonl"
             with told_why(path, path), path.open("a") as log:
@@ -104,7 +108,7 @@ class RunLog:
         left = self.monitor.left(step, last_step, minutes_left)
         if left is not None:
             figures["cost_left"] = left
-        self.accelerator.log({f"machine/{name}": value for name, value in figures.items()}, step=step)
+        self._track(step, {f"machine/{name}": value for name, value in figures.items()})
         if self.accelerator.is_main_process:
             path = self.output_dir / "machine.jsonl"
             with told_why(path, path), path.open("a") as log:

@@ -46,7 +46,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..runtime.files import as_umask, atomic_folder, told_why
+from ..runtime.files import as_umask, atomic_folder, told_why, whole_or_not_at_all
 from ..runtime.precision import training_precision
 from .batches import EpochOrder, StepDataset, step_rng
 from .cards import model_card
@@ -64,6 +64,7 @@ from .checkpoints import (
 from .config import (
     TrainConfig,
     build_config,
+    disk_errors,
     import_train_extra,
     input_errors,
     learning_rate_factor,
@@ -84,6 +85,7 @@ __all__ = [
     "build_config",
     "complete_checkpoints",
     "damaged_files",
+    "disk_errors",
     "input_errors",
     "latest_checkpoint",
     "learning_rate_factor",
@@ -137,9 +139,9 @@ class TrainingRun:
         # Off line unless the environment says otherwise: a run tells nobody of itself without being asked to.
         offline = {"dir": str(self.output_dir), "mode": os.environ.get("WANDB_MODE", "offline"),
                    "name": self.output_dir.name}  # fmt: skip
-        self.accelerator.init_trackers(
-            "rtjazz", {k: str(v) for k, v in dataclasses.asdict(config).items()}, {"wandb": offline}
-        )
+        told = {name: str(value) for name, value in dataclasses.asdict(config).items()}
+        with told_why(self.output_dir, self.output_dir):
+            self.accelerator.init_trackers("rtjazz", told, {"wandb": offline})
         self.monitor = TrainingMonitor(self.device, self.accelerator.num_processes)
         set_seed(config.seed)
         self.step = 0
@@ -343,7 +345,9 @@ class TrainingRun:
         folder.mkdir(exist_ok=True)
         process = self.accelerator.process_index
         path = folder / f"step-{self.step:08d}-{process}.pt"
-        torch.save({"step": self.step, "what": name, "loss": loss.detach().cpu(), "batch": self._batch}, path)
+        kept = {"step": self.step, "what": name, "loss": loss.detach().cpu(), "batch": self._batch}
+        with whole_or_not_at_all(path) as partial:
+            torch.save(kept, partial)
         self.print(f"step {self.step}: {name} is not finite, left out; its batch is in {path}")
         for old in sorted(folder.glob(f"step-*-{process}.pt"))[:-_BAD_BATCHES]:
             old.unlink()
@@ -440,7 +444,8 @@ class TrainingRun:
         if self.is_main:  # after the last checkpoint a kill may have come before this
             drop_checkpoints(self.config)
         self.print(self.monitor.summary())
-        self.accelerator.end_training()
+        with told_why(self.output_dir, self.output_dir):
+            self.accelerator.end_training()
 
     def _set_learning_rate(self) -> None:
         progress = self.minutes / self.config.max_minutes if self.config.decay_by == "minutes" else None
