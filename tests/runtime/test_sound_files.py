@@ -25,15 +25,15 @@ def hits():
     return audio.clip(-1, 1).astype(np.float32)
 
 
-def encoded(path, codec, container, rate=RATE, **options):
+def encoded(path, codec, container, rate=RATE, layout="stereo", **options):
     av = pytest.importorskip("av", reason="FFmpeg (the formats extra)")
     audio = hits() if rate == RATE else np.ascontiguousarray(soxr.resample(hits().T, RATE, rate).T)
     with av.open(str(path), "w", format=container, options=options) as out:
-        stream = out.add_stream(codec, rate=rate, layout="stereo")
-        stream.bit_rate = 128_000
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        stream.bit_rate = 128_000 if rate > 8_000 else 12_200
         stream.codec_context.open()
         size = stream.codec_context.frame_size or 1024
-        resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", rate)
+        resampler = av.AudioResampler(stream.codec_context.format.name, layout, rate)
         for start in range(0, audio.shape[1], size):
             piece = np.ascontiguousarray(audio[:, start : start + size])
             frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
@@ -77,17 +77,39 @@ KINDS = [
     ("p.mov", "pcm_s16be", "mov", {}),
     ("ima.wav", "adpcm_ms", "wav", {}),
 ]  # fmt: skip
+MORE = [
+    ("voice.opus", "libopus", "ogg", {"rate": 16_000, "layout": "mono"}),  # a voice message
+    ("voice.m4a", "aac", "ipod", {"rate": 48_000, "layout": "mono"}),  # a phone's memo
+    ("voice.amr", "libopencore_amrnb", "amr", {"rate": 8_000, "layout": "mono"}),
+    ("voice.mka", "libmp3lame", "matroska", {}),
+    ("film.mka", "ac3", "matroska", {}),
+    ("alac.mov", "alac", "mov", {}),
+    ("slow.m4a", "aac", "ipod", {"rate": 22_050}),
+    ("high.m4a", "alac", "ipod", {"rate": 96_000}),
+    ("24.wav", "pcm_s24le", "wav", {}),
+    ("float.wav", "pcm_f32le", "wav", {}),
+    ("mulaw.wav", "pcm_mulaw", "wav", {}),
+    ("p.w64", "pcm_s16le", "w64", {}),
+    ("p.au", "pcm_s16be", "au", {}),
+    ("high.flac", "flac", "flac", {"rate": 96_000}),
+]  # fmt: skip
+SLOW = [pytest.param(*kind, id=kind[0], marks=pytest.mark.slow) for kind in MORE]
 
 
-@pytest.mark.parametrize(("name", "codec", "container", "options"), KINDS, ids=[kind[0] for kind in KINDS])
+@pytest.mark.parametrize(
+    ("name", "codec", "container", "options"), [*(pytest.param(*kind, id=kind[0]) for kind in KINDS), *SLOW]
+)
 def test_all_of_it_is_read_and_in_its_place(tmp_path, name, codec, container, options):
-    rate = 48_000 if codec == "libopus" else RATE
-    path = encoded(tmp_path / name, codec, container, rate, **options)
+    """With `-m "slow or not slow" -s`, a table of 36 files."""
+    options = {"rate": 48_000 if codec == "libopus" else RATE, **options}
+    path = encoded(tmp_path / name, codec, container, **options)
     audio = read_audio(path)
+    print(f"\n{name:14} {codec:18} {late(audio) / 48:+.2f} ms late, {audio.shape[1] / 48_000:.3f} s", end="")
     assert abs(late(audio)) < 48, late(audio)  # 1 ms
     assert SECONDS - 0.001 < audio.shape[1] / 48_000 < SECONDS + 0.06  # an encoder's last frame
     info = audio_info(path)
-    assert info.channels == 2 and round(info.duration * 48_000) == pytest.approx(audio.shape[1], abs=1)
+    assert info.channels == (1 if "layout" in options else 2)
+    assert round(info.duration * 48_000) == pytest.approx(audio.shape[1], abs=1)
     part = read_audio(path, start=1.0, duration=0.5)  # as the whole has it
     assert np.abs(part - audio[:, 48_000:72_000])[:, 200:-200].max() < 1e-4
 

@@ -24,7 +24,7 @@ RECORDING_SUFFIXES = (
 
 # Samples that a decoder gives before the first of the sound where the file does not say so, at its rate. Measured
 # with FFmpeg's and LAME's encoders: `tests/test_sound_files.py`. Of WMA the decoder keeps back the first frame.
-_EARLY = {"aac": 1024, "mp3": 1105, "mp2": 481, "ac3": 256}
+_EARLY = {"aac": 1024, "mp3": 1105, "mp2": 481, "ac3": 256, "amrnb": 40}
 _SAYS_IT = (
     "mov",
     "mp4",
@@ -211,7 +211,7 @@ class _DecodedFile:
                 (self.channels, _WMA_FRAME if self.samplerate > 22_050 else _WMA_FRAME // 2), np.float32
             )
         says_it = any(name in self._in for name in _SAYS_IT) or self._starts_late
-        skip = 0 if says_it else _EARLY.get(self._codec.removesuffix("float"), 0)
+        skip = 0 if says_it else _EARLY.get(self._codec.removeprefix("libopencore_").removesuffix("float"), 0)
         layout = "mono" if self.channels == 1 else "stereo"
         resampler = self._av.AudioResampler(format="fltp", layout=layout, rate=self.samplerate)
         for frame in self._frames():
