@@ -161,8 +161,8 @@ class TestRefused:
             tiny_pipeline.resume_live(next((tiny_folder / "codec").glob("*.safetensors")))
 
     def test_a_newer_version(self, tiny_pipeline, saved, tmp_path):
-        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="5"))
-        with pytest.raises(ValueError, match=r"format version 5, this package reads up to 4: update"):
+        path = rewritten(saved, tmp_path / "a.safetensors", lambda h, t: h.update(version="6"))
+        with pytest.raises(ValueError, match=r"format version 6, this package reads up to 5: update"):
             tiny_pipeline.resume_live(path)
 
     def test_bytes_that_changed(self, tiny_pipeline, saved, tmp_path):
