@@ -123,18 +123,19 @@ def test_a_codec_that_moves_already_is_refused(add_deviations, old, tmp_path, ca
     assert "already" in capsys.readouterr().err
 
 
-def test_the_bundled_codec_learns_to_bend(add_deviations):
-    """A quarter tone, which stands between the notes of the bank, is in tune, without any training."""
-    old = load_codec("rtjazz-mini")
-    new = add_deviations.add_deviations(old, add_deviations.REGISTERS, levels=4)
-    assert add_deviations.check(old, new) < 1e-5
+def test_the_bundled_codec_bends():
+    """A quarter tone, which stands between the notes of the bank, is in tune: by the channels of deviations alone."""
+    codec = load_codec("rtjazz-mini")
     time = torch.arange(48_000) / 48_000
     hertz = 440 * 2 ** (50 / 1200)
     audio = (0.2 * torch.sin(2 * torch.pi * hertz * time)).expand(1, 2, -1)
+    moving = codec.encode(audio, return_codes=False).latents
+    still = moving.clone()
+    still[:, codec.config.energy_dim :] = 0.0
 
-    def cents(codec: RealTimeJazzCodec) -> float:
-        copy = codec.decode(latents=codec.encode(audio, return_codes=False).latents).audio[0, 0, 16_000:48_000]
+    def cents(latents: torch.Tensor) -> float:
+        copy = codec.decode(latents=latents).audio[0, 0, 16_000:48_000]
         power = torch.fft.rfft(copy * torch.hann_window(32_000), 1 << 19).abs()
         return 1200 * math.log2(power[: 1 << 14].argmax().item() * 48_000 / (1 << 19) / hertz)
 
-    assert abs(cents(new)) < 3 and abs(cents(old)) > 20
+    assert abs(cents(moving)) < 3 and abs(cents(still)) > 20
