@@ -105,7 +105,7 @@ class TestScript:
         out = tmp_path / "large"
         assert script.main([str(tiny_folder), "-o", str(out), *self.SIZES, *self.TEXT]) == 0
         assert "parity" in capsys.readouterr().out
-        large, small = (RealTimeJazzPipeline.from_pretrained(folder) for folder in (out, tiny_folder))
+        large, small = (RealTimeJazzPipeline.from_pretrained(folder, engine="torch") for folder in (out, tiny_folder))
         clips = []
         for pipe in (large, small):
             pipe.set_progress_bar_config(disable=True)

@@ -87,7 +87,9 @@ def _scalar(value: float) -> torch.Tensor:
 
 def step_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     """`rms_norm` in as few operations as there are for it, without regard to gradients' speed."""
-    if "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export():  # which does not know the next
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    # A compiler would watch all of sys.modules, which grows while it does; exporters to ONNX do not know F.rms_norm.
+    if not compiled and "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export():
         return rms_norm(hidden, eps)
     if hidden.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return F.rms_norm(hidden, (int(hidden.shape[-1]),), eps=eps)  # a number, for tracers too
