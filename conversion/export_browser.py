@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from export_onnx import CodecDecoder, Conditions, RealDecoder, export, settings_of, with_room
+from export_onnx import Conditions, export, export_decoder, settings_of, with_room
 from onnx_int8 import quantize_graph
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
 from rtjazz_hf.cli.scripts import run_script
@@ -102,15 +102,7 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
     }  # fmt: skip
     export(FlowBlock(model), inputs, FlowBlock.OUTPUTS, folder / "flow.onnx")
 
-    kind, codec.decoder.__class__ = codec.decoder.__class__, RealDecoder
-    try:
-        decoder = CodecDecoder(codec)
-        state = dict(zip(decoder.names, codec.decoder.init_state(1).tensors()))
-        latents = {"latents": torch.randn(1, config.latent_dim, frames)}
-        names = ["audio", *(f"new_{name}" for name in decoder.names)]
-        export(decoder, {**latents, **state}, names, folder / "codec_decoder.onnx")
-    finally:
-        codec.decoder.__class__ = kind
+    state = export_decoder(codec, config.latent_dim, frames, folder)
     settings["decoder_state"] = [
         {"name": name, "shape": list(tensor.shape), "type": str(tensor.dtype).removeprefix("torch.")}
         for name, tensor in state.items()

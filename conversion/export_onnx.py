@@ -290,15 +290,21 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
     export(FlowAppend(model), {**sample, "clean_modulation": clean[:, :, 0], **rotary, **past}, FlowAppend.OUTPUTS,
            folder / "flow_append.onnx")  # fmt: skip
 
+    export_decoder(codec, config.latent_dim, frames, folder)
+
+
+def export_decoder(codec: RealTimeJazzCodec, latent_dim: int, frames: int, folder: Path) -> dict[str, torch.Tensor]:
+    """Write `codec_decoder.onnx` for blocks of `frames` frames; the state that its first block begins with, by name."""
     kind, codec.decoder.__class__ = codec.decoder.__class__, RealDecoder
     try:
         decoder = CodecDecoder(codec)
         state = dict(zip(decoder.names, codec.decoder.init_state(1).tensors()))
-        latents = {"latents": torch.randn(1, config.latent_dim, frames)}
+        latents = {"latents": torch.randn(1, latent_dim, frames)}
         names = ["audio", *(f"new_{name}" for name in decoder.names)]
         export(decoder, {**latents, **state}, names, folder / "codec_decoder.onnx")
     finally:
         codec.decoder.__class__ = kind
+    return state
 
 
 class UnguidedStep(FlowStep):

@@ -24,6 +24,7 @@ from rtjazz_hf.audio import SAMPLE_RATE
 from rtjazz_hf.evaluation.measures.metrics import join_jumps
 from rtjazz_hf.live.outputs import PacedOutput
 from rtjazz_hf.live.playback import Player
+from rtjazz_hf.runtime.memory import memory_of_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +135,7 @@ def soak(
         output: in place of one of real time. tell: called once a minute of music.
     """
     seen, changes = Soak(), _all_changes(adapters)
-    process, told = _memory_of_this_process(), [0.0, 0.0]  # when memory was looked at, and when it was told
+    process, told = memory_of_this_process(), [0.0, 0.0]  # when memory was looked at, and when it was told
 
     def take(block: LiveBlock) -> None:
         seen.take(block)
@@ -163,13 +164,6 @@ def _all_changes(adapters: Sequence[str]) -> Iterator[dict[str, Any]]:
             names = [*adapters, None]
             yield {"adapter": names[turn % len(names)]}
             turn += 1
-
-
-def _memory_of_this_process() -> Callable[[], int]:
-    import psutil
-
-    process = psutil.Process()
-    return lambda: process.memory_info().rss
 
 
 def main(argv: list[str] | None = None) -> int:

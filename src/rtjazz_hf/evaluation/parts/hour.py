@@ -10,6 +10,7 @@ from rtjazz_hf.music.score_features import NOTE_ROLES
 from rtjazz_hf.music.vocabulary import INSTRUMENTS
 
 from ...corpus.transcription import transcribe
+from ...runtime.memory import memory_of_this_process
 from ..measures import metrics
 from ..measures.notes import SCORED_ROLES, note_scores
 
@@ -50,7 +51,7 @@ def measure_hour(run: EvaluationRun) -> dict[str, Any]:
     rounds = max(2, round(run.settings.hour_seconds / (EVERY * len(ROUND))))
     ends = {"first": 0, "last": rounds - 1}
     kept: dict[str, list[list[LiveBlock]]] = {name: [[] for _ in ROUND] for name in ends}
-    memory = _memory()
+    memory = memory_of_this_process()
     sizes, seconds, broken = [], 0.0, 0
     with run.pipe.live(**ROUND[0], seed=run.settings.seed) as session:
         for turn in range(rounds * len(ROUND)):
@@ -116,13 +117,6 @@ def _rows(run: EvaluationRun, found: dict[str, Any], seconds: float, grown: floa
     told = ", ".join(f"{name[:-3]} {first[name]:.2f}, then {last[name]:.2f}" for name in names)
     ok = last["lead_f1"] >= first["lead_f1"] - WITHIN_F1
     run.row(f"{what}: notes heard (F1)", f"lead within {WITHIN_F1:g}", told, ok)
-
-
-def _memory():
-    import psutil
-
-    process = psutil.Process()
-    return lambda: process.memory_info().rss
 
 
 __all__ = ["measure_hour"]
