@@ -6,6 +6,7 @@ import shlex
 import shutil
 
 import pytest
+from browsing import until
 from scripts import ROOT, load_script
 
 from rtjazz_hf import cli, write_lead_sheet
@@ -89,14 +90,14 @@ def test_the_page_plays_from_a_disk(browser, page):
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.getAttribute('aria-label')") == "Play: One"
     tab.keyboard.press("Enter")
-    tab.wait_for_function("listen.cards[0].sound.currentTime > 0.1")
+    until(tab, "listen.cards[0].sound.currentTime > 0.1")
     tab.wait_for_selector("[aria-current]")
     tab.click("#two button")  # of the same group: goes on at the same place
-    tab.wait_for_function("!listen.cards[1].sound.paused && listen.cards[1].place > 0.1")
+    until(tab, "!listen.cards[1].sound.paused && listen.cards[1].place > 0.1")
     assert tab.evaluate("listen.cards[0].sound.paused")
     tab.focus("#changed input")
     tab.keyboard.press("ArrowRight")
-    tab.wait_for_function("listen.cards[2].sound.currentTime === 1 || listen.cards[2].pending === 1")
+    until(tab, "listen.cards[2].sound.currentTime === 1 || listen.cards[2].pending === 1")
     assert problems == [] and [url for url in elsewhere if not url.startswith("data:")] == []
     tab.close()
 
@@ -106,5 +107,5 @@ def test_a_page_without_clips_says_what_makes_them(browser, page, tmp_path):
         shutil.copy(page / name, tmp_path)
     tab = browser.new_page()
     tab.goto((tmp_path / "index.html").as_uri())
-    tab.wait_for_function("document.getElementById('status').textContent.includes('make_clips.py')")
+    until(tab, "document.getElementById('status').textContent.includes('make_clips.py')")
     tab.close()

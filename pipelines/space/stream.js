@@ -38,6 +38,9 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     Object.assign(seen, { played, gaps, inHand });
     reported = performance.now();
     if (seen.firstSound === null && seen.blocks > 0 && played > before) seen.firstSound = reported - clicked;
+    // here rather than where it is drawn: a page that is not looked at draws nothing
+    const seconds = (played - before) / RATE;
+    seen.chord = chords.filter(([at]) => at <= seconds).at(-1)?.[1] ?? "";
   }
 
   async function play(name) {
@@ -118,11 +121,9 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     picture.stroke();
     picture.font = "bold 20px sans-serif";
     const runs = chords.filter(([, symbol], index) => index === 0 || chords[index - 1][1] !== symbol);
-    seen.chord = "";
     runs.forEach(([at, symbol], index) => {
       const end = index + 1 < runs.length ? runs[index + 1][0] : Infinity;
       const sounds = at <= seconds && seconds < end;
-      if (sounds) seen.chord = symbol;
       const x = Math.max(4, place(at) + 6); // one that began out of sight keeps its name
       if (place(end) - x < picture.measureText(symbol).width) return; // no room
       picture.fillStyle = sounds ? "#ffd54a" : "#eee";

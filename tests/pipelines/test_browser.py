@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsing import WAIT, until
 from scripts import ROOT, load_script
 from tiny_models import build_tiny_pipeline
 
@@ -177,7 +178,7 @@ class TestPage:
     def test_it_plays_and_follows(self, browser, site, exported):
         url, _ = site
         page = browser.new_page(viewport={"width": 360, "height": 740})
-        page.set_default_timeout(240_000)
+        page.set_default_timeout(WAIT * 1000)
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
@@ -186,16 +187,16 @@ class TestPage:
             "() => { rtjazz.heard = []; rtjazz.onblock = ({latents}) => { rtjazz.heard.push([...latents]); }; }"
         )
         page.click("#play")
-        page.wait_for_function("rtjazz.played > 48000 && rtjazz.chord === 'Dm7'")
+        until(page, "rtjazz.played > 48000 && rtjazz.chord === 'Dm7'")
         latents = np.array(page.evaluate("rtjazz.heard.slice(0, 2)"), np.float32)
         assert np.abs(latents - played_here(exported / "model", 2)).max() <= 1e-2
         page.fill("#chords", "Am7 | H9x")
-        page.wait_for_function("rtjazz.errors === 1")
+        until(page, "rtjazz.errors === 1")
         assert "bar 2" in page.text_content("#status")
         page.fill("#chords", "Am7 | D7")
-        page.wait_for_function("rtjazz.chord === 'D7'")
+        until(page, "rtjazz.chord === 'D7'")
         page.uncheck("#players input >> nth=0")
-        page.wait_for_function("document.querySelectorAll('#players input:not(:checked)').length === 1")
+        until(page, "document.querySelectorAll('#players input:not(:checked)').length === 1")
         with page.expect_download() as download:
             page.click("#download")
         assert download.value.path().stat().st_size > 48000 * 4
@@ -206,14 +207,14 @@ class TestPage:
     def test_a_broken_cache_is_mended_and_no_worklet_is_said(self, browser, site):
         url, folder = site
         page = browser.new_page()
-        page.set_default_timeout(240_000)
+        page.set_default_timeout(WAIT * 1000)
         page.goto(url)
         page.evaluate(
             "caches.open('rtjazz-model-1').then((c) => c.put(new URL('model/flow.onnx', location), new Response('x')))"
         )
         page.evaluate("window.AudioWorkletNode = undefined")
         page.click("#play")
-        page.wait_for_function("rtjazz.blocks > 2 && rtjazz.played > 0")
+        until(page, "rtjazz.blocks > 2 && rtjazz.played > 0")
         assert page.evaluate("rtjazz.mended") == ["flow.onnx"]
         page.close()
         (folder / "model" / "flow.onnx").write_bytes(b"x")
@@ -221,7 +222,7 @@ class TestPage:
         page.goto(url)
         page.evaluate("caches.delete('rtjazz-model-1')")
         page.click("#play")
-        page.wait_for_function("document.getElementById('status').className === 'error'")
+        until(page, "document.getElementById('status').className === 'error'")
         assert "otherwise than model.json says" in page.text_content("#status")
         page.close()
 

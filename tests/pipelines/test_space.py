@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
+from browsing import WAIT, until
 from scripts import ROOT, load_script
 
 from rtjazz_hf.audio import write_audio
@@ -20,7 +21,6 @@ pytest.importorskip("gradio", reason="needs gradio: pip install 'rtjazz-hf[space
 import uvicorn
 
 FOLDER = ROOT / "pipelines" / "space"
-WAIT = 120.0  # seconds for what happens at once on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -249,22 +249,22 @@ class TestBrowser:
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.goto(url)
             page.click("#play")
-            page.wait_for_function("rtjazzStream.seen.blocks > 4 && rtjazzStream.seen.firstSound > 0")
+            until(page, "rtjazzStream.seen.blocks > 4 && rtjazzStream.seen.firstSound > 0")
             page.fill("#chords textarea", "Ebm7 | Ab7")
             page.press("#chords textarea", "Tab")
-            page.wait_for_function("['Ebm7', 'Ab7'].includes(rtjazzStream.seen.chord)")
+            until(page, "['Ebm7', 'Ab7'].includes(rtjazzStream.seen.chord)")
             for _ in range(4):
                 page.click("#tap")
-            page.wait_for_function("document.querySelector('#tempo input').value >= 40")
+            until(page, "document.querySelector('#tempo input').value >= 40")
             page.fill("#chords textarea", "Hello7")
             page.press("#chords textarea", "Tab")
-            page.wait_for_function("document.querySelector('#status textarea').value.includes('plays on')")
+            until(page, "document.querySelector('#status textarea').value.includes('plays on')")
             blocks = page.evaluate("rtjazzStream.seen.blocks")
-            page.wait_for_function(f"rtjazzStream.seen.blocks > {blocks}")
+            until(page, f"rtjazzStream.seen.blocks > {blocks}")
             page.click("#keep")
             page.wait_for_selector("#file a[download]")
             page.click("#stop")
-            page.wait_for_function("rtjazzStream.seen.inHand === 0")
+            until(page, "rtjazzStream.seen.inHand === 0")
             assert problems == []
             page.close()
 

@@ -135,7 +135,7 @@ class TestBatches:
         assert 10 < sum(asked) < 30
 
     @pytest.mark.parametrize("values", [{"own_context_rate": 1.1}, {"context_noise": -0.1}, {"context_drift": -1.0},
-                                        {"window_frames": -1}])  # fmt: skip
+                                        {"deviation_weight": -1.0}, {"window_frames": -1}])  # fmt: skip
     def test_settings_out_of_range(self, values):
         with pytest.raises(ValueError, match=next(iter(values))):
             settings(**values)
@@ -342,9 +342,15 @@ def test_a_flow_grows_by_the_channels_of_deviations(tiny_pipeline, tiny_folder, 
     old = tiny_pipeline.transformer
     codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY_CODEC, **MOVING, "latent_dim": 64 + 24}))
     codec.fit_start([plucked_clip()])
-    grown = build_model(settings(init_from=str(tiny_folder / "transformer")), codec, plain[0]).eval()
+    old_weights = str(tiny_folder / "transformer")
+    grown = build_model(settings(init_from=old_weights), codec, plain[0]).eval()
     known, more = old.config.latent_dim, codec.config.num_deviations
     assert grown.config.num_channels == known + more == len(grown.config.channel_weights)
+    mine = grown.config.channel_weights  # only their ratios matter
+    asked = settings(init_from=old_weights, deviation_weight=3.0)
+    heavier = build_model(asked, codec, plain[0]).config.channel_weights
+    assert heavier[known] / heavier[0] == pytest.approx(3 * mine[known] / mine[0])
+    assert heavier[1] / heavier[0] == pytest.approx(mine[1] / mine[0])
     conditions = {"style": torch.randn(1, old.config.style_dim), "block_frames": 12}
     conditions["context"] = torch.randn(1, known, 24)
     sample, time = torch.randn(1, known, 24), torch.full((1, 2), 0.3)

@@ -78,6 +78,9 @@ class FlowTrainConfig(EvaluatedTrainConfig):
     channel_weight_power: float = (
         1.0  # loss weight of a channel: its deviation before normalisation, to this power
     )
+    deviation_weight: float = (
+        1.0  # the same of the channels of deviations, times this: bends are rare
+    )
     cue_weight: float = (
         1.0  # loss weight of a cue channel, where the store has cues; a latent's mean weight is 1
     )
@@ -109,8 +112,9 @@ class FlowTrainConfig(EvaluatedTrainConfig):
             )
         if self.order not in ("random", "epoch"):
             raise ValueError(f"order must be random or epoch, got {self.order!r}.")
-        if not self.context_drift >= 0:
-            raise ValueError(f"context_drift must not be negative, got {self.context_drift}.")
+        for name in ("context_drift", "deviation_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.evaluate_every and not (self.takes and self.style_encoder):
             raise ValueError(
                 "evaluate_every plays held-out takes by their captions: give --takes and --style-encoder."
@@ -217,6 +221,7 @@ def build_model(
              "score_dim": SCORE_DIM if config.score else 0,
              "distilled_steps": None, "distilled_shift": 1.0}  # fmt: skip
     weights = torch.tensor(codec.config.latents_std) ** config.channel_weight_power
+    weights[codec.config.energy_dim :] *= config.deviation_weight
     weights = torch.cat([weights / weights.mean(), torch.full((cues,), config.cue_weight)])
     sizes["channel_weights"] = tuple(weights.tolist())
     if config.init_from:
