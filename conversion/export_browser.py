@@ -9,11 +9,12 @@
 | `codec_decoder.onnx` | latents, state | audio, state |
 
 One graph both steps and appends: a finished block goes through it with the clean modulation and style values of zero,
-which add nothing, and what is kept are its keys and values. Attention and MLP hold their weights in 8 bits
-(`onnx_int8.py`), other large constants 8 bits and a scale for each row, or 16 bits, and are widened when a page loads
-them; `--float` has 16 bits throughout. `styles.bin` has a style embedding for each genre, `model.json` the settings and
-what every file should be. The folder appears only if onnxruntime plays `--seconds` of music near what torch plays: with
-`--float` within 2e-2 of audio and latents, in 8 bits within 0.15 of the latents' deviation.
+which add nothing, and what is kept are its keys and values. Large weights are stored in fewer bits and widened once,
+when a page loads them, so that every runtime computes with the same float32 numbers: attention and MLP of the flow have
+10 bits and a scale for each row, the decoder's 8, what is small and decides much 16. `--float` has 16 bits
+throughout. `styles.bin` has a style embedding for each genre, `model.json` the settings and what every file should be.
+The folder appears only if onnxruntime plays `--seconds` of music near what torch plays: with `--float` within 2e-2 of
+audio and latents, else within 0.03 of the latents' deviation.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +33,6 @@ import torch
 from torch import nn
 
 from export_onnx import Conditions, export, export_decoder, settings_of, with_room
-from onnx_int8 import quantize_graph
 from rtjazz_hf import RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
 from rtjazz_hf.cli.scripts import run_script
 from rtjazz_hf.flow.steps import denoise_step
@@ -42,8 +43,15 @@ from rtjazz_hf.runtime.files import atomic_folder
 sys.path.append(str(Path(__file__).resolve().parents[1] / "pipelines" / "browser"))
 from page_stream import GRAPHS, MODEL, PageStream, load_model
 
-FLOAT_DIFFERENCE, LATENT_SHARE = 2e-2, 0.15
-LEAST_HALVED, LEAST_BYTES = 1 << 10, 1 << 18  # values of a constant that is worth 16 bits, and 8
+FLOAT_DIFFERENCE, LATENT_SHARE = 2e-2, 0.03
+LEAST_HALVED, LEAST_ROWS = 1 << 10, 1 << 16  # values of a constant that is worth 16 bits, and fewer
+# Bits of the latter and their names. What reads the score, and the flow's first and last product, are small and decide
+# most: in 10 bits they would double the latents' difference.
+FEWER = {
+    "conditions": (10, re.compile(r"modulation|style_tokens|cross_attn")),
+    "flow": (10, re.compile(r"layers\.\d+\.(self_attn|cross_attn|mlp)\.")),
+    "codec_decoder": (8, re.compile("")),
+}
 
 
 class FlowBlock(nn.Module):
@@ -109,35 +117,48 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
     ]
 
 
-def shrink(path: Path, eight_bits: bool = True) -> None:
-    """Store the large float32 constants of a graph in float16, the largest in 8 bits with a scale for each row, and put
-    what widens them behind each: runtimes do that once, when they load it."""
+def shrink(path: Path, bits: int = 16, chosen: re.Pattern | None = None) -> None:
+    """Store the large float32 constants of a graph in float16, and of those the largest whose name is `chosen` in 8 or
+    10 bits with a scale for each row; nodes behind each widen it, which runtimes do once, when they load the graph."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     model = onnx.load(path)
     graph, kept, nodes = model.graph, [], []
 
-    def widened(small: str, name: str) -> None:
-        nodes.append(helper.make_node("Cast", [small], [name], to=TensorProto.FLOAT, name=f"{name}.cast"))
+    def node(kind: str, inputs: list[str], name: str, **attributes) -> str:
+        nodes.append(helper.make_node(kind, inputs, [name], name=f"{name}.node", **attributes))
+        return name
+
+    def constant(array: np.ndarray, name: str) -> str:
+        kept.append(numpy_helper.from_array(array, name))
+        return name
+
+    def widened(array: np.ndarray, name: str, wide: str) -> str:
+        return node("Cast", [constant(array, name)], wide, to=TensorProto.FLOAT)
 
     for tensor in graph.initializer:
         array, name = numpy_helper.to_array(tensor), tensor.name
         if tensor.data_type != TensorProto.FLOAT or array.size < LEAST_HALVED or np.abs(array).max() > 6e4:
             kept.append(tensor)
-        elif eight_bits and array.size >= LEAST_BYTES and array.ndim > 1:
-            scale = np.abs(array).max(axis=tuple(range(1, array.ndim)), keepdims=True).clip(
-                1e-30
-            ) / np.float32(127)
-            kept.append(numpy_helper.from_array(np.round(array / scale).astype(np.int8), f"{name}.small"))
-            kept.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"))
-            widened(f"{name}.small", f"{name}.wide")
-            nodes.append(
-                helper.make_node("Mul", [f"{name}.wide", f"{name}.scale"], [name], name=f"{name}.mul")
-            )
+        elif array.size < LEAST_ROWS or array.ndim < 2 or array.size % 4 or not (chosen and chosen.search(name)):
+            widened(array.astype(np.float16), f"{name}.small", name)
         else:
-            kept.append(numpy_helper.from_array(array.astype(np.float16), f"{name}.small"))
-            widened(f"{name}.small", name)
+            largest = np.abs(array).max(axis=tuple(range(1, array.ndim)), keepdims=True)
+            scale = largest.clip(1e-30) / np.float32(2 ** (bits - 1) - 1)
+            whole = np.round(array / scale).astype(np.int16)
+            wide = widened((whole >> (bits - 8)).astype(np.int8), f"{name}.small", f"{name}.wide")
+            if bits > 8:  # the lowest two of each, four to a byte
+                low = (whole & 3).astype(np.uint8).reshape(-1, 4)
+                packed = (low << np.uint8([6, 4, 2, 0])).sum(axis=1, keepdims=True, dtype=np.uint8)
+                rest = widened(packed, f"{name}.low", f"{name}.packed")
+                place = constant(np.float32([64, 16, 4, 1]), f"{name}.place")
+                rest = node("Floor", [node("Div", [rest, place], f"{name}.moved")], f"{name}.floor")
+                rest = node("Mod", [rest, constant(np.float32(4), f"{name}.four")], f"{name}.two", fmod=1)
+                shape = constant(np.int64(array.shape), f"{name}.shape")
+                wide = node("Mul", [wide, f"{name}.four"], f"{name}.high")
+                wide = node("Add", [wide, node("Reshape", [rest, shape], f"{name}.rest")], f"{name}.whole")
+            node("Mul", [wide, constant(scale.astype(np.float32), f"{name}.scale")], name)
     nodes += graph.node
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
@@ -212,10 +233,8 @@ def convert(args: argparse.Namespace) -> None:
     }
     with atomic_folder(args.output) as partial:
         export_graphs(pipe, partial, settings)
-        if not args.float:
-            quantize_graph(partial / "flow.onnx")
         for name in GRAPHS:
-            shrink(partial / f"{name}.onnx", not args.float)
+            shrink(partial / f"{name}.onnx", *(() if args.float else FEWER[name]))
         settings["genres"] = write_styles(pipe, partial)
         settings["files"] = describe_files(partial)
         (partial / MODEL).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -235,7 +254,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help="pipeline: bundled name, folder or Hub id")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder")
-    parser.add_argument("--float", action="store_true", help="no weights in 8 bits")
+    parser.add_argument("--float", action="store_true", help="no weights in fewer than 16 bits")
     parser.add_argument("--steps", type=int, help="steps a block (the pipeline's)")
     parser.add_argument("--guidance", type=float, help="guidance scale; a page plays 1 alone")
     parser.add_argument("--block-frames", type=int, help="frames a block (the pipeline's)")
