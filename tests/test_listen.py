@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import shlex
 import shutil
+import threading
 
 import pytest
-from browsing import until
+from browsing import serious_findings, until
 from scripts import ROOT, load_script
 
 from rtjazz_hf import cli, write_lead_sheet
@@ -99,6 +102,35 @@ def test_the_page_plays_from_a_disk(browser, page):
     tab.keyboard.press("ArrowRight")
     until(tab, "listen.cards[2].sound.currentTime === 1 || listen.cards[2].pending === 1")
     assert problems == [] and [url for url in elsewhere if not url.startswith("data:")] == []
+    tab.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_a_screen_reader(browser, page, scheme):
+    tab = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})
+    tab.goto((page / "index.html").as_uri())
+    until(tab, "listen.cards.length === 3")
+    assert serious_findings(tab) == []
+    tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["disk", "host"])
+def test_every_clip_of_the_repository_plays(browser, where):
+    folder = ROOT / "docs" / "listen"
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    tab, problems = browser.new_page(), []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab.goto((folder / "index.html").as_uri() if where == "disk" else f"http://127.0.0.1:{server.server_port}/")
+        until(tab, "listen.cards.length >= 8")
+        for at in range(tab.evaluate("listen.cards.length")):
+            tab.evaluate(f"listen.cards[{at}].button.click()")
+            until(tab, f"!listen.cards[{at}].sound.paused && listen.cards[{at}].sound.currentTime > 0.1")
+        server.shutdown()
+    assert problems == []
     tab.close()
 
 

@@ -34,6 +34,7 @@ from rtjazz_hf.live import LiveBlock
 from rtjazz_hf.live.outputs import to_pcm
 from rtjazz_hf.live.recording import Recorder
 from rtjazz_hf.music import INSTRUMENTS
+from rtjazz_hf.music.grid import chart_grid
 from rtjazz_hf.music.practice import ORDERS, Ramp, lines_above
 
 HERE = Path(__file__).parent
@@ -53,7 +54,17 @@ CHARTS = [
     ["|: Dm7 | % | % | % :| Ebm7 | % | % | % | Dm7 | % | % | %"],
 ]
 PRACTICE = ("only bars", "transpose", "all keys", "rests", "swing")
-HEAD = '<script src="/player/stream.js" defer></script>'
+HEAD = """<link rel="stylesheet" href="/player/stand.css">
+<script src="/player/stand.js" defer></script>
+<script src="/player/stream.js" defer></script>
+<style>#play { background: #1b5e8c; color: #fff; } .upload-container .or { color: inherit; }</style>"""
+PICTURE = """<ol id="rtjazz-grid" class="stand" aria-label="Chart: the bar that sounds is marked"></ol>
+<canvas id="rtjazz-picture" width="1200" height="300" style="width:100%" role="img"
+ aria-label="The chart going by, and the spectrum of what sounds"></canvas>"""
+HELP = (
+    "Live, a player is in or out (-piano): how loud each is cannot be set, the model plays them as one sound. "
+    "`rtjazz generate --levels bass=-3` mixes a take anew."
+)
 
 
 class Wishes(NamedTuple):
@@ -75,6 +86,7 @@ class Wishes(NamedTuple):
     swing: str = ""
     at_once: bool = False  # a new chart, not at the next bar line
     ramp: str = ""  # of the tempo, such as 120:180/4
+    melody: str | None = None  # file of notes
 
     def tempo_of(self, chorus: int) -> float | None:
         """What the ramp has for a chorus of the chart, or what is asked for throughout.
@@ -154,7 +166,7 @@ class Take:
         seed = secrets.randbelow(2**31)
         self.pipe, self.path = pipe, path
         self.session = pipe.live(
-            **wishes.played_by(pipe, seed), seed=seed, first_block_frames=FIRST_BLOCK_FRAMES
+            **wishes.played_by(pipe, seed), seed=seed, melody=wishes.melody, first_block_frames=FIRST_BLOCK_FRAMES
         )
         self.playing, self.chart, self.wishes, self.chorus = False, wishes.chart, wishes, 0
 
@@ -164,7 +176,9 @@ class Take:
         waits = wishes.chart != self.chart or self.session.coming is not None
         at = "now" if wishes.at_once or not waits else None
         chorus = self.chorus if wishes.chart == self.chart else 0
-        self.session.update(at=at, **wishes.played_by(self.pipe, self.session.seed, chorus))
+        # it begins again when it is told
+        tune = {} if wishes.melody == self.wishes.melody else {"melody": wishes.melody}
+        self.session.update(at=at, **wishes.played_by(self.pipe, self.session.seed, chorus), **tune)
         self.chart, self.wishes = wishes.chart, wishes
 
     def _ramp(self, block: LiveBlock) -> None:
@@ -224,8 +238,10 @@ class Studio:
             self.takes.pop(old).path.unlink(missing_ok=True)
         return name, playing(take)
 
-    def change(self, name: str, *values: Any) -> str:
-        """Have the listener's take follow the controls."""
+    def change(self, name: str, *values: Any) -> Any:
+        """Have the listener's take follow the controls; before the first Play there is none."""
+        if not name:
+            return gr.skip()  # a Play may be under way, whose words are to stay
         take = self.takes.get(name)
         if take is None or take.session.closed:
             return "Press Play."
@@ -239,7 +255,7 @@ class Studio:
         """As `change`, after a file was read; what was told of it stays to be seen."""
         if told.startswith("The chart is not read"):
             return told
-        return f"{told}\n{self.change(name, *values)}"
+        return f"{told}\n{self.change(name, *values)}" if name else told
 
     def stop(self, name: str) -> str:
         if name in self.takes:
@@ -254,19 +270,23 @@ class Studio:
 
 def playing(take: Take) -> str:
     sheet = take.session.lead_sheet if take.session.coming is None else take.session.coming[1]
+    told = "".join(f"\n{remark}" for remark in take.session.remarks)  # of the melody: "clarinet plays it as ..."
     return (
-        f"{sheet.genre}, {sheet.key}, {sheet.tempo:g} BPM, {', '.join(sheet.instruments)}\n{sheet.to_text()}"
+        f"{sheet.genre}, {sheet.key}, {sheet.tempo:g} BPM, {', '.join(sheet.instruments)}{told}\n{sheet.to_text()}"
     )
 
 
 def describe(block: LiveBlock) -> dict[str, Any]:
-    """What the picture shows from a block on: chords and bar lines, in seconds of the take."""
+    """What the page shows from a block on: its chart, and chords and bars (as the chart counts them) in seconds of the
+    take."""
     sheet = block.lead_sheet
-    beats = sheet.beat_times(block.start, SHOWN)
+    beats = sheet.beat_times(block.start, SHOWN).tolist()
+    places = [(time, *sheet.bar_at(sheet.beat_at(time) + 1e-6)) for time in beats]
     return {
         "start": block.start,
         "chords": [(begin, chord.symbol) for begin, _, chord in sheet.chord_segments(block.start, SHOWN)],
-        "bars": [time for time in beats.tolist() if round(sheet.beat_at(time)) % sheet.beats_per_bar == 0],
+        "bars": [(time, bar + 1) for time, bar, beat in places if beat < 1e-3],
+        "grid": chart_grid(sheet),
     }
 
 
@@ -289,7 +309,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             play = gr.Button("Play", variant="primary", elem_id="play")
             stop = gr.Button("Stop", elem_id="stop")
             keep = gr.Button("Download the take", elem_id="keep")
-        gr.HTML('<canvas id="rtjazz-picture" width="1200" height="300" style="width:100%"></canvas>')
+        gr.HTML(PICTURE)
         # Two lines, and the rest by scrolling: a long chart would push the controls off a telephone.
         status = gr.Textbox(label="On the stand", lines=2, max_lines=2, interactive=False, elem_id="status")
         with gr.Row():
@@ -301,12 +321,13 @@ def build_page(studio: Studio) -> gr.Blocks:
         )
         charts = gr.Examples(CHARTS, [chords], label="Charts to try")
         with gr.Row():
-            upload = gr.File(label="A chart file", type="filepath", elem_id="chart-file")
+            upload = gr.File(label="A chart file", type="filepath", elem_id="chart-file", height=120)
             tune = gr.Dropdown([], label="Tune of the file", visible=False)
         with gr.Accordion("Practise the chart", open=False), gr.Row():
             only_bars = gr.Textbox(label="Only bars", placeholder="9-16", max_length=9)
             transpose = gr.Textbox(label="Transpose", placeholder="+2, or Bb", max_length=8)
             all_keys = gr.Dropdown([("no", ""), *((f"by {name}", name) for name in ORDERS)], value="", label="All keys")
+            count_in = gr.Number(0, label="Count-in, bars (wants a tempo)", minimum=0, maximum=4, elem_id="count-in")
             rests = gr.Textbox(label="Rests", placeholder="piano/2: every second chorus", max_length=200)
             swing = gr.Textbox(label="Swing, 0 to 1", placeholder="as usual", max_length=5)
             ramp = gr.Textbox(label="Tempo up or down", placeholder="120:180/4: by 5 every 4 choruses", max_length=24)
@@ -320,17 +341,22 @@ def build_page(studio: Studio) -> gr.Blocks:
             )  # fmt: skip
             styles = [("none", ""), *((name, name) for name in studio.pipe.list_adapters())]
             adapter = gr.Dropdown(styles, value="", label="Personal style")
+        gr.Markdown(HELP)
+        with gr.Row(visible=bool(studio.pipe.transformer.config.score_dim)):
+            melody = gr.File(
+                label="Melody (MIDI file)", type="filepath", file_types=[".mid", ".midi"], elem_id="melody", height=120
+            )
         with gr.Row():
             clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="A clip to sound like")
             clip_weight = gr.Slider(0, 1, 0.5, step=0.05, label="How much of it")
-        file = gr.File(label="The take", interactive=False, elem_id="file")
+        file = gr.File(label="The take", interactive=False, elem_id="file", height=120)
 
-        practice = [only_bars, transpose, all_keys, rests, swing, at_once, ramp]
+        practice = [only_bars, transpose, all_keys, rests, swing, at_once, ramp, melody]
         controls = [first, second, mix, clip, clip_weight, chords, tempo, band, adapter, *practice]
         # A page may begin to sound only in a click, so the player opens its sound before the server answers.
         play.click(None, js="() => rtjazzStream.open()")
         play.click(studio.play, [take, *controls], [take, status], show_progress="hidden").then(
-            None, [take], js="(name) => rtjazzStream.play(name)"
+            None, [take, count_in, tempo, chords], js="(...asked) => rtjazzStream.play(...asked)"
         )
         stop.click(studio.stop, [take], [status], show_progress="hidden")
         stop.click(None, js="() => rtjazzStream.stop()")
@@ -339,7 +365,8 @@ def build_page(studio: Studio) -> gr.Blocks:
         tapped.then(studio.change, [take, *controls], [status], show_progress="hidden", trigger_mode="always_last")
         boxes = (first, second, chords, tempo, only_bars, transpose, rests, swing, ramp)
         typed = [event for box in boxes for event in (box.submit, box.blur)]
-        chosen = [mix.release, clip_weight.release, clip.change, band.change, adapter.change, all_keys.change]
+        chosen = [mix.release, clip_weight.release]
+        chosen += [each.change for each in (clip, band, adapter, all_keys, melody)]
         gr.on(
             [*typed, *chosen], studio.change, [take, *controls], [status],
             show_progress="hidden", trigger_mode="always_last",

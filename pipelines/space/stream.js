@@ -4,11 +4,13 @@
 const rtjazzStream = (window.rtjazzStream = (() => {
   const RATE = 48000, BACK = 8, AHEAD = 4, CHART = 60, LOW = 40, HIGH = 16000; // seconds, pixels, Hz
   // What can be read from outside: a test, or the console.
-  const seen = { blocks: 0, gaps: 0, played: 0, inHand: 0, firstSound: null, chord: "", closed: "" };
-  let context = null, ready = null, worklet, analyser, bins, socket = null, clicked = 0;
+  const seen = { blocks: 0, gaps: 0, played: 0, inHand: 0, firstSound: null, chord: "", bar: 0, closed: "" };
+  const LEAD = 0.8; // seconds before the last click is over in which the music is asked for
+  let context = null, ready = null, worklet, analyser, bins, socket = null, clicked = 0, counting = null;
   let before = 0; // frames that were played before this take
   let reported = 0; // when `seen.played` was told, by performance.now
-  let chords = [], bars = []; // of the take: [seconds, symbol], seconds
+  let chords = [], bars = []; // of the take: [seconds, symbol], [seconds, bar of the chart]
+  let grid = ""; // the chart that is shown
   let drawn = 0; // seconds of the take up to which the spectrum is drawn
 
   // In the click: a page may begin to sound only there.
@@ -41,17 +43,27 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     // here rather than where it is drawn: a page that is not looked at draws nothing
     const seconds = (played - before) / RATE;
     seen.chord = chords.filter(([at]) => at <= seconds).at(-1)?.[1] ?? "";
+    if (seen.blocks > 0 && seconds >= 0) soundingBar(seconds);
   }
 
-  async function play(name) {
+  // `count`: bars of clicks before the music, which want a tempo.
+  async function play(name, count, tempo, chart) {
     if (!name) return;
     await prepare();
     stop();
     Object.assign(seen, { blocks: 0, firstSound: null, closed: "" });
-    before = seen.played;
+    const clicks = count && tempo ? stand.clicks(Math.min(4, Math.floor(count)), tempo, chart) : new Float32Array(0);
+    const seconds = clicks.length / (2 * RATE);
+    before = seen.played + clicks.length / 2;
     chords = [];
     bars = [];
+    grid = "";
     drawn = 0;
+    if (clicks.length) worklet.port.postMessage(clicks, [clicks.buffer]);
+    counting = setTimeout(connect, Math.max(0, 1000 * (seconds - LEAD)), name);
+  }
+
+  function connect(name) {
     const address = new URL(`/takes/${name}`, location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     socket = new WebSocket(address);
@@ -61,15 +73,28 @@ const rtjazzStream = (window.rtjazzStream = (() => {
   }
 
   function stop() {
+    clearTimeout(counting);
     if (socket !== null) socket.close();
     socket = null;
     if (worklet !== undefined) worklet.port.postMessage("reset");
   }
 
-  function follow({ start, chords: coming, bars: lines }) {
+  function follow({ start, chords: coming, bars: lines, grid: chart }) {
     // what comes from here on takes the place of what was expected
     chords = [...chords.filter(([at]) => at < start && at > start - 2 * BACK), ...coming];
-    bars = [...bars.filter((at) => at < start && at > start - 2 * BACK), ...lines];
+    bars = [...bars.filter(([at]) => at < start && at > start - 2 * BACK), ...lines];
+    const list = document.getElementById("rtjazz-grid");
+    if (list !== null && JSON.stringify(chart) !== grid) {
+      grid = JSON.stringify(chart);
+      stand.draw(list, chart);
+    }
+  }
+
+  function soundingBar(seconds) {
+    const bar = bars.findLast(([at]) => at <= seconds)?.[1], list = document.getElementById("rtjazz-grid");
+    if (bar === undefined || list === null || (bar === seen.bar && list.querySelector(".now"))) return;
+    seen.bar = bar;
+    stand.mark(list, bar);
   }
 
   function sound(data) {
@@ -114,7 +139,7 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     const place = (at) => now + (at - seconds) * scale;
     picture.strokeStyle = "#888";
     picture.beginPath();
-    for (const at of bars) {
+    for (const [at] of bars) {
       picture.moveTo(place(at), 0);
       picture.lineTo(place(at), CHART);
     }
@@ -136,15 +161,9 @@ const rtjazzStream = (window.rtjazzStream = (() => {
     picture.stroke();
   }
 
-  let taps = [];
   // The tempo of the last taps; as it was, until there are three.
   function tap(tempo) {
-    const now = performance.now();
-    if (taps.length && now - taps.at(-1) > 2500) taps = [];
-    taps = [...taps, now].slice(-8);
-    if (taps.length < 3) return tempo;
-    const beat = (taps.at(-1) - taps[0]) / (taps.length - 1);
-    return Math.max(40, Math.min(320, Math.round(60000 / beat)));
+    return stand.tap() ?? tempo;
   }
 
   return { open, play, stop, seen, tap };

@@ -13,8 +13,11 @@ import pytest
 import soundfile
 from browsing import WAIT, until
 from scripts import ROOT, load_script
+from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.audio import write_audio
+from rtjazz_hf.band import Score, ScoreNote
+from rtjazz_hf.music.score_features import SCORE_DIM
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'rtjazz-hf[space]'")
 
@@ -150,9 +153,11 @@ class TestStream:
         block = next(blocks)
         shown = space.describe(block)
         times, symbols = zip(*shown["chords"])
+        lines, numbers = zip(*shown["bars"])
         assert times[0] == pytest.approx(block.start) and symbols[:2] == ("Dm7", "G7")
-        np.testing.assert_allclose(np.diff(shown["bars"]), 2.0)
-        np.testing.assert_allclose(times[1:3], shown["bars"][:2])  # a chord a bar
+        np.testing.assert_allclose(np.diff(lines), 2.0)
+        np.testing.assert_allclose(times[1:3], lines[:2])  # a chord a bar
+        assert numbers == tuple(range(2, 2 + len(lines))) and shown["grid"] == [["Dm7"], ["G7"]]
         blocks.close()
 
 
@@ -217,6 +222,24 @@ class TestControls:
         alone = values(space, first=" ", second="", clip=str(clip)).prompt
         assert [weight for _, weight in alone] == [1.0]
 
+    def test_a_melody_is_played_and_taken_back(self, space, tmp_path):
+        pytest.importorskip("mido")
+        from rtjazz_hf.band.midi import midi_bytes
+
+        notes = tuple(ScoreNote(float(beat), 1.0, 60 + beat, 80, "piano", "lead") for beat in range(4))
+        (tmp_path / "tune.mid").write_bytes(midi_bytes(Score(notes)))
+        studio = space.Studio(build_tiny_pipeline(score_dim=SCORE_DIM), tmp_path)
+        asked = {"chords": "C6 | G7", "tempo": 240.0, "melody": str(tmp_path / "tune.mid")}
+        name, take, blocks = begin(space, studio, **asked)
+        heard = [note.midi for _ in range(4) for note in next(blocks).notes if note.role == "lead"]
+        assert heard[:4] == [60, 61, 62, 63]
+        studio.change(name, *values(space, **{**asked, "melody": None}))
+        assert "melody" not in take.session.asked
+        (tmp_path / "bad.mid").write_bytes(b"no notes")
+        told = studio.change(name, *values(space, **{**asked, "melody": str(tmp_path / "bad.mid")}))
+        assert "plays on" in told and "not a MIDI file" in told
+        blocks.close()
+
     def test_an_empty_prompt_is_told(self, space, studio):
         assert "prompt is empty" in studio.play("", *values(space, first="", second=""))[1]
 
@@ -248,11 +271,17 @@ class TestBrowser:
             problems: list[str] = []
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.goto(url)
+            page.click("text=Practise the chart")
+            page.fill("#tempo input", "240")
+            page.fill("#count-in input", "1")
             page.click("#play")
             until(page, "rtjazzStream.seen.blocks > 4 && rtjazzStream.seen.firstSound > 0")
+            assert page.evaluate("rtjazzStream.seen.played") >= 48_000  # a second of clicks came before
+            until(page, "document.querySelector('#rtjazz-grid .now')?.getAttribute('aria-current') === 'true'")
             page.fill("#chords textarea", "Ebm7 | Ab7")
             page.press("#chords textarea", "Tab")
             until(page, "['Ebm7', 'Ab7'].includes(rtjazzStream.seen.chord)")
+            assert page.locator("#rtjazz-grid li").all_text_contents() == ["Ebm7", "Ab7"]
             for _ in range(4):
                 page.click("#tap")
             until(page, "document.querySelector('#tempo input').value >= 40")

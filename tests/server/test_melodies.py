@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from served import hear, hear_block, running, say
+from served import hear, hear_block, running, say, wait_for
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.band import Score, ScoreNote
@@ -64,3 +64,21 @@ def test_notes_of_a_clip(server):
     assert "no notes are told" in server.post(json={**WISH, "parts": "free", "format": "mid"}).json()["detail"]
     assert server.post(json={**asked, "melody": "A" * 60_000}).status_code in (413, 422)
     assert server.get("/v1/models").json()["models"][0]["reads_notes"]
+
+
+def test_the_player_sends_a_file(browser, server):
+    page = browser.new_page()
+    page.goto(server.url)
+    wait_for(lambda: page.is_visible("#melody"))
+    data = base64.b64decode(melody(60, 62, 64, 65))
+    page.set_input_files("#melody", {"name": "tune.mid", "mimeType": "audio/midi", "buffer": data})
+    page.fill("#chords", "C6 | G7")
+    page.click("#play")
+    wait_for(lambda: page.evaluate("rtjazz.blocks > 0"))
+    (seat,) = server.engine.seats
+    assert [note.midi for note in seat.session.asked["melody"].notes] == [60, 62, 64, 65]
+    page.set_input_files("#melody", [])
+    wait_for(lambda: "melody" not in seat.session.asked)
+    page.click("#play")
+    wait_for(lambda: page.evaluate("rtjazz.state") == "stopped")
+    page.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import soundfile
+from browsing import serious_findings
 from served import WAIT, wait_for
 
 
@@ -125,3 +126,14 @@ def test_shows_the_chart_and_who_plays_and_keeps_the_take(page, server):
     take = soundfile.info(download.value.path())
     assert (take.samplerate, take.channels) == (48000, 2) and take.frames >= 640
     assert page.evaluate("document.documentElement.scrollWidth") <= 360 and page.problems == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_a_screen_reader(browser, server, scheme):
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})
+    page.goto(server.url)
+    page.evaluate("document.querySelectorAll('[hidden]').forEach((each) => (each.hidden = false))")
+    page.evaluate("showSheet({ tempo: 132, key: 'C', bars: [['Dm7'], ['G7']], instruments: ['piano', 'bass'] })")
+    page.evaluate("stand.mark($('grid'), 2)")
+    assert serious_findings(page) == []
+    page.close()

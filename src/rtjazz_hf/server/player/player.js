@@ -87,19 +87,10 @@ function countIn() {
     say("The count-in wants a tempo", true);
     return 0;
   }
-  const metre = $("chords").value.match(/^[ \t]*(?:time:[ \t]*)?(\d{1,2})\/(\d)\b/im) || [0, 4, 4];
-  const beat = Math.round((48000 * 60 * 4) / metre[2] / tempo), beats = bars * metre[1];
-  const samples = new Float32Array(2 * beat * beats);
-  for (let each = 0; each < beats; each++) {
-    const hz = each % metre[1] ? 1200 : 1800; // higher on the downbeat
-    for (let i = 0; i < 1440; i++) {
-      const click = 0.35 * Math.exp(-i / 240) * Math.sin((2 * Math.PI * hz * i) / 48000);
-      samples.fill(click, 2 * (each * beat + i), 2 * (each * beat + i) + 2);
-    }
-  }
+  const samples = stand.clicks(bars, tempo, $("chords").value), seconds = samples.length / 96000;
   playedBefore += samples.length / 2;
   player.port.postMessage(samples, [samples.buffer]);
-  return (beat * beats) / 48000;
+  return seconds;
 }
 
 let counting = null; // the timer of a count-in
@@ -284,7 +275,7 @@ function heard({ played, gaps, gapSeconds, inHand }) {
   }
   $("chord").textContent = chord;
   $("place").textContent = `bar ${rtjazz.bar} beat ${rtjazz.beat}`;
-  soundingBar(message.chart_bar + Math.floor(beat / message.beats_per_bar));
+  stand.mark($("grid"), message.chart_bar + Math.floor(beat / message.beats_per_bar));
 }
 
 async function loadModels() {
@@ -350,7 +341,7 @@ async function readMelody() {
 
 $("melody").addEventListener("change", readMelody);
 $("tap").addEventListener("click", tap);
-$("download").addEventListener("click", downloadTake);
+$("download").addEventListener("click", () => stand.download(take));
 $("players").addEventListener("change", change);
 $("instruments").addEventListener("input", everybodyPlays);
 $("chart-file").addEventListener("change", () => {
