@@ -28,9 +28,8 @@ from rtjazz_hf.runtime.files import atomic_folder
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WORKLET = (
-    ROOT / "src" / "rtjazz_hf" / "server" / "player" / "worklet.js"
-)  # the same as of the server's player
+PLAYER = ROOT / "src" / "rtjazz_hf" / "server" / "player"
+SHARED = ("worklet.js", "stand.js", "stand.css")  # of the server's player
 PACKAGES = {"onnxruntime-web": "1.30.0", "pyodide": "314.0.7"}
 VENDOR = {
     "onnxruntime-web": (
@@ -105,7 +104,8 @@ def build(args: argparse.Namespace) -> None:
             export_model(args, site / "model")
         for path in (HERE / "page").iterdir():
             shutil.copyfile(path, site / path.name)
-        shutil.copyfile(WORKLET, site / "worklet.js")
+        for name in SHARED:
+            shutil.copyfile(PLAYER / name, site / name)
         write_score_zip(site / "score.zip")
         (site / "README.md").write_text(SPACE, encoding="utf-8")
         settings = json.loads((site / "model" / "model.json").read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ class PageBand:
 
     def __init__(self, score_dim: int):
         self.score_dim = score_dim
-        self.frame, self.sheet, self.band, self.bars = 0, None, None, 1
+        self.frame, self.sheet, self.band = 0, None, None
 
     def wish(self, wishes: str) -> str:
         """Play by these wishes from the next block on; what the page shows of it. At first it begins, later another
@@ -55,9 +55,8 @@ class PageBand:
             self.band = Band(sheet, seed, seconds=seconds)
         else:
             self.band.follow(sheet, seconds, seed=seed)
-        self.sheet, told = sheet, described(sheet)
-        self.bars = len(told["bars"])
-        return json.dumps(told)
+        self.sheet = sheet
+        return json.dumps(described(sheet))
 
     def block(self, frames: int) -> tuple[Any, str]:
         """The next block.
@@ -78,7 +77,7 @@ class PageBand:
         ]
         info = {
             "bar": where.bar, "beat": where.beat, "chords": chords, "tempo": sheet.tempo,
-            "beats_per_bar": sheet.metre_of((where.bar - 1) % sheet.num_bars).beats, "bars": self.bars,
+            "beats_per_bar": sheet.metre_of((where.bar - 1) % sheet.num_bars).beats,
         }  # fmt: skip
         return told, json.dumps(info)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browsing import WAIT, until
+from browsing import WAIT, serious_findings, until
 from scripts import ROOT, load_script
 from tiny_models import build_tiny_pipeline
 
@@ -224,6 +224,52 @@ class TestPage:
         page.click("#play")
         until(page, "document.getElementById('status').className === 'error'")
         assert "otherwise than model.json says" in page.text_content("#status")
+        page.close()
+
+
+    def test_it_plays_without_a_connection_once_it_was_there(self, browser, site):
+        url, folder = site
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(WAIT * 1000)
+        page.goto(url)
+        page.click("#play")
+        until(page, "rtjazz.blocks > 1")
+        context.set_offline(True)
+        (folder / "index.html").rename(folder / "away.html")  # nor would the server have it
+        page.reload()
+        page.click("#play")
+        until(page, "rtjazz.blocks > 2 && rtjazz.played > 0 && rtjazz.fetchedBytes === 0")
+        page.evaluate("caches.delete('rtjazz-model-1')")
+        page.reload()
+        page.click("#play")
+        until(page, "document.getElementById('status').className === 'error'")
+        assert "offline" in page.text_content("#status") and page.is_enabled("#play")
+        context.close()
+
+    def test_a_slow_device_says_so_and_renders_ahead(self, browser, site):
+        url, _ = site
+        context = browser.new_context(service_workers="block")  # else it fetches past the route
+        page = context.new_page()
+        page.set_default_timeout(WAIT * 1000)
+        source = (FOLDER / "page" / "stream.js").read_text()
+        head = "async block(noise, style, told) {"
+        slow = source.replace(head, f"{head}\n    await new Promise((go) => setTimeout(go, 900));")
+        page.route("**/stream.js", lambda route: route.fulfill(body=slow, content_type="text/javascript"))
+        page.goto(url)
+        page.click("#play")
+        until(page, "rtjazz.slow && document.getElementById('status').textContent.includes('cannot keep up')")
+        blocks, played = page.evaluate("[rtjazz.blocks, rtjazz.played]")
+        until(page, f"rtjazz.blocks > {blocks + 3}")
+        assert page.evaluate("rtjazz.played") <= played + 2 * 48000  # what it had; the rest waits in hand
+        assert "30 s are rendered ahead" in page.text_content("#status")
+        context.close()
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_nothing_stands_in_the_way_of_a_screen_reader(self, browser, site, scheme):
+        page = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})
+        page.goto(site[0])
+        assert serious_findings(page) == []
         page.close()
 
 

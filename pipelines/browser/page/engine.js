@@ -21,18 +21,21 @@ function ask(message) {
 
 async function load() {
   const began = performance.now();
+  const notes = ask({ type: "load" }); // beside the model: it takes as long
+  notes.catch(() => {}); // it is thrown where it is waited for
   const { settings: told, files, mended, fetchedBytes } = await loadModel(
     new URL("./model/", import.meta.url).href, (done, all) => postMessage({ type: "progress", done, all }));
   settings = told;
   if (mended.length) postMessage({ type: "mended", files: mended });
   const fetchedAt = performance.now();
-  sessions = {};
+  const made = {};
   for (const name of GRAPHS) {
-    sessions[name] = await ort.InferenceSession.create(new Uint8Array(files[`${name}.onnx`]), { executionProviders: ["wasm"] });
+    made[name] = await ort.InferenceSession.create(new Uint8Array(files[`${name}.onnx`]), { executionProviders: ["wasm"] });
     delete files[`${name}.onnx`];
   }
   styles = new Float32Array(files["styles.bin"]);
-  await ask({ type: "load", scoreDim: settings.score_dim });
+  await notes;
+  sessions = made;
   const seconds = { fetch: (fetchedAt - began) / 1000, load: (performance.now() - fetchedAt) / 1000 };
   postMessage({ type: "ready", settings, seconds, fetchedBytes });
 }
@@ -56,6 +59,7 @@ async function play(mine) {
     while (allowed > 0 && mine === take && stream) {
       const began = performance.now();
       const { told, info } = await (ahead ?? ask({ type: "block", frames }));
+      if (mine !== take) break; // the notes that follow are another take's
       ahead = ask({ type: "block", frames }); // written while this one sounds
       ahead.catch(() => {}); // it is thrown where it is waited for
       const random = noise.block(settings.channels, frames, settings.init_noise_sigma);

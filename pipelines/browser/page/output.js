@@ -1,6 +1,15 @@
 // Where the sound goes: an AudioWorklet, or, in a browser without one, buffers that are put one after another.
 export const RATE = 48000;
 
+export function interleaved({ left, right }) {
+  const both = new Float32Array(2 * left.length);
+  for (let i = 0; i < left.length; i++) {
+    both[2 * i] = left[i];
+    both[2 * i + 1] = right[i];
+  }
+  return both;
+}
+
 class WorkletOutput {
   static async open(context) {
     await context.audioWorklet.addModule("worklet.js");
@@ -13,12 +22,8 @@ class WorkletOutput {
     this.node.port.onmessage = ({ data }) => this.onreport?.(data);
   }
 
-  feed({ left, right }) {
-    const both = new Float32Array(2 * left.length);
-    for (let i = 0; i < left.length; i++) {
-      both[2 * i] = left[i];
-      both[2 * i + 1] = right[i];
-    }
+  feed(block) {
+    const both = interleaved(block);
     this.node.port.postMessage(both, [both.buffer]);
   }
 
@@ -82,34 +87,4 @@ export async function openOutput() {
     return { context, output: await WorkletOutput.open(context), plain: false };
   }
   return { context, output: new BufferOutput(context), plain: true };
-}
-
-// Blocks as a 16-bit WAV file.
-export function wav(blocks) {
-  const frames = blocks.reduce((sum, block) => sum + block.length / 2, 0);
-  const head = new DataView(new ArrayBuffer(44));
-  const text = (at, word) => [...word].forEach((letter, i) => head.setUint8(at + i, letter.charCodeAt(0)));
-  text(0, "RIFF");
-  head.setUint32(4, 36 + 4 * frames, true);
-  text(8, "WAVEfmt ");
-  head.setUint32(16, 16, true);
-  head.setUint16(20, 1, true);
-  head.setUint16(22, 2, true);
-  head.setUint32(24, RATE, true);
-  head.setUint32(28, 4 * RATE, true);
-  head.setUint16(32, 4, true);
-  head.setUint16(34, 16, true);
-  text(36, "data");
-  head.setUint32(40, 4 * frames, true);
-  return new Blob([head, ...blocks], { type: "audio/wav" });
-}
-
-// A block as interleaved 16-bit samples.
-export function pcm({ left, right }) {
-  const out = new Int16Array(2 * left.length);
-  for (let i = 0; i < left.length; i++) {
-    out[2 * i] = Math.round(32767 * Math.max(-1, Math.min(1, left[i])));
-    out[2 * i + 1] = Math.round(32767 * Math.max(-1, Math.min(1, right[i])));
-  }
-  return out;
 }

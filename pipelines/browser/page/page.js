@@ -1,4 +1,4 @@
-import { openOutput, pcm, RATE, wav } from "./output.js";
+import { interleaved, openOutput, RATE } from "./output.js";
 
 const $ = (id) => document.getElementById(id);
 const AHEAD = 1.5, MOST_AHEAD = 6; // seconds in hand where the device keeps up; twice as many after a gap
@@ -14,7 +14,7 @@ const rtjazz = (window.rtjazz = {
   onblock: null, // called with each block
 });
 
-let sound = null, engine = null, ready = null, blockSeconds = 0.48, started = 0;
+let sound = null, engine = null, notes = null, ready = null, blockSeconds = 0.48, started = 0;
 let queue = [], asked = 0, take = [], shown = [], fed = 0, playedBefore = 0, muted = new Set(), sheet = null, holding = false;
 let factors = [], ahead = AHEAD;
 
@@ -44,8 +44,9 @@ function load() {
       "such as with: python3 -m http.server"));
   }
   if (!window.WebAssembly || !window.Worker) return Promise.reject(new Error("This browser has no WebAssembly."));
-  ready = new Promise((resolve, reject) => {
-    const notes = new Worker("band.js", { type: "module" }), channel = new MessageChannel();
+  ready = keptPage.then(() => new Promise((resolve, reject) => {
+    const channel = new MessageChannel();
+    notes = new Worker("band.js", { type: "module" });
     engine = new Worker("engine.js", { type: "module" });
     notes.postMessage(null, [channel.port1]);
     engine.postMessage({ type: "band" }, [channel.port2]);
@@ -62,10 +63,26 @@ function load() {
         reject(new Error(data.text));
       } else handlers[data.type](data);
     };
+  }));
+  ready.catch(() => { // the next Play tries again
+    for (const worker of [engine, notes]) worker?.terminate();
+    engine = notes = ready = null;
   });
-  ready.catch(() => (ready = null)); // the next Play tries again
   return ready;
 }
+
+// A service worker keeps the page itself, so that it opens without a connection; the model is kept by weights.js. A
+// browser that has none, or a page without https, plays all the same.
+const keptPage = (async () => {
+  if (!navigator.serviceWorker) return;
+  const patience = new Promise((resolve) => setTimeout(resolve, 5000));
+  const controlled = new Promise((resolve) => {
+    if (navigator.serviceWorker.controller) resolve();
+    navigator.serviceWorker.addEventListener("controllerchange", resolve);
+  });
+  const registered = await navigator.serviceWorker.register("offline.js").then(() => true, () => false);
+  if (registered) await Promise.race([controlled, patience]);
+})();
 
 const handlers = {
   progress: ({ done, all }) => {
@@ -98,7 +115,7 @@ const handlers = {
     rtjazz.factor = factors.reduce((sum, each) => sum + each, 0) / factors.length;
     for (let i = 0; i < block.left.length; i += 7) rtjazz.peak = Math.max(rtjazz.peak, Math.abs(block.left[i]));
     if (rtjazz.takeSeconds < LONGEST_TAKE) {
-      take.push(pcm(block));
+      take.push(stand.pcm(interleaved(block)));
       rtjazz.takeSeconds += blockSeconds;
       $("download").disabled = false;
     }
@@ -155,25 +172,8 @@ function pump() {
 // -- what is seen --------------------------------------------------------------------------------------------------
 function showSheet() {
   $("sheet").textContent = `${Math.round(sheet.tempo)} BPM, ${sheet.key}`;
-  $("grid").replaceChildren(...sheet.bars.map((chords, at) => {
-    const cell = Object.assign(document.createElement("li"), { textContent: chords.join(" ") });
-    cell.setAttribute("aria-label", `bar ${at + 1}: ${chords.join(", ")}`);
-    return cell;
-  }));
-  $("players").replaceChildren(...sheet.full.map((name) => {
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !muted.has(name) });
-    box.addEventListener("change", () => {
-      if (box.checked) muted.delete(name);
-      else if (muted.size + 1 < sheet.full.length) muted.add(name);
-      else {
-        box.checked = true;
-        say("Somebody has to play", true);
-      }
-    });
-    const label = document.createElement("label");
-    label.append(box, name.replace("_", " "));
-    return label;
-  }));
+  stand.draw($("grid"), sheet.bars);
+  stand.players($("players"), sheet.full, muted, (text) => say(text, true));
 }
 
 function heard({ played, gaps, gapSeconds, inHand }) {
@@ -191,12 +191,7 @@ function heard({ played, gaps, gapSeconds, inHand }) {
     rtjazz.beat = Math.floor(beat % info.beats_per_bar) + 1;
     $("chord").textContent = rtjazz.chord;
     $("place").textContent = `bar ${bar} beat ${rtjazz.beat}`;
-    const cell = (bar - 1) % info.bars;
-    Array.from($("grid").children).forEach((each, at) => {
-      each.classList.toggle("now", at === cell);
-      if (at === cell) each.setAttribute("aria-current", "true");
-      else each.removeAttribute("aria-current");
-    });
+    stand.mark($("grid"), bar);
   }
   $("stats").textContent = rtjazz.blocks
     ? `a second takes ${rtjazz.factor.toFixed(2)} s, ${gaps} gaps, ${inHand.toFixed(1)} s in hand` : "";
@@ -252,26 +247,15 @@ function change() {
   }, 300);
 }
 
-let taps = [];
 function tap() {
-  const now = performance.now();
-  taps = [...taps.filter((at) => now - at < 6000 && (!taps.length || now - taps.at(-1) < 2500)), now].slice(-8);
-  if (taps.length < 3) return;
-  const beat = (taps.at(-1) - taps[0]) / (taps.length - 1);
-  $("tempo").value = Math.max(40, Math.min(320, Math.round(60000 / beat)));
+  const tempo = stand.tap();
+  if (tempo === null) return say(`Tap on: ${stand.taps} of 3`);
+  $("tempo").value = tempo;
   change();
-}
-
-function download() {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(wav(take));
-  link.download = "rtjazz-take.wav";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 $("play").addEventListener("click", () => (rtjazz.state === "stopped" ? start() : stop()));
 $("tap").addEventListener("click", tap);
-$("download").addEventListener("click", download);
+$("download").addEventListener("click", () => stand.download(take));
 $("controls").addEventListener("input", change);
 $("controls").addEventListener("submit", (event) => event.preventDefault());
