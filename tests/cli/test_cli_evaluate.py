@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,25 @@ def test_speed(capsys, monkeypatch, tmp_path, tiny_folder):
     report = json.loads(capsys.readouterr().out)
     assert report["speed"] and report["table"]
     assert json.loads(Path("out/report.json").read_text()) == report
+
+
+def test_a_reference_is_a_pipeline_or_a_flow_alone(tiny_folder):
+    args = Namespace(model=str(tiny_folder), device="cpu", dtype="float32", reference=str(tiny_folder))
+    pipe = cli_evaluate.load_pipeline(args)
+    whole = cli_evaluate._load_reference(args, pipe)
+    assert whole.config.num_inference_steps == 2 and whole.codec is not pipe.codec
+    args.reference = str(tiny_folder / "transformer")
+    flow = cli_evaluate._load_reference(args, pipe)
+    assert flow.codec is pipe.codec and flow.transformer is not pipe.transformer
+    assert flow.config.guidance_scale == 2.0  # as a flow that is not distilled
+    assert flow.config._name_or_path == args.reference and pipe.config.num_inference_steps == 2
+    args.reference = str(tiny_folder / "codec")
+    with pytest.raises(ValueError, match="not a transformer"):
+        cli_evaluate._load_reference(args, pipe)
+    pipe.transformer.config.latent_dim = 32
+    args.reference = str(tiny_folder / "transformer")
+    with pytest.raises(ValueError, match=r"num_channels 64, that of .* 32"):
+        cli_evaluate._load_reference(args, pipe)
 
 
 def test_scores_of_a_listening_test(capsys, monkeypatch, tmp_path):

@@ -35,7 +35,7 @@ for needed in ("tensorboard", "yaml", "matplotlib"):
 pytestmark = pytest.mark.slow
 STEPS, SAVE_EVERY = 20, 3
 KILLS, MOMENTS = 10, 12  # on a busy machine a run may end before its last moment is noticed
-TRAINERS = ("train_codec", "train_flow", "distill_flow", "train_style", "train_lora")
+TRAINERS = ("train_codec", "train_flow", "distill_flow", "finish_flow", "train_style", "train_lora")
 # A process of its own for each part of a run, from one that has imported already what takes seconds.
 _context = multiprocessing.get_context("forkserver")
 
@@ -69,6 +69,9 @@ def typed(trainer: str, inputs: Path, out: Path) -> list[str]:
     if trainer == "distill_flow":
         return options(**shared, data=inputs / "latents", codec=pipe, teacher=pipe, output_dir=out, crop_frames=72,
                        full_attention_rate=0.3, teacher_steps=4, steps=2, shift=2.0, validate_every=5)  # fmt: skip
+    if trainer == "finish_flow":  # the discriminator alone at first, then both
+        return options(**shared, data=inputs / "latents", codec=pipe, teacher=pipe, output_dir=out, crop_frames=72,
+                       full_attention_rate=0.3, steps=2, head_start=5, validate_every=5)  # fmt: skip
     if trainer == "train_style":
         heads = {"text_num_heads": 2, "audio_num_heads": 2, "projection_dim": 16}
         return options(**shared, data=inputs / "corpus", output_dir=out, model={**TINY_STYLE, **heads},

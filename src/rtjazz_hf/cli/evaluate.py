@@ -7,10 +7,13 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapters import add_adapters, check_adapters, load_adapters
 from .common import Refused, add_command, add_engine, check_engine_options, check_sampling, load_pipeline
+
+if TYPE_CHECKING:
+    from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
 # those of rtjazz_hf.evaluation.report, which takes seconds to import: too long for --help
 EVALUATION_PARTS = (
@@ -67,7 +70,8 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--reference",
         metavar="MODEL",
-        help="what plays 16 steps in the part steps (default: the model itself)",
+        help="what plays 16 steps in the part steps: a pipeline, or a flow's folder, played with the model's other "
+        "parts (default: the model itself)",
     )
     parser.add_argument("--clap", metavar="MODEL", help="a CLAP model by which similarity is measured too")
     parser.add_argument("--fresh", action="store_true", help="play again what OUT/clips holds already")
@@ -93,7 +97,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         pipe.fuse_lora()  # so that every part measures the model that plays so, and its clips are kept apart
     reference = None
     if args.reference is not None:
-        reference = load_pipeline(argparse.Namespace(**{**vars(args), "model": args.reference}))
+        reference = _load_reference(args, pipe)
     from ..evaluation.report import evaluate
 
     report = evaluate(
@@ -117,6 +121,34 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report))
     return 0
+
+
+def _load_reference(args: argparse.Namespace, pipe: RealTimeJazzPipeline) -> RealTimeJazzPipeline:
+    """The pipeline that `--reference` names; of a flow alone, as train_flow.py's folder holds it, `pipe` with that."""
+    folder = Path(args.reference).expanduser()
+    if not (folder / "config.json").is_file() or (folder / "model_index.json").is_file():
+        return load_pipeline(argparse.Namespace(**{**vars(args), "model": args.reference}))
+    from ..flow import FlowMatchScheduler
+    from ..hub import load_part, part_folder
+
+    flow = load_part(part_folder(folder, "transformer"), "transformer")
+    for name in ("num_channels", "feature_dim", "style_dim"):
+        own, theirs = getattr(pipe.transformer.config, name), getattr(flow.config, name)
+        if theirs != own:
+            raise ValueError(
+                f"--reference {folder}: its flow has {name} {theirs}, that of {args.model} {own}: they do not share a "
+                "codec and a style encoder; give the whole pipeline of the reference"
+            )
+    parts = {name: getattr(pipe, name) for name in ("codec", "style_encoder", "tokenizer")}
+    reference = type(pipe)(
+        **parts,
+        transformer=flow.to(pipe.device, pipe.transformer.dtype),
+        scheduler=FlowMatchScheduler(shift=flow.config.sampling_defaults["shift"]),
+        block_frames=pipe.config.block_frames,
+        window_frames=pipe.config.window_frames,
+    )
+    reference.register_to_config(_name_or_path=str(folder))
+    return reference
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:

@@ -110,6 +110,18 @@ def energy_score(
     return (distance(one, target) + distance(other, target) - distance(one, other)) / 2
 
 
+def pairing_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
+    """
+    How far logits `better` are from lying above those of their partners `worse`: float32, a scalar, log 2 where
+    neither is.
+
+    The relativistic loss (arXiv:1807.00734, paired as in arXiv:2501.05441): a discriminator learns with takes as
+    `better` and what was made under the same conditions as `worse`, and a generator the other way round; with takes
+    under conditions of others as `worse` it is the contrastive loss of arXiv:2505.08175.
+    """
+    return F.softplus(worse.float() - better.float()).mean()
+
+
 def codebook_loss(
     logits: torch.Tensor,
     codes: torch.Tensor,
@@ -233,6 +245,7 @@ __all__ = [
     "energy_score",
     "flow_matching_loss",
     "labelled_loss",
+    "pairing_loss",
     "replace_blocks",
     "sample_timesteps",
     "velocity_target",

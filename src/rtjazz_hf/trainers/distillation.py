@@ -37,7 +37,7 @@ from ..runtime.precision import training_precision
 from .dropping import drop_conditions
 from .flow import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig, batch_conditions
 
-_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Distiller:
         self.scheduler = FlowMatchScheduler(shift=self.shift)
         self.scheduler.set_timesteps(config.steps)
         self.grid = self.scheduler.grid.tolist()
-        dtype = _DTYPES[training_precision(config.mixed_precision)]
+        dtype = DTYPES[training_precision(config.mixed_precision)]
         self.teacher = copy.deepcopy(teacher).to(dtype).eval().requires_grad_(False)
         # the student as it plays: a copy, in the type that is fast
         self.player = copy.deepcopy(self.teacher)
@@ -244,15 +244,8 @@ class Distiller:
     ) -> torch.Tensor:
         """Every block of a batch played after the take's own blocks: `(batch, channels, frames)`."""
         clean, block = flow_state(batch), int(batch["block_frames"])
-        stream, ends = self._stream(model, len(clean), block), []
-        for first in range(0, clean.shape[-1], block):
-            part = slice(first, first + block)
-            ends.append(
-                stream.denoise(noise[..., part], batch["style"], batch["lead_sheet"][:, part],
-                               num_inference_steps=steps, guidance_scale=guidance_scale)
-            )  # fmt: skip
-            stream.append(clean[..., part])
-        return torch.cat(ends, -1)
+        stream = self._stream(model, len(clean), block)
+        return play_blocks(stream, noise, batch["style"], batch["lead_sheet"], steps, guidance_scale, clean)
 
     def validate(
         self,
@@ -291,6 +284,32 @@ class Distiller:
         return totals
 
 
+def play_blocks(
+    stream: BlockStream,
+    noise: torch.Tensor,
+    style: torch.Tensor,
+    lead_sheet: torch.Tensor,
+    steps: int,
+    guidance_scale: float = 1.0,
+    heard: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What a stream makes of `noise` `(batch, channels, frames)`, block by block, as the engine plays.
+
+    Args:
+        style: `(batch, style_dim)`. lead_sheet: `(batch, frames, feature_dim)`.
+        heard: what joins the past in place of what was made, of the noise's shape.
+    """
+    ends = []
+    for first in range(0, noise.shape[-1], stream.block_frames):
+        part = slice(first, first + stream.block_frames)
+        ends.append(
+            stream.denoise(noise[..., part], style, lead_sheet[:, part],
+                           num_inference_steps=steps, guidance_scale=guidance_scale)
+        )  # fmt: skip
+        stream.append(ends[-1] if heard is None else heard[..., part])
+    return torch.cat(ends, -1)
+
+
 def student_path(
     model, noise: torch.Tensor, steps: int, shift: float, **how
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -304,6 +323,13 @@ def student_path(
         velocity = model(sample, times, **how).sample
         yield sample, times, velocity
         sample = scheduler.step(velocity, time, sample).prev_sample
+
+
+def path_end(model, noise: torch.Tensor, steps: int, shift: float, **how) -> torch.Tensor:
+    """Where `student_path` leads, with gradients: `(batch, channels, frames)`."""
+    for sample, times, velocity in student_path(model, noise, steps, shift, **how):
+        end = sample + (1 - times[:, None, None]) * velocity  # of the last step, which leads to t = 1
+    return end
 
 
 def student_ends(
@@ -323,9 +349,7 @@ def student_ends(
 
     how = {name: repeated(value) for name, value in how.items()}
     noise = torch.randn(rows, *clean.shape[1:]).to(clean)
-    for sample, times, velocity in student_path(model, noise, steps, shift, **how):
-        end = sample + (1 - times[:, None, None]) * velocity  # of the last step, which leads to t = 1
-    return end.unflatten(0, (makings, len(clean)))
+    return path_end(model, noise, steps, shift, **how).unflatten(0, (makings, len(clean)))
 
 
 def score_loss(
@@ -349,10 +373,13 @@ def distill_losses(model, pairs: dict[str, torch.Tensor], weights: torch.Tensor,
 
 
 __all__ = [
+    "DTYPES",
     "Distiller",
     "FlowDistillConfig",
     "distill_losses",
     "load_flow",
+    "path_end",
+    "play_blocks",
     "score_loss",
     "student_ends",
     "student_path",
