@@ -117,9 +117,9 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
     ]
 
 
-def shrink(path: Path, bits: int = 16, chosen: re.Pattern | None = None) -> None:
-    """Store the large float32 constants of a graph in float16, and of those the largest whose name is `chosen` in 8 or
-    10 bits with a scale for each row; nodes behind each widen it, which runtimes do once, when they load the graph."""
+def shrink(path: Path, bits: int = 8, chosen: re.Pattern | None = None) -> None:
+    """Store the large float32 constants of a graph in float16, and of those the largest whose name is `chosen` in
+    `bits`, 8 or 10, with a scale for each row; nodes behind each widen it, which runtimes do once, on loading."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

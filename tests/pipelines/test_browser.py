@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,31 @@ def test_noise_is_that_of_torch(tmp_path):
     for numbers, (channels, frames), sigma in zip(drawn, ((6, 12), (5, 5)), (0.75, 1.0)):
         want = sigma * torch.randn((frames, channels), generator=generator).T
         assert torch.allclose(torch.tensor(numbers).reshape(channels, frames), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_weights_are_widened_to_what_their_bits_can_say(bits, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs rtjazz-hf[onnx]")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs rtjazz-hf[onnx]")
+    for name in ("onnx_int8", "export_onnx"):
+        load_script(name, "conversion")
+    load_script("page_stream", "pipelines/browser")
+    script = load_script("export_browser", "conversion")
+    weight = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    make, tensor = onnx.helper, onnx.TensorProto.FLOAT
+    graph = make.make_graph(
+        [make.make_node("MatMul", ["weight", "x"], ["y"])], "product",
+        [make.make_tensor_value_info("x", tensor, [256, 256])], [make.make_tensor_value_info("y", tensor, [256, 256])],
+        [onnx.numpy_helper.from_array(weight, "weight")],
+    )  # fmt: skip
+    path = tmp_path / "product.onnx"
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 20)], ir_version=9), path)
+    script.shrink(path, *([bits, re.compile("weight")] if bits < 16 else []))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (wide,) = session.run(None, {"x": np.eye(256, dtype=np.float32)})
+    step = np.abs(weight).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+    assert (np.abs(wide - weight) <= (0.51 * step if bits < 16 else 1e-3 * np.abs(weight) + 1e-6)).all()
+    assert path.stat().st_size < weight.size * bits / 8 + 4096
 
 
 @pytest.fixture(scope="module")

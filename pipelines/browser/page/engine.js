@@ -30,7 +30,8 @@ async function load() {
   const fetchedAt = performance.now();
   const made = {};
   for (const name of GRAPHS) {
-    made[name] = await ort.InferenceSession.create(new Uint8Array(files[`${name}.onnx`]), { executionProviders: ["wasm"] });
+    const options = { executionProviders: ["wasm"], logSeverityLevel: 3 }; // errors alone: its remarks are no one's to read
+    made[name] = await ort.InferenceSession.create(new Uint8Array(files[`${name}.onnx`]), options);
     delete files[`${name}.onnx`];
   }
   styles = new Float32Array(files["styles.bin"]);
