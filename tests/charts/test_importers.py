@@ -75,12 +75,37 @@ class TestIReal:
             ("T44[C^7   |A-7   |r   |    |D-7   |G7   Z", "Cmaj7 Am7 Cmaj7 Am7 Dm7 G7"),
             ("T44{C   |F   |    r|    }[G   |    Z", "C F C F C F C F G G"),  # played twice; an empty bar goes on
             ("T44[C   |F   |r|    ]*B[G   |Bb  Z", "C F C F G Bb"),
+            ("T44[C   | n  |F   Z", "C N.C. F"),
+            ("T44[C   |F   [        [*BG   |    |Bb  Z", "C F G G Bb"),  # the rest of a row, and a bar that goes on
             ("T44{C   |N1F   | x  |N1G   |    }|N2Bb  |A   Z", "C F F G G C Bb A"),  # an ending's sign twice
         ],
     )
     def test_signs_that_take_more_than_a_bar(self, music, wanted):
         chart = read_chart(f"irealbook://Mine=Me=Swing=C=n={music}")
         assert " ".join(span.chord.symbol for bar in chart.bars for span in bar) == wanted
+
+    @pytest.mark.parametrize(
+        ("music", "wanted", "said"),
+        [
+            ("T44{<3x>C   |F   }", "C F C F C F", ""),  # wherever in the repeat it stands
+            ("T44{C   |{F   }|G   }", "C F F G C F F G", ""),
+            ("T44{C   ]{F   }|G   Z", "C F F G", ""),  # opened and never closed
+            ("T44{C   |N1F   }|N1G   Z", "C F C G", "taken for the second"),
+            ("T44{C   |N1F   }|N2G   ][*BA   |D   }|E   Z", "C F C G A D A D E", "no sign opens this repeat"),
+            ("T44{C   |N1F   }|N2G   ][*BA   |D<D.C. al 3rd ending>   ]|N3E   |B   Z", "C F C G A D C E B", ""),
+            ("T44{C   |N1F   }|N2G<Fine>   |A<D.C. al 2nd ending>   Z", "C F C G A C G", ""),
+            ("T44[C   |F<Fine>   |G<After solos, D.C. al Fine>   Z", "C F G C F", "in every chorus"),
+            ("T44[C   |F<Fine>   |G<D.S. al Fine>   Z", "C F G C F", "no segno is marked"),
+            ("T44[C   |F   |r|  Q ][G<D.C. al Coda>   ][QA   Z", "C F C F G C F C F A", ""),
+            ("T44[C   |F<Fine>   |G<D.C. al Fine>   |A   Z", "C F G A C F", ""),  # words that begin early, to fit
+            ("T44{C   |F  Q |G   }[QA   Z", "C F G C F A", "the last time that its repeat is played"),
+            ("T44[C   |<4x>F   Z", "C F", "'4x' is not played"),
+        ],
+    )
+    def test_forms_as_players_write_them(self, music, wanted, said):
+        chart = read_chart(f"irealbook://Mine=Me=Swing=C=n={music}")
+        assert " ".join(bar[0].chord.symbol for bar in chart.bars) == wanted
+        assert said in "; ".join(chart.remarks) and bool(said) == bool(chart.remarks)
 
     def test_a_section_s_name_in_words_is_no_remark(self):
         chart = read_chart("irealbook://Mine=Me=Swing=C=n=T44[<*74Verse>C   |F   ][<Chorus>G   |<shout>C   Z")
@@ -132,6 +157,11 @@ class TestMusicXML:
             "G7:1", "C:4", "F:4", "C:4", "G:4", "Am:3", "Bdim:3", "G7:1", "C:4", "G:4", "Am:3", "Em:3",
         ]  # fmt: skip
         assert [str(metre) for metre in chart.metres][:6] == ["1/4", "4/4", "4/4", "4/4", "4/4", "3/4"]
+
+    def test_a_repeat_says_in_words_how_often_it_is_played(self):
+        close = sign("right", "<repeat direction='backward'/>")
+        chart = read_chart(musicxml(measure(harmony("C", "major"), words("3x"), close), measure(harmony("F", "major"))))
+        assert bars(chart) == ["C:4"] * 3 + ["F:4"]
 
     def test_functions_and_key(self):
         key = "<key><fifths>-2</fifths><mode>major</mode></key>"

@@ -113,6 +113,13 @@ class TestBars:
         ]  # fmt: skip
         assert parse_chart("alternatives: yes\n" + text).bars == played.bars
 
+    def test_a_slot_in_brackets_is_an_alternative_too(self):
+        text = "Cmaj7(Am7),(D7) | C6,(Dm7),C6,G13 | F6,(Gm7)"
+        chart = parse_chart(text)
+        assert symbols(text) == ["Cmaj7", "C6 C6 G13", "F6"]
+        assert [span.beats for span in chart.bars[1]] == [2, 1, 1]
+        assert chart.written[0].alternatives == ((1, "Am7"), (1, "D7"))
+
     def test_a_bass_alone_goes_under_the_chord_before(self):
         assert symbols("C | /B | Am7 W/G | /F#") == ["C", "C/B", "Am7 Am7/G", "Am7/F#"]
 
@@ -230,6 +237,7 @@ class TestForm:
         [
             ("[A] C | F | [B] G", "0 A, 2 B"),
             ("A: C | F\nB: G | A", "0 A, 2 B"),
+            ("A: | C | F |\nB: | G |", "0 A, 2 B"),
             ("A\n| C | F |\nB\n| G |", "0 A, 2 B"),
             ("(A) C | F", "0 A"),
             ("[Intro] C | [Verse 1] F | [Bridge] G", "0 Intro, 1 Verse 1, 2 Bridge"),

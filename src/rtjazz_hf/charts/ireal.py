@@ -18,7 +18,7 @@ from ..music.chords import Chord
 from ..music.metre import Metre
 from ..music.unfolding import MAX_BARS, Jump, WrittenBar
 from ..music.vocabulary import MAX_TEMPO, MIN_TEMPO, canonical_key
-from .written import bar_of, last_span, spans_of, take_words
+from .written import bar_of, last_span, spans_of, take_words, times_in, without_segno
 
 _LINK = re.compile(r"ireal(b|book)://([^\"'<>\s]+)")
 _PREFIX = "1r34LbKcu7"
@@ -41,6 +41,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SECTION = r"(?i)(?:intro|verse|chorus|refrain|bridge|trio|interlude|vamp|head|solos?|tag|outro)(?:\s+\w)?"
+_MOST_BARS_EARLY = 4  # a row of a page
 _MOST_CHARACTERS = 20_000  # of one tune's music; 512 bars have less
 
 
@@ -131,12 +132,15 @@ class _MusicReader:
         self._cells: list[tuple[Chord | None, str]] = []  # a chord, or nothing: an empty cell
         self._alternatives: list[tuple[int, str]] = []
         self._simile = ""
-        self._half = False  # whether a sign for two bars was just read, so that an empty bar is the second of them
+        self._half = (
+            False  # whether a sign for two bars was just read, so that an empty bar is the second of them
+        )
         self._start: dict[str, object] = {}
         self._end: list[str] = []  # words that belong to the bar that is being read
-        self._inside = False  # whether a bar line has opened this bar, so that it counts though it is empty
+        self._inside = ""  # the bar line that has opened this bar, so that it counts though it is empty
         self._hold = False
         self._leave = False
+        self._times: tuple[int, str] | None = None  # "3x" anywhere in a repeat: how often it is played
 
     def read(self, music: str) -> None:
         if len(music) > _MOST_CHARACTERS:
@@ -161,8 +165,15 @@ class _MusicReader:
     def _take_ending(self, token: str) -> None:
         if self._sounding:
             self._close()
-        if token != "N0":
-            self._start["endings"] = frozenset({int(token[1])})
+        number = int(token[1])
+        if number:
+            before = next((max(bar.endings) for bar in reversed(self.bars) if bar.endings), 0)
+            if number == before == 1 and self.bars[-1].closes:
+                self.remarks.append(
+                    f"bar {len(self.bars) + 1}: a first ending once more is taken for the second"
+                )
+                number = 2
+            self._start["endings"] = frozenset({number})
 
     def _take_comment(self, token: str) -> None:
         words = re.sub(r"^\*\d\d", "", token[1:-1]).strip()
@@ -218,18 +229,23 @@ class _MusicReader:
             self._start["segno"] = True
         elif self._sounding:
             self._leave = True  # at the end of this bar
+        elif self._half and self._inside:  # in the empty bar after a sign for two
+            self._coda_after(self.bars[-1])
         else:
             self._start["coda"] = True
 
     def _take_line(self, token: str) -> None:
+        if self._inside == "[" and token in "[{" and not self._sounding:
+            self._inside = ""  # between two double bar lines: the rest of a row on the page
         self._close()
         if token == "{":
             self._start["opens"] = True
         elif token == "}" and self.bars:
-            self.bars[-1].closes = max(self.bars[-1].closes, 2)
+            self.bars[-1].closes = self._times[0] if self._times else 2
+            self._times = None
         if token in "]Z}" and self.bars:
             self.bars[-1].double = True
-        self._inside = token in "|[{"
+        self._inside = token if token in "|[{" else ""
 
     def _close(self) -> None:
         cells, self._cells = self._cells, []
@@ -240,7 +256,9 @@ class _MusicReader:
         sounding = bool(simile) or any(chord is not None for chord, _ in cells)
         slashes = any(kind == "slash" for _, kind in cells)
         empty = not sounding and not slashes and not alternatives
-        whole = self._inside and len(cells) >= 3 and bool(self.bars)  # an empty bar, not what lies between two signs
+        whole = (
+            self._inside != "" and len(cells) >= 3 and bool(self.bars)
+        )  # an empty bar, not what lies between two signs
         if empty and whole and self._half:  # written already: a sign for two bars stands in the first of them
             self._half = False
             for name, value in self._start.items():
@@ -278,15 +296,16 @@ class _MusicReader:
 
     def _take_end_words(self, words: list[str], bar: WrittenBar) -> None:
         for each in words:
-            times = re.fullmatch(r"(?i)(?:play\s+)?(?:x\s*(\d{1,2})|(\d{1,2})\s*(?:x|times))\.?", each)
-            if times:
-                bar.closes = int(times.group(1) or times.group(2))
+            if times := times_in(each):
+                self._times = times, f"bar {bar.number}: {each!r} is not played"
             elif re.fullmatch(_SECTION, each):
                 bar.label = bar.label or each
             elif re.fullmatch(r"(?i)break", each):
                 self.remarks.append(f"bar {bar.number}: {each!r} is played on")
             elif not take_words(each, bar):
                 self.remarks.append(f"bar {bar.number}: {each!r} is not played")
+            elif "solo" in each.lower():
+                self.remarks.append(f"bar {bar.number}: {each!r} is played in every chorus")
 
     def _spans(self, cells: list[tuple[Chord | None, str]], simile: str) -> list[tuple]:
         if simile:
@@ -302,7 +321,7 @@ class _MusicReader:
             cells
             and cells[0] == (None, "")
             and sum(chord is not None for chord, _ in cells) == 1
-            and len(cells) > 4
+            and (len(cells) > 4 or any(kind == "rest" for _, kind in cells))  # n in the middle is of the whole bar
         ):
             cells = cells[1:]
         chords = [(chord, kind) for chord, kind in cells if chord is not None]
@@ -326,6 +345,10 @@ class _MusicReader:
         self._close()
         if not self.bars:
             raise ValueError("empty chart: the tune has no chords")
+        if self._times:
+            self.remarks.append(self._times[1])
+        self._jump_at_the_end_of_sections()
+        self.remarks += without_segno(self.bars)
         signs = [bar for bar in self.bars if bar.to_coda or bar.coda]
         if len(signs) == 1 and not any(bar.jump and bar.jump.goal == "coda" for bar in self.bars):
             self.remarks.append(
@@ -335,6 +358,19 @@ class _MusicReader:
         if sum(bool(bar.opens) for bar in self.bars) and not any(bar.closes for bar in self.bars):
             self.remarks.append("a repeat is opened and never closed: it is played once")
         return self.bars
+
+
+    def _jump_at_the_end_of_sections(self) -> None:
+        """Words such as "D.C. al Coda" begin some bars early, so as to fit: they hold for the end of their section."""
+        for index in reversed(range(len(self.bars))):
+            jump, at = self.bars[index].jump, index
+            while jump and at + 1 < len(self.bars) and not self.bars[at].double:
+                after = self.bars[at + 1]
+                if after.label or after.endings or after.coda or after.opens or after.jump or after.fine:
+                    break
+                at += 1
+            if jump and index < at <= index + _MOST_BARS_EARLY:
+                self.bars[index].jump, self.bars[at].jump = None, jump
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -363,7 +399,8 @@ def to_link(chart: ParsedChart) -> str:
 
 
 def _bar_text(bar: WrittenBar, before: WrittenBar | None) -> str:
-    text = "{" if bar.opens else "[" if before is None or before.double else "" if before.closes else "|"
+    double = before is None or before.double or before.jump
+    text = "{" if bar.opens else "[" if double else "" if before and before.closes else "|"
     text += f"*{bar.label[0]}" if bar.label and bar.label[0].isalpha() else ""
     if before is None or before.metre != bar.metre:
         text += {"12/8": "T12"}.get(str(bar.metre), f"T{bar.metre.count}{bar.metre.unit}")
@@ -375,7 +412,7 @@ def _bar_text(bar: WrittenBar, before: WrittenBar | None) -> str:
     text += "<Fine>" if bar.fine else ""
     text += f"<{_jump_words(bar.jump)}>" if bar.jump else ""
     text += f"<{bar.closes}x>" if bar.closes > 2 else ""
-    return text + ("}" if bar.closes else "]" if bar.double else "")
+    return text + ("}" if bar.closes else "]" if bar.double or bar.jump else "")
 
 
 def _jump_words(jump: Jump) -> str:
@@ -389,7 +426,10 @@ def _cells(bar: WrittenBar) -> str:
     for span in bar.spans:
         starts.append(at)
         at += span.beats
-    finer = [[bar.metre.beats * place / count for place in range(count)] for count in (2 * len(felt), bar.metre.count)]
+    finer = [
+        [bar.metre.beats * place / count for place in range(count)]
+        for count in (2 * len(felt), bar.metre.count)
+    ]
     for grid in (felt, *finer):
         cells = [" "] * len(grid)
         for start, span in zip(starts, bar.spans):

@@ -18,7 +18,7 @@ from ..music.chords import Chord
 from ..music.metre import Metre
 from ..music.unfolding import MAX_BARS, WrittenBar, unfold
 from ..music.vocabulary import MAJOR_KEYS, MAX_TEMPO, MIN_TEMPO, MINOR_KEYS
-from .written import Placed, bar_of, last_span, spans_of, take_words
+from .written import Placed, bar_of, last_span, spans_of, take_words, times_in, without_segno
 
 MAX_XML_BYTES = 16 << 20
 MAX_MEASURES = 4096  # of a score of notes
@@ -141,6 +141,7 @@ def read_musicxml(data: bytes) -> ParsedChart:
         reader.read(measure)
     if not reader.bars:
         raise ValueError("empty chart: the MusicXML has no bars")
+    reader.remarks += without_segno(reader.bars)
     return ParsedChart.of(reader.bars, header, reader.remarks)
 
 
@@ -164,7 +165,10 @@ def order_of_bars(data: bytes) -> tuple[list[int], list[str]]:
         forms.append(reader.bars)
     if not forms:
         raise ValueError("the MusicXML has no parts")
-    return unfold(max(forms, key=lambda bars: sum(not bar.is_plain for bar in bars)))
+    bars = max(forms, key=lambda bars: sum(not bar.is_plain for bar in bars))
+    remarks = without_segno(bars)
+    order, more = unfold(bars)
+    return order, [*remarks, *more]
 
 
 def _header(root: Any) -> Header:
@@ -185,6 +189,7 @@ class _PartReader:
         self.divisions = 1.0
         self.fifths, self.minor = 0, False
         self._simile = 0
+        self._times = 0  # "4x" in words: of the repeat that ends next
         self._silences: list[float] = []  # beats of the measure at which words say N.C.
 
     def read(self, measure: Any) -> None:
@@ -265,7 +270,8 @@ class _PartReader:
         if repeat is not None and repeat.get("direction") == "forward":
             bar.opens = True
         elif repeat is not None:
-            times = int(_number(repeat.get("times"), 2.0))
+            times = int(_number(repeat.get("times"), self._times or 2.0))
+            self._times = 0
             bar.closes = max(2, min(times, MAX_BARS))
         if ending is not None and ending.get("type") == "start":
             numbers = {int(each) for each in re.findall(r"\d{1,2}", ending.get("number") or "1")}
@@ -329,7 +335,9 @@ class _PartReader:
         bar.coda = bar.coda or (sound.get("coda") is not None and not bar.to_coda)
 
     def _take_other_words(self, words: str, bar: WrittenBar) -> None:
-        if not self.bars and not self.header.style:
+        if times := times_in(words):
+            self._times = times
+        elif not self.bars and not self.header.style:
             self.header.style = " ".join(words.split())[:80]
         elif re.match(r"(?i)d\.?\s?[cs]\.?\b", words):
             raise ValueError(f"bar {bar.number} of the chart says {words!r}, which is not understood")

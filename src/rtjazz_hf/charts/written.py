@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from ..music.chords import Chord
 from ..music.metre import Metre
 from ..music.spans import MIN_SPAN_BEATS, ChordSpan
 from ..music.unfolding import Jump, WrittenBar
+
+_AFTER_SOLOS = re.compile(r"(?i)^.*\bafter\s+(?:all\s+|the\s+|last\s+)*solos?\b[\s,:;.-]*")
 
 Placed = tuple[float, Chord, str]  # quarter notes from the bar line, chord, kind
 
@@ -38,8 +41,11 @@ def spans_of(placed: Sequence[Placed], beats: float, before: ChordSpan | None) -
 
 
 def take_words(words: str, bar: WrittenBar) -> bool:
-    """Take in words such as "D.S. al Coda", "Fine" or "To Coda" that stand at a bar; whether they were such."""
-    text = " ".join(words.split())
+    """Take in words such as "D.S. al Coda", "Fine" or "To Coda" that stand at a bar; whether they were such.
+
+    "After solos, D.C. al Fine" is a D.C. al Fine too.
+    """
+    text = _AFTER_SOLOS.sub("", " ".join(words.split()))
     match = TOKENS.fullmatch(text) or TOKENS.match(text)
     if match is None or match.end() < len(text.rstrip(" .")):
         return False
@@ -62,6 +68,26 @@ def take_words(words: str, bar: WrittenBar) -> bool:
             bar.coda = True
         return True
     return False
+
+
+def times_in(words: str) -> int:
+    """How often words such as `3x` or "play 4 times" say that a repeat is played; 0 where they say no such thing."""
+    found = re.fullmatch(r"(?i)(?:play\s+)?(?:x\s*(\d{1,2})|(\d{1,2})\s*(?:x|times))\.?", words.strip())
+    return int(found.group(1) or found.group(2)) if found else 0
+
+
+def without_segno(bars: Sequence[WrittenBar]) -> list[str]:
+    """Let every D.S. of a file that marks no segno go back to the top; what is to be said of it."""
+    lost = [bar for bar in bars if bar.jump and bar.jump.to_sign]
+    if any(bar.segno for bar in bars):
+        return []
+    for bar in lost:
+        bar.jump = dataclasses.replace(bar.jump, to_sign=False) if bar.jump else None
+    return [
+        f"bar {bar.number}: no segno is marked, so that {bar.jump.words!r} goes back to the top"
+        for bar in lost
+        if bar.jump
+    ]
 
 
 def last_span(bars: Sequence[WrittenBar]) -> ChordSpan | None:

@@ -106,7 +106,7 @@ class ChartReader:
         self._line_start = len(self.bars)
         if match := re.match(r"\s*\(?\[?(\d{1,3})\)?\]?[.:)]?\s*(?=\|(?!\s*\d))", line):
             line = line[match.end() :]  # a bar number before the first bar line
-        if match := re.match(rf"\s*({_SECTION.pattern})\s*[:)](?:\s+(?![\]|])|$)", line):
+        if match := re.match(rf"\s*({_SECTION.pattern})\s*[:)](?:\s+(?!\])|$)", line):
             if not re.match(r"\s*[A-G]:(?:maj|min|dim|aug|hdim|sus|\d)", line):
                 self._label(match.group(1).strip())
                 line = line[match.end() :]
@@ -133,11 +133,17 @@ class ChartReader:
         pass
 
     def _take_word(self, token: str, match: re.Match[str], line: str) -> None:
+        slots = token.count(",") + 1  # of four, one in brackets is a beat on which the chord goes on
         for word in split_words(token):
             chord, alternative = split_alternative(word, self.header.notation)
-            self._words.append(chord)
+            if not chord and (slots == 1 or not self._words):
+                chord, alternative = word, ""  # (Dm7) on its own
+            if chord:
+                self._words.append(chord)
             if alternative:
                 self._brackets.append((len(self._words), alternative))
+            if not chord and slots == 4:
+                self._words.append("/")
         self._after_line = False
 
     def _take_bar(self, token: str, match: re.Match[str], line: str) -> None:

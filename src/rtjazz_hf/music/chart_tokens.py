@@ -88,6 +88,8 @@ def is_music(line: str, notation: str = "letters") -> bool:
 
 def split_alternative(word: str, notation: str = "letters") -> tuple[str, str]:
     """A chord and the one that stands in brackets at it, as in `Cmaj7(Am7)`; "" where nothing does."""
+    if re.fullmatch(r"\([A-H].*\)", word) and is_chord(word[1:-1], notation):
+        return "", word[1:-1]
     found = re.fullmatch(r"(.+?)\(([A-G][^()]*(?:\([^()]*\))?)\)", word)
     if found is None or is_chord(word, notation):
         return word, ""

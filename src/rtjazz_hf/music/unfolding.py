@@ -70,6 +70,9 @@ class _Ending:
     end: int
     numbers: frozenset[int]
     group: list[_Ending] = field(default_factory=list, repr=False)
+    late: list[_Ending] = field(
+        default_factory=list, repr=False
+    )  # endings of the group that stand further on
 
     @property
     def times(self) -> int:
@@ -99,7 +102,10 @@ class _Player:
     def __init__(self, bars: Sequence[WrittenBar]) -> None:
         self.bars = list(bars)
         self.remarks: list[str] = []
+        self.late: set[int] = set()  # where endings begin that stand apart from their repeat
         self.endings = self._find_endings()
+        self.inner = self._find_inner()
+        self.leaving_last: int | None = None  # the end of a repeat that is left for the coda its last time
         self.coda = self._find_coda()
         self.jumps = self._find_jumps()
 
@@ -110,6 +116,8 @@ class _Player:
         """For each bar inside an ending, that ending; a repeat's endings, back to back, are one group."""
         found: dict[int, _Ending] = {}
         group: list[_Ending] = []
+        late: list[_Ending] = []
+        goals = {bar.jump.goal for bar in self.bars if bar.jump}
         index = 0
         while index < len(self.bars):
             if not self.bars[index].endings:
@@ -120,19 +128,29 @@ class _Player:
                 following = end + 1
                 if following == len(self.bars):
                     break
-                other = self.bars[following].endings - self.bars[index].endings  # the same sign again says nothing new
+                other = (
+                    self.bars[following].endings - self.bars[index].endings
+                )  # the same sign again says nothing new
                 if other or self.bars[following].opens or self.bars[following].label:
                     break
                 end = following
             ending = _Ending(index, end, self.bars[index].endings)
-            if not (group and group[-1].end == index - 1 and min(ending.numbers) > min(group[-1].numbers)):
-                group = []
-            group.append(ending)
-            ending.group = group
+            following_on = bool(group) and group[-1].end == index - 1
+            next_time = group[-1].times + len(late) + 1 if group else 0
+            if not following_on and min(ending.numbers) == next_time and goals & {"", str(next_time)}:
+                late.append(ending)  # "D.C. al 3rd ending": the third stands after the bridge
+                ending.group = [ending]
+            else:
+                if not (following_on and min(ending.numbers) > min(group[-1].numbers)):
+                    group, late = [], []
+                group.append(ending)
+                ending.group, ending.late = group, late
             found.update(dict.fromkeys(range(index, end + 1), ending))
             index = end + 1
+        self.late = {each.start for ending in found.values() for each in ending.late}
         for ending in found.values():
-            self._check_group(ending.group)
+            if ending.start not in self.late:
+                self._check_group(ending.group)
         return found
 
     def _check_group(self, group: list[_Ending]) -> None:
@@ -144,6 +162,21 @@ class _Player:
             raise unbalanced(first, "a first ending '[1 ..:|' needs its second, '[2'")
         if missing := set(range(1, max(numbers))) - numbers:
             raise unbalanced(first, f"ending {min(missing)} is missing")
+
+    def _find_inner(self) -> dict[int, int]:
+        """Repeats inside a repeat, where each opens with its sign: the bar that ends the inner one, and its first."""
+        inner: dict[int, int] = {}
+        open_at: list[int] = []
+        for index, bar in enumerate(self.bars):
+            if bar.opens:
+                open_at.append(index)
+            ending = self.endings.get(index)
+            over = bar.closes if ending is None else index == ending.end and ending is ending.group[-1]
+            if over and open_at:
+                first = open_at.pop()
+                if open_at:
+                    inner[index] = first
+        return {} if open_at else inner  # one that is never closed is around nothing
 
     def _find_coda(self) -> int | None:
         """The bar at which the coda begins. Of two signs with no words, the first is where it is left for."""
@@ -171,7 +204,10 @@ class _Player:
         has_leaving = any(bar.to_coda for bar in self.bars)
         if self.coda and has_leaving and not any(jump.goal in ("", "coda") for jump in jumps.values()):
             at = self.coda - 1
-            if at not in jumps:
+            if self._repeats_around_leaving(at):
+                self.leaving_last = at
+                self.remarks.append("the coda is taken the last time that its repeat is played")
+            elif at not in jumps:
                 self.remarks.append(
                     "the coda is played at the end of a second chorus, as no D.C. or D.S. says when to take it"
                 )
@@ -192,6 +228,16 @@ class _Player:
             ):
                 raise self._unmarked(number, jump, f"ending {jump.goal}", f"[{jump.goal}")
         return jumps
+
+    def _repeats_around_leaving(self, close: int) -> bool:
+        """Whether the bar before the coda ends a repeat, without endings, that the coda is left from."""
+        if not self.bars[close].closes or close in self.endings:
+            return False
+        first = next((index for index in range(close, -1, -1) if self.bars[index].opens), 0)
+        inside = range(first, close + 1)
+        return any(self.bars[index].to_coda for index in inside) and not any(
+            self.bars[index].closes or index in self.endings for index in inside[:-1]
+        )
 
     def _suppose_coda(self, index: int) -> None:
         self.remarks.append(f"the coda is not marked: it is taken to begin at bar {self.bars[index].number}")
@@ -214,15 +260,19 @@ class _Player:
         jump: Jump | None = None
         goal = ""
         arrived = False  # by going back: an opening sign opens nothing new
+        around: list[tuple[int, int, bool]] = []  # the repeats that the one being played stands in
+        inner_starts = set(self.inner.values())
         index = 0
         while index < len(self.bars):
             bar = self.bars[index]
             if bar.opens and not arrived:
+                if index in inner_starts:
+                    around.append((start, time_round, opened))
                 start, time_round, opened, left_endings = index, 1, True, False
             arrived = False
             ending = self.endings.get(index)
             if ending is not None and index == ending.start and ending is ending.group[0]:
-                ending = self._choose(ending.group, time_round, jump, goal)
+                ending = self._choose(ending, time_round, jump, goal)
                 index = ending.start
                 bar = self.bars[index]
             order.append(index)
@@ -230,26 +280,24 @@ class _Player:
                 raise ValueError(
                     f"the chart has more than {MAX_BARS} bars with its repeats: shorten it, charts loop anyway"
                 )
-            if bar.fine and jump is not None and goal == "fine":
+            named = ending is not None and goal.isdigit() and int(goal) in ending.numbers
+            if bar.fine and jump is not None and (goal == "fine" or named):
                 break
-            if bar.to_coda and jump is not None and goal == "coda" and self.coda is not None:
+            over = self.leaving_last is not None and start <= index <= self.leaving_last
+            last_time = over and time_round == self.bars[self.leaving_last or 0].closes
+            jumping = jump is not None and goal == "coda"
+            if bar.to_coda and (jumping or last_time) and self.coda is not None:
                 index, start, time_round = self.coda, self.coda, 1
                 jump, opened, left_endings = None, False, False
                 arrived = False
                 continue
             ends = ending is not None and index == ending.end
-            if (
-                ends
-                and ending is not None
-                and jump is not None
-                and goal.isdigit()
-                and int(goal) in ending.numbers
-            ):
+            if ends and ending is not None and named and jump is not None and ending.start not in self.late:
                 break
             if bar.closes or (ends and ending is not None and ending is not ending.group[-1]):
                 times = ending.times if ends and ending is not None else bar.closes
                 if left_endings and not opened and not ends:
-                    raise unbalanced(bar.number, "':|' after a last ending: no '|:' says what it repeats")
+                    start, opened = self._section_of(index, start, bar.number), True
                 if time_round < times and not (jump is not None and not jump.repeats):
                     time_round += 1
                     index, arrived = start, True
@@ -260,8 +308,12 @@ class _Player:
                 goal = self._goal(jump)
                 index = next(at for at, each in enumerate(self.bars) if each.segno) if jump.to_sign else 0
                 start, time_round, opened, left_endings = index, 1, False, False
+                around = []
                 continue
-            if ends and ending is not None:
+            if index in self.inner and around:
+                start, time_round, opened = around.pop()
+                left_endings = False
+            elif ends and ending is not None:
                 index = ending.group[-1].end
                 left_endings, opened = True, False
                 start, time_round = index + 1, 1
@@ -276,17 +328,29 @@ class _Player:
                 )
         return order, self.remarks
 
+    def _section_of(self, index: int, after: int, number: int) -> int:
+        """Where a repeat begins that no sign opens and that ends after the endings of another: with its section."""
+        first = next((at for at in range(index, after - 1, -1) if self.bars[at].label), None)
+        if first is None:
+            raise unbalanced(number, "':|' after a last ending: no '|:' says what it repeats")
+        taken = self.bars[first].number
+        self.remarks.append(f"bar {number}: no sign opens this repeat: it is taken from bar {taken}")
+        return first
+
     def _goal(self, jump: Jump) -> str:
         if jump.goal:
             return jump.goal
         if self.coda is not None and any(bar.to_coda for bar in self.bars):
             return "coda"
-        return "fine" if any(bar.fine for bar in self.bars) else ""
+        if any(bar.fine for bar in self.bars):
+            return "fine"
+        return next((str(min(self.bars[index].endings)) for index in sorted(self.late)), "")
 
-    def _choose(self, group: list[_Ending], time_round: int, jump: Jump | None, goal: str) -> _Ending:
+    def _choose(self, first: _Ending, time_round: int, jump: Jump | None, goal: str) -> _Ending:
+        group = first.group
         wanted = time_round
         if jump is not None and goal.isdigit():
             wanted = int(goal)
         elif jump is not None and not jump.repeats:
-            wanted = group[0].times
-        return next((each for each in group if wanted in each.numbers), group[-1])
+            wanted = first.times
+        return next((each for each in (*group, *first.late) if wanted in each.numbers), group[-1])
