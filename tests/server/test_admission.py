@@ -46,6 +46,12 @@ def test_what_a_batch_saves_is_seen(clock):
     assert times.predict(3) == pytest.approx(0.18)
 
 
+def test_who_comes_a_second_later_is_judged_by_the_batch_that_plays(clock):
+    few = [(1, 0.12)] * 2 + [(2, 0.14)] * 2 + [(3, 0.15), (3, 0.16)]
+    assert filled(clock, 0.12, few).predict(4) == pytest.approx(0.16 * 4 / 3)  # and not 0.48
+    assert filled(clock, 0.12, few[:-1]).predict(4) == pytest.approx(0.28)  # a single one may be any
+
+
 def test_more_than_will_play_are_no_measure(clock):
     times = filled(clock, 0.1, [(4, 0.4)] * 10)
     assert times.predict(2) == pytest.approx(0.2)

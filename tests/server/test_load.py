@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 
 import pytest
 from served import running
@@ -38,9 +40,28 @@ SLOW = [pytest.param(crowd, marks=pytest.mark.slow) for crowd in crowds.CROWDS i
 @pytest.mark.parametrize("crowd", ["none", *SLOW])
 def test_beside_a_crowd(server, crowd):
     result = asyncio.run(crowds.beside(load.Target(server.url), crowd, sessions=2, seconds=5.0))
-    for row in (*result["listeners"], result["late"]):
-        assert row["refused"] is None and row["blocks"] >= 1
+    assert all(row["blocks"] >= 1 for row in result["listeners"])
+    assert all(row["refused"] is None for row in (*result["listeners"], result["late"]))
     assert result["growth_mb"] < 200 and len(result["memory_mb"]) >= 3
+    assert bool(result["did"]) == (crowd != "none")
+
+
+@pytest.mark.slow
+def test_listeners_sit_before_a_crowd(tiny_pipeline):
+    with running(tiny_pipeline, max_sessions=2) as server:
+        result = asyncio.run(crowds.beside(load.Target(server.url), "busy", sessions=2, seconds=12.0))
+    assert all(row["refused"] is None and row["blocks"] for row in result["listeners"])
+    assert "2 sessions play" in result["late"]["refused"] and result["did"]["connection"] > 8
+
+
+def test_a_crowd_tells_what_it_did(server, capsys):
+    async def for_a_while():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(crowds.alone(load.Target(server.url), "slow"), 1.5)
+
+    asyncio.run(for_a_while())
+    first, *_, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"seconds": 0.0} and last["byte"] >= last["connection"] == 300
 
 
 def test_no_server(capsys):

@@ -13,7 +13,10 @@ import numpy as np
 from ..runtime.threads import allowed_cores
 
 _REMEMBERED = 30.0  # seconds; a machine that was busy a minute ago may be free now
-_ENOUGH = 4  # steps of a group's size before they are trusted more than what is extrapolated
+_ENOUGH = 4  # steps of a single session before they are trusted more than what was measured before
+# Steps of a group's size before they are trusted more than what is extrapolated from a smaller one: a batch costs much
+# less than its rows one by one, and of listeners who come a second apart the third would be refused for nothing.
+_SEEN = 2
 _PERCENTILE = 95
 
 
@@ -64,7 +67,7 @@ class BlockTimes:
             sizes = {size for size, _ in recent if size <= sessions}
             for size in sorted(sizes, reverse=True):
                 times = [seconds for count, seconds in recent if count == size]
-                if len(times) >= _ENOUGH:
+                if len(times) >= (_ENOUGH if size == 1 else _SEEN):
                     return _high(times) * sessions / size
             return self._alone * sessions
 

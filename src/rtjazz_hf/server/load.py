@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -132,13 +133,19 @@ async def listen(
 
 # -- rude ones ---------------------------------------------------------------------------------------------------
 class Client:
-    """A rude one's connection. `pace`: what its pauses are multiplied by; a test has no time."""
+    """A rude one's connection. `pace`: what its pauses are multiplied by; a test has no time. `did`: what it sent."""
 
-    def __init__(self, socket: ClientConnection, number: int, pace: float):
+    def __init__(self, socket: ClientConnection, number: int, pace: float, did: Counter[str] | None = None):
         self.socket, self.rng, self.pace = socket, random.Random(number), pace
+        self.did: Counter[str] = Counter() if did is None else did
 
     async def say(self, kind: str, **fields: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, **fields}))
+        self.did[kind] += 1
+
+    async def ping(self, data: str) -> None:
+        await self.socket.ping(data)
+        self.did["ping"] += 1
 
     async def start(self) -> None:
         await self.say("start", prompt="bossa nova")
@@ -217,23 +224,27 @@ async def ping_and_read_nothing(client: Client) -> None:
     await client.start()
     client.stop_reading()
     for turn in range(2000):
-        await client.socket.ping(f"{turn:0125d}")
+        await client.ping(f"{turn:0125d}")
     await client.wait(5)
     client.vanish()
 
 
 async def _a_byte_a_second(client: Client) -> None:
     """Beside this connection, of a head that does not end."""
-    await send_slowly(client.socket.remote_address, client.wait)
+    await send_slowly(client.socket.remote_address, client.wait, client.did)
 
 
-async def send_slowly(address: Sequence[Any], wait: Callable[[float], Awaitable[None]]) -> None:
+async def send_slowly(
+    address: Sequence[Any], wait: Callable[[float], Awaitable[None]], did: Counter[str]
+) -> None:
     """A byte a second, of a head that does not end, until it is all sent or the server has had enough."""
     _, writer = await asyncio.open_connection(*address[:2])
+    did["connection"] += 1
     with suppress(OSError):
         for byte in b"GET /healthz HTTP/1.1":
             writer.write(bytes([byte]))
             await writer.drain()
+            did["byte"] += 1
             await wait(1.0)
     writer.close()
 
@@ -244,13 +255,27 @@ RUDE = (
 )  # fmt: skip
 
 
-async def be_rude(target: Target, number: int, gate: asyncio.Semaphore, pace: float = 1.0) -> str:
+async def connected(
+    target: Target, act: Callable[[Client], Awaitable[None]], number: int, pace: float, did: Counter[str]
+) -> None:
+    """One client, until it is done, or the server has had enough of it."""
+    with suppress(OSError, TimeoutError, WebSocketException):
+        async with target.live(close_timeout=0.5) as socket:
+            did["connection"] += 1
+            await act(Client(socket, number, pace, did))
+
+
+async def be_rude(
+    target: Target,
+    number: int,
+    gate: asyncio.Semaphore,
+    pace: float = 1.0,
+    did: Counter[str] | None = None,
+) -> str:
     """The `number`-th rude client; what it did."""
     act = RUDE[number % len(RUDE)]
     async with gate:
-        with suppress(OSError, TimeoutError, WebSocketException):
-            async with target.live(close_timeout=0.5) as socket:
-                await act(Client(socket, number, pace))
+        await connected(target, act, number, pace, Counter() if did is None else did)
     return act.__name__.strip("_")
 
 
