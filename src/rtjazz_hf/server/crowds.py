@@ -138,12 +138,12 @@ async def beside(target: Target, crowd: str, sessions: int, seconds: float) -> d
     Whoever is turned away comes again.
 
     Returns:
-        "listeners" (a summary of each), "late" (that of the one more), "turned_away" (which of them was, and why, each
-        time), "did": what the crowd sent, and in how many seconds; "memory_mb": the server's, in each fifth after
+        "listeners" (a summary of each), "late" (that of the one more), "turned_away" (by its number, why, each time it
+        was), "did": what the crowd sent, and in how many seconds; "memory_mb": the server's, in each fifth after
         the warm-up, at most; "growth_mb": of the last fifth over the first of these.
     """
     memory: list[tuple[float, float]] = []
-    turned_away: list[str] = []
+    turned_away: dict[int, list[str]] = {}
     began = time.monotonic()
 
     async def look() -> None:
@@ -160,7 +160,7 @@ async def beside(target: Target, crowd: str, sessions: int, seconds: float) -> d
             heard = await listen(target, began + seconds - time.monotonic(), start)
             if heard.refused is None or heard.blocks or time.monotonic() + _TRY_AGAIN > began + seconds:
                 return heard
-            turned_away.append(f"{index + 1}: {heard.refused}")
+            turned_away.setdefault(index + 1, []).append(heard.refused)
             await asyncio.sleep(_TRY_AGAIN)
 
     pace = min(_APART, seconds / 20)
@@ -220,8 +220,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     show([*result["listeners"], result["late"]])
     print(f"the last of them came late, beside {args.crowd}", file=sys.stderr)
-    for told in result["turned_away"]:
-        print(f"turned away, number {told}", file=sys.stderr)
+    for number, reasons in result["turned_away"].items():
+        print(
+            f"number {number} was turned away {len(reasons)} times, at last: {reasons[-1]}", file=sys.stderr
+        )
     print(f"the crowd: {json.dumps(result['did'])}", file=sys.stderr)
     print(f"memory: {result['memory_mb']} MB; grew by {result['growth_mb']} MB", file=sys.stderr)
     if args.json:
