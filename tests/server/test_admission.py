@@ -69,3 +69,16 @@ def test_a_start_beside_busy_programs_is_put_right_by_what_is_played(clock):
     assert times.predict(2) == pytest.approx(0.2)
     clock.now = 60.0  # the session has gone, and others come
     assert times.alone == pytest.approx(0.1) and times.predict(3) == pytest.approx(0.3)
+
+
+def test_more_is_in_hand_where_blocks_take_long(clock):
+    def in_hand(times, sessions):
+        return times.more_in_hand(sessions, block_seconds=0.48, load=0.9)
+
+    quick = filled(clock, 0.1, [(1, 0.1)] * 20 + [(4, 0.2)] * 20)
+    assert in_hand(quick, 1) == in_hand(quick, 4) == 0.0
+    slow = filled(clock, 0.05, [(4, 0.2)] * 20 + [(4, 0.35)] * 2)  # the mean is 0.21
+    assert in_hand(slow, 4) >= 1.0
+    clock.now = 60.0
+    assert in_hand(slow, 4) == 0.0  # it was busy a minute ago
+    assert in_hand(filled(clock, 0.1, [(1, 0.5)] * 20), 1) >= in_hand(slow, 4)

@@ -18,6 +18,8 @@ _ENOUGH = 4  # steps of a single session before they are trusted more than what 
 # less than its rows one by one, and of listeners who come a second apart the third would be refused for nothing.
 _SEEN = 2
 _PERCENTILE = 95
+_STRAINED_BUFFER = 3.0  # seconds in hand of the only listener of a machine that hardly keeps up
+_BUSY, _BUSY_BUFFER = 0.6, 1.5  # share of a block's length from which several have so many seconds in hand
 
 
 class BlockTimes:
@@ -70,6 +72,15 @@ class BlockTimes:
                 if len(times) >= (_ENOUGH if size == 1 else _SEEN):
                     return _high(times) * sessions / size
             return self._alone * sessions
+
+    def more_in_hand(self, sessions: int, block_seconds: float, load: float) -> float:
+        """Seconds of sound that so many listeners should have in hand on a machine that was busy lately, else 0.
+
+        Where a block takes long at the 95th percentile it may take longer than it plays now and then. A change is heard
+        later by as much, which is better than a gap."""
+        if sessions <= 1:
+            return _STRAINED_BUFFER if why_strained(self.alone, block_seconds, load) else 0.0
+        return _BUSY_BUFFER if self.predict(sessions) >= block_seconds * min(load, _BUSY) else 0.0
 
     def _recent(self) -> list[tuple[int, float]]:
         since = self._clock() - _REMEMBERED

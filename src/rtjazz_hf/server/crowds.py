@@ -111,7 +111,11 @@ async def alone(target: Target, crowd: str) -> None:
 
 @asynccontextmanager
 async def _elsewhere(target: Target, crowd: str) -> AsyncIterator[dict[str, float]]:
-    """The crowd in a process of its own; what it did, as far as it has told."""
+    """The crowd in a process of its own, once it is there; what it did, as far as it has told.
+
+    Raises:
+        ValueError: it ended at once.
+    """
     did: dict[str, float] = {}
     if crowd == "none":
         yield did
@@ -120,16 +124,21 @@ async def _elsewhere(target: Target, crowd: str) -> AsyncIterator[dict[str, floa
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
 
     async def read() -> None:
-        async for line in process.stdout:
+        while line := await process.stdout.readline():
             did.update(json.loads(line))
 
-    reading = asyncio.create_task(read())
+    reading = None
     try:
+        if not await process.stdout.readline():  # the first line, as it begins
+            raise ValueError("the crowd did not come: its own words are above")
+        reading = asyncio.create_task(read())
         yield did
     finally:
         with suppress(ProcessLookupError):  # it ended by itself
             process.kill()
-        await asyncio.gather(process.wait(), reading)
+        await process.wait()
+        if reading is not None:
+            await reading
 
 
 async def beside(target: Target, crowd: str, sessions: int, seconds: float) -> dict[str, Any]:

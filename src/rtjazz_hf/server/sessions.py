@@ -34,7 +34,6 @@ log = logging.getLogger("rtjazz.server")
 _SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
 _MAX_FAILURES = 3  # steps in a row, after which a session ends, or all
 _MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
-_STRAINED_BUFFER = 3.0  # seconds in hand of the only listener of a machine that hardly keeps up
 _SWITCH_SECONDS = 0.001
 _TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 _CLIP_QUEUE = 16  # blocks
@@ -195,9 +194,9 @@ class SessionEngine:
 
     @property
     def buffer(self) -> float:
-        """Seconds of sound that listeners have in hand at least; more of it where that harms nobody, and is needed."""
-        few = len(self._seats) <= 1
-        return max(self.settings.buffer, _STRAINED_BUFFER) if few and self.strain else self.settings.buffer
+        """Seconds of sound that listeners have in hand at least; more of it where it is needed."""
+        more = self.times.more_in_hand(len(self._seats), self.block_seconds, self.settings.load)
+        return max(self.settings.buffer, more)
 
     def _seconds_with(self, sessions: int, mix: tuple) -> float:
         """Seconds of a step of so many sessions, one of which plays `mix`: another model is another batch."""
