@@ -129,8 +129,9 @@ async def _elsewhere(target: Target, crowd: str) -> AsyncIterator[dict[str, floa
 
     reading = None
     try:
-        if not await process.stdout.readline():  # the first line, as it begins
+        if not (line := await process.stdout.readline()):  # the first one comes as it begins
             raise ValueError("the crowd did not come: its own words are above")
+        did.update(json.loads(line))
         reading = asyncio.create_task(read())
         yield did
     finally:
