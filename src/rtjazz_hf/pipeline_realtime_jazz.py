@@ -160,9 +160,11 @@ class RealTimeJazzPipeline(
     @property
     def execution_device(self) -> torch.device:
         """Where the models compute: the device that they lie on, or are brought to for it."""
-        return self._execution_device
+        return self._find_device()
 
     def _find_device(self) -> torch.device:
+        if not torch.accelerator.is_available():
+            return torch.device("cpu")  # there is no other; diffusers looks at every module, 3 ms a block
         return self._execution_device
 
     @property
@@ -393,7 +395,7 @@ class RealTimeJazzPipeline(
                         f"block {len(blocks)} was not finite (NaN or infinite values): the weights are damaged, or a "
                         "callback or 16 bits went too far; nothing was played"
                     )
-                stream.append(latents)
+                stream.append_later(latents)
                 blocks.append(stream.without_cues(latents))
         latents = torch.cat(blocks, dim=-1)[..., :num_frames]  # (batch, latent_dim, frames)
         num_samples = min(num_samples, latents.shape[-1] * HOP_LENGTH)

@@ -40,7 +40,8 @@ class TestRoundTrip:
         assert resumed.position == session.position
         saved = [take(resumed, 4), take(session, 4), take(plain, 4)]
         for got, want, untouched in zip(*saved):
-            assert np.array_equal(got.audio, want.audio) and np.array_equal(got.audio, untouched.audio)
+            assert np.array_equal(got.audio, want.audio)
+            assert np.allclose(got.audio, untouched.audio, atol=1e-5)  # whose blocks join as the next ones begin
             assert (got.start, got.bar, got.beat) == (want.start, want.bar, want.beat)
 
     def test_tones_that_move_go_on_in_phase(self, tmp_path):

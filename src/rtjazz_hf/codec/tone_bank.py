@@ -57,7 +57,7 @@ def _play(amplitudes: torch.Tensor, phase: torch.Tensor, a_sample: torch.Tensor,
     """
     coarse, fine = (torch.arange(0, *stop, device=phase.device) for stop in ((length, TURN_BLOCK), (TURN_BLOCK,)))
     coarse = phase[..., None] + a_sample[..., None] * coarse
-    coarse, fine = ((2 * math.pi * (turns % 1.0)).float() for turns in (coarse, a_sample[..., None] * fine))
+    coarse, fine = ((2 * math.pi * (turns - turns.floor())).float() for turns in (coarse, a_sample[..., None] * fine))
     left = torch.cat([coarse.cos(), -coarse.sin()], dim=2)[:, None]  # (batch, 1, frames, 2 tones, places)
     left = (left * torch.cat([amplitudes, amplitudes], dim=-1)[..., None]).permute(0, 2, 1, 4, 3)
     right = torch.cat([fine.cos(), fine.sin()], dim=2)  # (batch, frames, 2 tones, places)

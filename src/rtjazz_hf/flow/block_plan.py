@@ -17,8 +17,9 @@ def view_of(
     sample: torch.Tensor,
     dtype: torch.dtype,
     fixed_shapes: bool,
+    blocks: int = 1,
 ) -> CacheView | None:
-    """What the block `sample` hears of the past."""
+    """What the block `sample`, or the first of so many, hears of the past."""
     if cache is None:
         return None
     if sample.shape[0] % cache.batch_size:
@@ -28,7 +29,7 @@ def view_of(
         )
     implementation = config._attn_implementation
     flash = "flash" in (implementation or "")
-    view = cache.view(sample.shape[0], sample.shape[-1], dtype, fixed=fixed_shapes and not flash)
+    view = cache.view(sample.shape[0], sample.shape[-1], dtype, fixed=fixed_shapes and not flash, blocks=blocks)
     if view.mask is not None and flash:
         raise ValueError(
             f"attn_implementation is {implementation!r}, which takes no mask, and the rows of this cache have "

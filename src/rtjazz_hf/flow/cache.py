@@ -29,10 +29,10 @@ class CacheView:
 
     Args:
         keys, values: Of each layer, `(rows, heads, start + tokens, head_dim)`.
-        mask: `(rows or 1, 1, 1, start + tokens)`, true where a row may attend; `None` where every row may
+        mask: `(rows or 1, 1, 1 or tokens, start + tokens)`, true where a row may attend; `None` where every row may
             attend everywhere.
         start: First of the block's own slots.
-        frames, tokens: Size of the block.
+        frames: Size of the block. tokens: The same in tokens, of both blocks where it has room for two.
     """
 
     keys: list[torch.Tensor]
@@ -46,8 +46,8 @@ class CacheView:
     def past(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Copies for engines that want the past as plain tensors: keys and values of all layers `(layers, rows, heads,
-        slots, head_dim)`, at least one slot, and the mask for them and the block's own, `(rows or 1, 1, 1, slots +
-        tokens)`.
+        slots, head_dim)`, at least one slot, and the mask for them and the block's own, `(rows or 1, 1, 1 or tokens,
+        slots + tokens)`.
         """
         if self._past is None:
             pad = self.start == 0  # engines do not take tensors of nothing
@@ -69,7 +69,7 @@ class FlowCache:
     """
     Keys and values of the clean blocks a new block may attend to, in buffers that are allocated once.
 
-    Each layer has room for the window and one more block. The past fills the first slots without a gap and
+    Each layer has room for the window and two more blocks. The past fills the first slots without a gap and
     the block in the making comes right after it; when blocks fall out, the last tokens move into their place.
     So a finished block costs a copy of its own size at most, whatever the window. Attention does not mind
     the order: keys are stored rotated by their absolute frame, which stays exact for hours because the angles
@@ -158,20 +158,22 @@ class FlowCache:
             )
 
     # -- the model's side ----------------------------------------------------------------------------------
-    def view(self, rows: int, frames: int, dtype: torch.dtype, fixed: bool = False) -> CacheView:
+    def view(self, rows: int, frames: int, dtype: torch.dtype, fixed: bool = False, blocks: int = 1) -> CacheView:
         """
         Room for the next block beside the past, for `rows` rows of a sample (a multiple of the batch).
 
         Args:
             fixed: Leave room for a full window even while it fills, so that shapes never change; unused slots
                 are masked.
+            blocks: 2 leaves room for two: a finished block that is to join the past, and the one after it, which
+                hears the finished one and not what falls out when that joins.
         """
-        key = (rows, frames, dtype, fixed)
+        key = (rows, frames, dtype, fixed, blocks)
         if key not in self._views:
             lengths = [len(_order(layout)) for layout in self._layouts]
-            start, tokens = max(lengths), frames // self.patch_size
+            start, tokens = max(lengths), blocks * frames // self.patch_size
             if fixed:
-                start = max(start, self.window_frames // frames * tokens)
+                start = max(start, self.window_frames // frames * (frames // self.patch_size))
             self._reserve(rows, start + tokens, dtype)
             mask = None
             if min(lengths) < start:
@@ -186,21 +188,41 @@ class FlowCache:
                 ]  # no copy in its own type
                 for buffers in (self._keys, self._values)
             )
+            if blocks > 1:
+                mask = self._mask_of_two(rows, mask, start, tokens // 2)
             self._views[key] = CacheView(keys, values, mask, start, frames, tokens)
         return self._views[key]
 
+    def _mask_of_two(self, rows: int, mask: torch.Tensor | None, start: int, tokens: int) -> torch.Tensor:
+        """`mask` for the tokens of a finished block and of the next: `(rows or 1, 1, 2 * tokens, slots)`."""
+        alike = len(self._layouts) == 1
+        if mask is None:
+            mask = torch.ones(1, 1, 1, start + 2 * tokens, dtype=torch.bool, device=self.device)
+        mask = mask.repeat(1 if alike or len(mask) == rows else rows, 1, 2 * tokens, 1)
+        mask[:, :, :tokens, start + tokens :] = False
+        for row, layout in enumerate(self._layouts):
+            left = self.window_frames - tokens * self.patch_size - sum(block.frames for block in layout)
+            for block in layout:
+                if left >= 0:
+                    break
+                mask[0 if alike else slice(row, None, self.batch_size), :, tokens:, block.slots] = False
+                left += block.frames
+            if left < 0:  # a window shorter than a block: nobody hears the finished one
+                mask[0 if alike else slice(row, None, self.batch_size), :, tokens:, start : start + tokens] = False
+        return mask
+
     def advance(self, view: CacheView) -> None:
-        """Let the block whose keys and values were written into `view` join the past; old ones fall out."""
-        batch, start = self.batch_size, view.start
+        """Let the (first) block whose keys and values were written into `view` join the past; old ones fall out."""
+        batch, start, tokens = self.batch_size, view.start, view.frames // self.patch_size
         for buffer, source in zip(self._keys + self._values, view.keys + view.values):
-            own = source[:batch, :, start:]
+            own = source[:batch, :, start : start + tokens]
             for first in range(0, buffer.shape[0], batch):
-                target = buffer[first : first + batch, :, start : start + view.tokens]
+                target = buffer[first : first + batch, :, start : start + tokens]
                 if target.data_ptr() != own.data_ptr():  # copies for guidance, or another type
                     target.copy_(own)
         for row, layout in enumerate(self._layouts):
             rows = slice(None) if len(self._layouts) == 1 else slice(row, None, batch)
-            layout.append(CachedBlock(view.frames, list(range(start, start + view.tokens))))
+            layout.append(CachedBlock(view.frames, list(range(start, start + tokens))))
             while layout and sum(block.frames for block in layout) > self.window_frames:
                 layout.pop(0)
             for source, target, count in _close_gaps(layout):
@@ -216,7 +238,7 @@ class FlowCache:
         have = self._keys[0] if self._keys else None
         if have is not None and have.shape[0] >= rows and have.shape[2] >= slots:
             return
-        slots = max(slots, (self.window_frames + self.block_frames) // self.patch_size)
+        slots = max(slots, (self.window_frames + 2 * self.block_frames) // self.patch_size)
         shape = (rows if have is None else max(rows, have.shape[0]), self.num_heads, slots, self.head_dim)
         used = max(len(_order(layout)) for layout in self._layouts)
         for buffers in (self._keys, self._values):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+
+CROSS_GATE = 3  # of the seven parts of a layer's modulation
 
 
 @dataclass
@@ -82,6 +85,39 @@ class FlowConditions(_OfOneBlock):
     rotary: tuple[torch.Tensor, torch.Tensor]
     style: torch.Tensor
     stamp: tuple
+
+    def of_step(self, step: int) -> dict[str, torch.Tensor | None]:
+        """What one step is given of them, by the names of `steps.denoise_step`."""
+        return {
+            "lead_sheet": self.lead_sheet,
+            "modulation": self.modulation[:, :, step],
+            "head": self.head[:, step],
+            "style_keys": self.style_keys,
+            "style_values": self.style_values,
+            "cos": self.rotary[0],
+            "sin": self.rotary[1],
+        }
+
+    def of_both(self, heard: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor | None]:
+        """
+        What the first step is given with the finished block of the same size before the noisy one.
+
+        The finished block has no lead sheet, and lets nothing of the style in.
+
+        Args:
+            heard: The rotary tables of the finished block.
+        """
+        given, tokens = self.of_step(0), heard[0].shape[2]
+        clean = self.clean_modulation.clone()
+        clean[:, CROSS_GATE] = 0
+        noisy = given["modulation"]  # (layers, 7, rows, 1, hidden)
+        given["modulation"] = torch.cat((clean.expand_as(noisy), noisy), dim=3)
+        if self.lead_sheet is not None:
+            given["lead_sheet"] = F.pad(self.lead_sheet, (0, 0, tokens, 0))
+        rows = max(len(heard[0][0]), len(self.rotary[0][0]))
+        for name, first, second in zip(("cos", "sin"), heard, self.rotary):
+            given[name] = torch.cat([each.expand(-1, rows, *each.shape[2:]) for each in (first, second)], dim=2)
+        return given
 
     def same_style(self, timesteps: torch.Tensor, style: torch.Tensor, stamp: tuple) -> bool:
         """Whether what they hold of time and style is that of these `(steps, rows, 1)` and `(rows, style_dim)`."""

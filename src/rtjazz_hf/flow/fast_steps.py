@@ -1,4 +1,5 @@
-"""How the steps of generation are made fast: packed weights, compiled steps, or another engine than torch."""
+"""How the steps of generation are made fast: packed weights, compiled steps, another engine than torch, and two passes
+in one."""
 
 from __future__ import annotations
 
@@ -8,11 +9,16 @@ import torch
 from torch import nn
 
 from rtjazz_hf.runtime.graphs import make_engine, unless_stale
+from rtjazz_hf.runtime.offload import follows_offload
 from rtjazz_hf.runtime.packed_linear import drop_stale, pack, unpack
 
+from .block_plan import view_of
 from .cache import FlowCache
 from .called_steps import are_replaced
+from .conditions import CalledConditions, FlowConditions
+from .embeddings import check_sample
 from .engine_steps import EngineSteps
+from .head import FlowTransformerOutput
 from .steps import compiled_steps, denoise_step, hear_step
 
 
@@ -90,6 +96,63 @@ class FastStepsMixin:
     def _usable_engine(self, cache: FlowCache | None, dtype: torch.dtype) -> EngineSteps | None:
         usable = cache is not None and dtype == torch.float32 and not torch.is_grad_enabled()
         return self._engine if usable and not torch.compiler.is_compiling() else None
+
+    @torch.no_grad()
+    @follows_offload
+    def append_and_forward(
+        self,
+        clean: torch.Tensor,
+        sample: torch.Tensor,
+        cache: FlowCache,
+        conditions: FlowConditions | CalledConditions,
+        heard: FlowConditions | CalledConditions | None = None,
+    ) -> FlowTransformerOutput:
+        """
+        `append_to_cache(clean, cache, heard)`, then `forward(sample, conditions=conditions, cache=cache)`, the first
+        step of the next block, to rounding: in one pass, which reads the weights once, where that can be and pays
+        (blocks
+        of one size without guidance, by torch, not compiled, no module that has to be called; graphs of OpenVINO
+        take as long for both, since sizes change from pass to pass).
+
+        Args:
+            clean: `(batch, channels, frames)`, the block as it was played.
+            sample: `(rows, channels, frames)`, the next one.
+            cache: Changed in place.
+            conditions: Of the next block, prepared with `ahead` frames of `clean`. heard: Of the finished one.
+
+        Raises:
+            ValueError: Shapes that do not fit together.
+        """
+        check_sample(self.config, clean)
+        check_sample(self.config, sample)
+        if (
+            not isinstance(conditions, FlowConditions)
+            or clean.shape != sample.shape
+            or len(clean) != cache.batch_size
+            or self._fixed_shapes
+            or self._usable_engine(cache, conditions.head.dtype) is not None
+            or "flash" in (self.config._attn_implementation or "")
+        ):
+            self.append_to_cache(clean, cache, heard)
+            return self.forward(sample, conditions=conditions, cache=cache)
+        rows, frames = clean.shape[0], clean.shape[-1]
+        conditions.check(rows, frames, tuple(position + frames for position in cache.positions))
+        dtype = conditions.head.dtype
+        given = conditions.of_both(self._heard_rotary(clean, cache, dtype, heard))
+        view = view_of(self.config, cache, clean, dtype, False, blocks=2)
+        velocity, logits = self._denoise_step(
+            self, sample=torch.cat((clean.to(sample.dtype), sample), dim=-1), timestep=conditions.timesteps[0], **given,
+            mask=view.mask, keys=view.keys, values=view.values,
+        )  # fmt: skip
+        cache.advance(view)
+        return FlowTransformerOutput(sample=velocity, logits=logits)
+
+    def _heard_rotary(self, clean: torch.Tensor, cache: FlowCache, dtype: torch.dtype, conditions: object):
+        """The rotary tables of a finished block: those of its steps, where `conditions` are of them."""
+        rows, frames = clean.shape[0], clean.shape[-1]
+        if isinstance(conditions, FlowConditions) and conditions.are_of(frames, cache.positions):
+            return tuple(table[:, :rows] for table in conditions.rotary)  # with guidance there are more rows
+        return self._folded_rotary(frames, cache, rows, dtype)
 
     def pack_weights(self) -> None:
         """

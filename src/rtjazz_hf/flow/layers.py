@@ -366,29 +366,30 @@ class FlowLayer(GradientCheckpointingLayer):
 
     def step(
         self,
-        hidden: torch.Tensor,  # (batch, tokens, hidden)
-        modulation: torch.Tensor,  # (7, batch or 1, 1, hidden): what `modulate` gave
+        hidden: torch.Tensor,  # (batch, blocks, tokens a block, hidden)
+        modulation: torch.Tensor,  # (7, batch or 1, blocks, 1, hidden): what `modulate` gave
         style: tuple[torch.Tensor, torch.Tensor] | None,  # this layer's part of `style_states`
         rotary: tuple[torch.Tensor, torch.Tensor],
         past: PastStates | None,
         keys_only: bool = False,
     ) -> torch.Tensor:
         """
-        `forward` of one block with its conditions prepared, to rounding: a step of generation.
+        `forward` with the conditions of each block prepared, to rounding: a step of generation.
 
         With `keys_only` nothing but the block's keys and values is computed, into `past`.
         """
         shift, scale, gate, cross_gate, mlp_shift, mlp_scale, mlp_gate = modulation.unbind(0)
         normed = torch.addcmul(shift, step_norm(hidden, self.eps), scale)
-        output = self.self_attn.step(normed, rotary, past, keys_only)
+        output = self.self_attn.step(normed.flatten(1, 2), rotary, past, keys_only)
         if keys_only:
             return hidden
-        hidden = torch.addcmul(hidden, gate, output)
+        hidden = torch.addcmul(hidden, gate, output.view_as(hidden))
         if style is not None:
             normed = step_norm(hidden, self.eps) * self.cross_norm.weight.to(hidden.dtype)
-            hidden = torch.addcmul(hidden, cross_gate, self.cross_attn.cross_step(normed, style))
+            output = self.cross_attn.cross_step(normed.flatten(1, 2), style)
+            hidden = torch.addcmul(hidden, cross_gate, output.view_as(hidden))
         normed = torch.addcmul(mlp_shift, step_norm(hidden, self.eps), mlp_scale)
-        return torch.addcmul(hidden, mlp_gate, self.mlp.step(normed))
+        return torch.addcmul(hidden, mlp_gate, self.mlp.step(normed.flatten(1, 2)).view_as(hidden))
 
     def linears(self) -> list[tuple[nn.Module, ...]]:
         """The linear layers of a step, those that read one input together."""

@@ -219,6 +219,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         cache: FlowCache | None = None,
         frames: int | None = None,
         previous: FlowConditions | CalledConditions | None = None,
+        ahead: int = 0,
     ) -> FlowConditions | CalledConditions:
         """
         Compute what does not depend on the sample once for all steps of a block.
@@ -233,6 +234,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             frames: Of the block; only needed without a lead sheet.
             previous: Those of an earlier block: what they hold of timesteps and style is taken from there where these,
                 and the weights, are the same (`pack_weights` tells what is not seen).
+            ahead: Frames that join the cache before the steps: see `append_and_forward`.
 
         Raises:
             ValueError: Shapes that do not fit together.
@@ -249,7 +251,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         like = timesteps.new_empty(rows, self.config.num_channels, frames)
         _, lead_sheet, style = check_inputs(self.config, like, timesteps[0], lead_sheet, style)
         timesteps = timesteps.reshape(len(timesteps), -1, 1)  # (steps, rows or 1, 1 block)
-        positions = None if cache is None else cache.positions
+        positions = None if cache is None else tuple(position + ahead for position in cache.positions)
         if has_to_be_called(self):
             return CalledConditions(timesteps.expand(-1, rows, -1), frames, positions, lead_sheet, style)
 
@@ -261,7 +263,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             "frames": frames,
             "positions": positions,
             "lead_sheet": sheet,
-            "rotary": self._folded_rotary(frames, cache, rows, self.dtype),
+            "rotary": self._folded_rotary(frames, cache, rows, self.dtype, ahead),
         }
         if isinstance(previous, FlowConditions) and previous.same_style(timesteps, style, stamp):
             return dataclasses.replace(previous, **place)
@@ -305,13 +307,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             self,
             sample=sample,
             timestep=conditions.timesteps[step],
-            lead_sheet=conditions.lead_sheet,
-            modulation=conditions.modulation[:, :, step],
-            head=conditions.head[:, step],
-            style_keys=conditions.style_keys,
-            style_values=conditions.style_values,
-            cos=conditions.rotary[0],
-            sin=conditions.rotary[1],
+            **conditions.of_step(step),
             mask=None if view is None else view.mask,
             keys=None if view is None else view.keys,
             values=None if view is None else view.values,
@@ -407,12 +403,10 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             return cache
         if not isinstance(conditions, FlowConditions) or not conditions.are_of(frames, cache.positions):
             self._drop_stale_weights()
-            like = self._clean_condition(clean)
-            modulation = self._modulations(like[:0])[1]
-            cos, sin = self._folded_rotary(frames, cache, rows, like.dtype)
+            modulation = self._modulations(self._clean_condition(clean)[:0])[1]
         else:
             modulation = conditions.clean_modulation
-            cos, sin = (table[:, :rows] for table in conditions.rotary)  # with guidance there are more rows
+        cos, sin = self._heard_rotary(clean, cache, modulation.dtype, conditions)
         engine = self._usable_engine(cache, modulation.dtype)
         fixed_shapes = self._fixed_shapes or engine is not None
         view = view_of(self.config, cache, clean, modulation.dtype, fixed_shapes)
@@ -455,17 +449,19 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         one = torch.ones(1, 1, device=like.device)
         return self._condition(one, torch.zeros(1, self.config.style_dim, device=like.device))[0]
 
-    def _positions(self, frames: int, cache: FlowCache | None = None, batch: int = 1) -> torch.Tensor:
+    def _positions(
+        self, frames: int, cache: FlowCache | None = None, batch: int = 1, ahead: int = 0
+    ) -> torch.Tensor:
         """Absolute first frame of every token, (rows, tokens) int64."""
-        positions = torch.arange(0, frames, self.config.patch_size, device=self.device)[None]
+        positions = torch.arange(ahead, ahead + frames, self.config.patch_size, device=self.device)[None]
         if cache is None:
             return positions
         return cache.position.repeat(batch // cache.batch_size)[:, None] + positions
 
-    def _folded_rotary(self, frames: int, cache: FlowCache | None, rows: int, dtype: torch.dtype):
+    def _folded_rotary(self, frames: int, cache: FlowCache | None, rows: int, dtype: torch.dtype, ahead: int = 0):
         """What `fold_rotary` makes of the next block, of 1 row where all rows of the cache stand alike."""
         alike = cache is None or len(set(cache.positions)) == 1
-        positions = self._positions(frames, cache, rows)[: 1 if alike else rows]
+        positions = self._positions(frames, cache, rows, ahead)[: 1 if alike else rows]
         cos, sin = rotary_tables(self.config, positions, torch.float32)
         return fold_rotary(cos, sin, [layer.self_attn for layer in self.layers], dtype)
 

@@ -44,7 +44,8 @@ def denoise_step(
     Velocity (and logits) of the noisy block `sample`; one step's part of `FlowConditions` and a view's tensors.
 
     Args:
-        modulation: `(layers, 7, rows, 1, hidden)`. head: `(2, rows, 1, hidden)`.
+        sample: With a finished block before it where `modulation` is of two; lead_sheet, cos and sin are of both then.
+        modulation: `(layers, 7, rows, blocks, hidden)`. head: `(2, rows, 1, hidden)`.
         keys, values, mask: Of a `CacheView`, written into; `None` without a cache.
     """
     pasts = None if keys is None else [PastStates(*states, mask) for states in zip(keys, values)]
@@ -70,11 +71,19 @@ def run_step(
     hidden = linear(model._patches(sample), model.input_proj)
     if lead_sheet is not None:
         hidden = hidden + lead_sheet
+    hidden, modulation = in_blocks(hidden, modulation)
     for index, layer in enumerate(model.layers):
         style = (style_keys[index], style_values[index])
         past = None if pasts is None else pasts[index]
         hidden = layer.step(hidden, modulation[index], style, (cos[index], sin[index]), past)
-    return model.head.step(hidden, head, sample, timestep, return_sample)
+    noisy = hidden[:, -1]  # (rows, tokens, hidden)
+    sample = sample[..., -noisy.shape[1] * model.config.patch_size :]
+    return model.head.step(noisy, head, sample, timestep, return_sample)
+
+
+def in_blocks(hidden: torch.Tensor, modulation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens (rows, tokens, hidden) and modulation (layers, 7, rows, blocks, hidden) as `FlowLayer.step` wants them."""
+    return hidden.reshape(hidden.shape[0], modulation.shape[-2], -1, hidden.shape[2]), modulation.unsqueeze(-2)
 
 
 def hear_step(
@@ -88,7 +97,7 @@ def hear_step(
     values: list[torch.Tensor],
 ) -> tuple:
     """Write the keys and values of the clean block `sample` into the view's tensors; returns nothing of use."""
-    hidden = linear(model._patches(sample), model.input_proj)
+    hidden, modulation = in_blocks(linear(model._patches(sample), model.input_proj), modulation)
     for index, layer in enumerate(model.layers):
         past = PastStates(keys[index], values[index], mask)
         last = index + 1 == len(model.layers)  # nothing hears its output

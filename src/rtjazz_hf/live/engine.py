@@ -66,8 +66,9 @@ class BlockStream:
 
     Each block is `denoise` (noise to latents, heard against the cache), then `append` (the finished block
     joins the cache, the oldest leaves); `decode` turns latents into sound with the decoder's own carried
-    state. Nothing but the next block needs the append, so `append_later` puts it off until then, or gives it
-    to a worker thread that runs it beside the decoder.
+    state. Nothing but the next block needs the append, so `append_later` puts it off until then: one pass
+    of the transformer does it together with the next block's first step. Or a worker thread does it beside
+    the decoder, so that the next block comes sooner where a second processor is idle, for more work in all.
 
     Args:
         generators: one a row; they may be one object, whose rows are then drawn in turn.
@@ -95,7 +96,7 @@ class BlockStream:
         self.device = torch.device(device)
         self.cache = transformer.init_cache(len(self.generators), window_frames)
         self.decoder_state: Any = None
-        self.frame = 0  # of the next block's start
+        self.frame = 0  # of the next block's start, behind what waits to join
         self.broken: torch.Tensor | None = None  # rows of the last block that were not finite
         self._pending: torch.Tensor | Future | None = None  # a finished block that has not joined yet
         self._settling = threading.Lock()  # the rows of a batch may be asked for by several threads
@@ -132,7 +133,6 @@ class BlockStream:
                 (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch). One for all, or
                 one a row.
         """
-        self.settle()
         dtype = self.transformer.dtype
         style, lead_sheet = style.to(dtype), lead_sheet.to(dtype)
         if isinstance(guidance_scale, Sequence):
@@ -147,20 +147,27 @@ class BlockStream:
             style = torch.cat([style, style])
             lead_sheet = torch.cat([lead_sheet, without_chords_and_notes(lead_sheet)])
         timesteps = self.set_timesteps(num_inference_steps)
+        if self.broken is not None or isinstance(self._pending, Future):
+            self.settle()
+        clean, heard = self._pending, self._conditions
         conditions = self.transformer.prepare_conditions(
-            timesteps, lead_sheet, style, self.cache, previous=self._conditions
+            timesteps, lead_sheet, style, self.cache, previous=heard, ahead=0 if clean is None else clean.shape[-1]
         )
-        self._conditions = conditions
         for index, t in enumerate(timesteps):
-            sample = torch.cat([latents, latents]) if guided else latents
-            velocity = self.transformer(
-                sample.to(dtype), conditions=conditions, step=index, cache=self.cache
-            ).sample.float()
+            sample = (torch.cat([latents, latents]) if guided else latents).to(dtype)
+            if index == 0 and clean is not None:
+                with self._settling:
+                    output = self.transformer.append_and_forward(clean.to(dtype), sample, self.cache, conditions, heard)
+                    self._pending = None
+            else:
+                output = self.transformer(sample, conditions=conditions, step=index, cache=self.cache)
+            velocity = output.sample.float()
             if guided:
                 velocity = apply_guidance(*velocity.chunk(2), guidance_scale)
             latents = self.scheduler.step(velocity, t, latents).prev_sample
             if on_step_end is not None and (changed := on_step_end(index, t, latents)) is not None:
                 latents = changed
+        self._conditions = conditions
         return self._without_broken(latents)
 
     def _without_broken(self, latents: torch.Tensor) -> torch.Tensor:
@@ -173,11 +180,14 @@ class BlockStream:
         log.error("a block was not finite (NaN or infinite values) and is silence: the weights may be damaged")
         return torch.where(whole[:, None, None], latents, torch.zeros_like(latents))
 
-    @torch.no_grad()
     def append(self, latents: torch.Tensor) -> None:
         """Let a finished block `(batch, channels, frames)` join what was played."""
+        self.append_later(latents)
+        self.settle()
+
+    @torch.no_grad()
+    def _join(self, latents: torch.Tensor) -> None:
         self.transformer.append_to_cache(latents.to(self.transformer.dtype), self.cache, self._conditions)
-        self.frame += latents.shape[-1]
         if self.broken is not None:
             self._forget_broken(self.broken.tolist())
 
@@ -190,10 +200,11 @@ class BlockStream:
         ])  # fmt: skip
 
     def append_later(self, latents: torch.Tensor, worker: Executor | None = None) -> None:
-        """`append`, at the latest when the next block begins; by a `worker` thread, at once and beside what
-        the caller does meanwhile. The outcome is the same to the bit."""
+        """`append`, together with the next block's first step, or when the stream is asked for what it has heard; by a
+        `worker` thread, at once and beside what the caller does meanwhile. The outcome is the same to rounding."""
         self.settle()
-        self._pending = latents if worker is None else worker.submit(self.append, latents)
+        self.frame += latents.shape[-1]
+        self._pending = latents if worker is None else worker.submit(self._join, latents)
 
     def settle(self) -> None:
         """Finish an append that was put off."""
@@ -201,7 +212,7 @@ class BlockStream:
             if isinstance(self._pending, Future):
                 self._pending.result()
             elif self._pending is not None:
-                self.append(self._pending)
+                self._join(self._pending)
             self._pending = None
 
     def play_on(self, transformer: RealTimeJazzFlowTransformer) -> None:
