@@ -114,7 +114,7 @@ class TestCommands:
         charts = [chart for cell in charts for chart in re.findall(r"`([^`]+)`", cell)]
         jumps = [chart for chart in charts if re.match(r"D\.|To |Fine|\[(Coda|Segno)", chart)]
         header = [chart for chart in charts if re.match(r"[a-z ]+:( |$)", chart)]
-        assert (len(jumps), len(header), len(charts)) == (7, 11, 49)
+        assert (len(jumps), len(header), len(charts)) == (7, 11, 51)
         for line in (line for line in header if not line.endswith(":") and "german" not in line):
             assert parse_chart("\n".join([line, *["C | F | G | C"] * 4])).bars
         whole = [chart for chart in charts if chart not in (*jumps, *header)]

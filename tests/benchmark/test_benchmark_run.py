@@ -142,6 +142,7 @@ class TestReport:
         (run,) = cases_of(report, "endurance", block_frames=12)
         assert run["minutes"] == 0.01 and run["blocks"] >= 1 and 0 <= run["under_runs"] <= run["blocks"]
 
+    @pytest.mark.slow
     def test_swapping_adapters_beside_not_swapping(self, settings, tmp_path, monkeypatch):
         pytest.importorskip("peft")
         monkeypatch.setattr(streams_room, "SWAP_SECONDS", 0.9)

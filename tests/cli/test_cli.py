@@ -156,7 +156,7 @@ class TestFailures:
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(BlockStream, "append", interrupt)
+        monkeypatch.setattr(BlockStream, "denoise", interrupt)
         code, _, err = generate("-o", "a.wav")
         assert code == 130 and "interrupted" in err and os.listdir() == []
 

@@ -47,10 +47,10 @@ def test_list_and_what_cannot_be_played(tmp_path, capsys):
     bad = to_link(parse_chart("title: Good\nC | F")).replace("irealb://", "")
     page = tmp_path / "list.html"
     page.write_text(f'<html><a href="irealb://{bad}">x</a> <a href="irealbook://Bad=B=S=C=n=T44%7CH7 |">y</a></html>')
-    page.write_text(page.read_text().replace("H7 |", "%3CD.S.%3EC%7CZ"))
+    page.write_text(page.read_text().replace("H7 |", "%7BC%7CN1F%7CG%7CZ"))
     assert cli.main(["charts", "list", str(page), "--check", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["plays"] for row in rows] == [True, False] and "no segno" in rows[1]["reason"]
+    assert [row["plays"] for row in rows] == [True, False] and "first ending" in rows[1]["reason"]
 
 
 @pytest.mark.parametrize("source", ["missing.musicxml", "ireal://x"])

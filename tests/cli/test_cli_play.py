@@ -214,7 +214,7 @@ class TestRefusals:
         code, out, err = play(*arguments)
         assert (code, out) == (2, "") and words in err and err.count("\n") == 1 and os.listdir() == []
 
-    @pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
+    @pytest.mark.parametrize("closed", ["<&- 2>&-", pytest.param("<&-", marks=pytest.mark.slow)])
     def test_closed_streams(self, tiny_folder, tmp_path, closed):
         command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --device cpu"
         command += f" --steps 1 --guidance 1 --duration 0.2 --json --output a.wav {closed}"

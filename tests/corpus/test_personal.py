@@ -169,7 +169,9 @@ def test_labels_are_checked(tmp_path):
         read_labels(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+@pytest.mark.parametrize(
+    "suffix", ["wav", "mp3", "aiff", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flac", "ogg"))]
+)
 def test_formats_and_what_is_prepared_is_kept(tmp_path, suffix):
     soundfile = pytest.importorskip("soundfile")
     pytest.importorskip("librosa")

@@ -123,6 +123,7 @@ class TestPushed:
             refused = run(PUSH, stub, folder / "cache", tiny_folder, folder / "audio.pt", adapter)
             yield stub, folder / "audio.pt", json.loads(refused.splitlines()[-1])
 
+    @pytest.mark.slow
     def test_another_process_with_an_empty_cache_plays_the_same(self, pushed, adapter, tmp_path):
         stub, audio, _ = pushed
         folder = Path(run(PULL, stub, tmp_path / "theirs", audio))

@@ -140,6 +140,7 @@ class TestCodec:
         assert same_logs(tmp_path, whole)
         assert same_weights(RealTimeJazzCodec, tmp_path, whole)
 
+    @pytest.mark.slow  # the style encoder's script is killed in every run of the suite
     def test_killed_in_mid_run_and_resumed_equals_uninterrupted(self, whole, train_codec, corpus, tmp_path):
         """kill -9 between two checkpoints: discriminators, balancer and averages go on as if nothing had been."""
         typed = codec_options(corpus, tmp_path, sample_every=6)
