@@ -33,27 +33,21 @@ from ..flow import FlowDiscriminator, FlowMatchScheduler, RealTimeJazzFlowTransf
 from ..flow.losses import drop_rows, flow_matching_loss, pairing_loss
 from ..live.engine import BlockStream
 from ..runtime.precision import training_precision
-from .distillation import DTYPES, path_end, play_blocks
+from .distillation import DTYPES, StudentConfig, path_end, play_blocks
 from .dropping import drop_conditions
-from .flow import VALIDATION_BLOCK, FlowBatches, FlowTrainConfig
+from .flow import VALIDATION_BLOCK, FlowBatches
 from .run import TrainingRun
 
 Rolled = dict[str, torch.Tensor]  # what `Finisher.roll_out` gives
 
 
 @dataclass
-class FlowFinishConfig(FlowTrainConfig):
+class FlowFinishConfig(StudentConfig):
     """Settings of an adversarial finish beside those of a flow's training. The student is `init_from`, or the teacher
-    itself. `batch_size` counts streams, two at least: the conditions of one are the wrong ones of another."""
+    itself, whose copy the discriminator begins as. Two streams at least: the conditions of one are the wrong ones of
+    another."""
 
-    teacher: str = (
-        ""  # whose copy the discriminator begins as: train_flow.py's folder, distill_flow.py's, a pipeline
-    )
     steps: int | None = None  # of the student, a block; by default those that it was distilled to
-    block_sizes: list = field(
-        default_factory=list
-    )  # drawn from, repeats count; none: all that the flow knows
-    least_noise: float = 1.0  # deviation of the noise that a stream begins blocks with: drawn from here to 1
     adversarial_weight: float = 1.0
     contrastive_weight: float = 1.0  # of the discriminator's second loss
     keep_weight: float = 1.0
@@ -68,20 +62,12 @@ class FlowFinishConfig(FlowTrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.teacher:
-            raise ValueError(
-                "teacher is missing: give --teacher, the folder of a trained flow, or a pipeline."
-            )
-        if self.model:
-            raise ValueError("model is given; a student has its own sizes: leave the setting out.")
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size is {self.batch_size}; give 2 or more: conditions of others are the wrong ones."
             )
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}; it must be at least 1.")
-        if not 0 < self.least_noise <= 1:
-            raise ValueError(f"least_noise is {self.least_noise}; it must be above 0 and at most 1.")
         for name in ("adversarial_weight", "contrastive_weight", "keep_weight", "head_start"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")

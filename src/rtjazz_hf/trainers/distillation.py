@@ -41,22 +41,14 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class FlowDistillConfig(FlowTrainConfig):
-    """Settings of a flow's distillation beside those of its training. `batch_size` counts streams: the student sees
-    each at all of its steps. Where a teacher's setting is None, it is the teacher's own (`sampling_defaults`)."""
+class StudentConfig(FlowTrainConfig):
+    """What every training of a student has beside the settings of a flow's own. `batch_size` counts streams."""
 
-    teacher: str = ""  # train_flow.py's folder or this script's, or a pipeline; the student starts from it
-    steps: int = 4  # of the student, a block
-    teacher_steps: int | None = None  # a multiple of steps
-    guidance_scale: float | None = None  # of the teacher
-    shift: float | None = None  # of the grid of both
+    teacher: str = ""  # train_flow.py's folder, distill_flow.py's, or a pipeline
     block_sizes: list = field(
         default_factory=list
     )  # drawn from, repeats count; none: all that the flow knows
-    student_path_rate: float = 0.5  # share of streams whose paths follow the student's own steps
-    rollout_rate: float = 0.5  # share of streams whose context is what was made, not the take
     least_noise: float = 1.0  # deviation of the noise that a stream begins blocks with: drawn from here to 1
-    score_weight: float = 0.0  # of the energy score of the student's ends against the takes
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,14 +58,31 @@ class FlowDistillConfig(FlowTrainConfig):
             )
         if self.model:
             raise ValueError("model is given; a student has its teacher's sizes: leave the setting out.")
+        if not 0 < self.least_noise <= 1:
+            raise ValueError(f"least_noise is {self.least_noise}; it must be above 0 and at most 1.")
+
+
+@dataclass
+class FlowDistillConfig(StudentConfig):
+    """Settings of a flow's distillation beside those of its training; the student starts from the teacher and sees each
+    stream at all of its steps. Where a teacher's setting is None, it is the teacher's own (`sampling_defaults`)."""
+
+    steps: int = 4  # of the student, a block
+    teacher_steps: int | None = None  # a multiple of steps
+    guidance_scale: float | None = None  # of the teacher
+    shift: float | None = None  # of the grid of both
+    student_path_rate: float = 0.5  # share of streams whose paths follow the student's own steps
+    rollout_rate: float = 0.5  # share of streams whose context is what was made, not the take
+    score_weight: float = 0.0  # of the energy score of the student's ends against the takes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("student_path_rate", "rollout_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
         for name in ("steps", "teacher_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
-        if not 0 < self.least_noise <= 1:
-            raise ValueError(f"least_noise is {self.least_noise}; it must be above 0 and at most 1.")
         if not self.score_weight >= 0:
             raise ValueError(f"score_weight is {self.score_weight}; it must not be negative.")
         if self.shift is not None and not self.shift > 0:
@@ -376,6 +385,7 @@ __all__ = [
     "DTYPES",
     "Distiller",
     "FlowDistillConfig",
+    "StudentConfig",
     "distill_losses",
     "load_flow",
     "path_end",
