@@ -28,7 +28,7 @@ from rtjazz_hf.trainers.distillation import (
     score_loss,
 )
 from rtjazz_hf.trainers.evaluation import FlowEvaluation
-from rtjazz_hf.trainers.flow import FlowBatches, channel_weights, play_takes
+from rtjazz_hf.trainers.flow import FlowBatches, channel_weights, save_samples
 from rtjazz_hf.trainers.monitor import batch_sizes
 from rtjazz_hf.trainers.run import (
     TrainingRun,
@@ -98,11 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run.due(config.evaluate_every):
             evaluation(run.weights(prepared))
         if run.due(config.sample_every) and len(test):
-            takes = test.takes[:2]
-            clips = play_takes(run.weights(prepared).eval(), codec, takes)
-            for index, (take, audio) in enumerate(zip(takes, clips)):
-                run.save_sample(f"sample_{index}", audio, take.lead_sheet)
-            prepared.train()
+            save_samples(run, prepared, codec, test.takes[:2])
 
     card = model_card(f"RealTimeJazz flow transformer, {config.steps} steps",
                       "Latents of jazz, block by block, from a chart and words; guidance is folded in: play it with "

@@ -28,7 +28,7 @@ from rtjazz_hf.trainers.flow import (
     channel_weights,
     flow_groups,
     flow_loss,
-    play_takes,
+    save_samples,
     validate,
 )
 from rtjazz_hf.trainers.monitor import batch_sizes
@@ -102,11 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run.due(config.evaluate_every):
             evaluation(run.weights(prepared))
         if run.due(config.sample_every) and len(test):
-            takes = test.takes[:2]
-            clips = play_takes(run.weights(prepared).eval(), codec, takes)
-            for index, (take, audio) in enumerate(zip(takes, clips)):
-                run.save_sample(f"sample_{index}", audio, take.lead_sheet)
-            prepared.train()
+            save_samples(run, prepared, codec, test.takes[:2])
 
     card = model_card("RealTimeJazz flow transformer", "Latents of jazz, block by block, from a chart and words.",
                       config, run.metrics, f"{len(train)} takes, {train.hours:.1f} hours")  # fmt: skip

@@ -110,9 +110,8 @@ class FastStepsMixin:
         """
         `append_to_cache(clean, cache, heard)`, then `forward(sample, conditions=conditions, cache=cache)`, the first
         step of the next block, to rounding: in one pass, which reads the weights once, where that can be and pays
-        (blocks
-        of one size without guidance, by torch, not compiled, no module that has to be called; graphs of OpenVINO
-        take as long for both, since sizes change from pass to pass).
+        (blocks of one size without guidance, by torch, not compiled, no module that has to be called; graphs of
+        OpenVINO take as long for both, since sizes change from pass to pass).
 
         Args:
             clean: `(batch, channels, frames)`, the block as it was played.

@@ -39,7 +39,7 @@ from ..music import LEAD_SHEET_DIM, rotated_chords
 from ..music.score_features import SCORE_DIM, without_chords_and_notes, without_notes
 from .config import EvaluatedTrainConfig
 from .dropping import draw_times, drop_conditions
-from .run import EpochOrder, build_config, parameter_groups
+from .run import EpochOrder, TrainingRun, build_config, parameter_groups
 
 VALIDATION_BLOCK = 36  # frames
 NOISY_TIME = 0.1  # where notes are decided: the loss there tells what the mean over all times hides
@@ -430,6 +430,14 @@ def play_takes(
     return list(torch.cat(audio, -1)[..., : round(seconds * SAMPLE_RATE)].cpu().numpy())
 
 
+def save_samples(run: TrainingRun, prepared, codec: RealTimeJazzCodec, takes: Sequence[StoredTake]) -> None:
+    """Have the flow in training play the charts of some takes, and keep the clips with the run."""
+    clips = play_takes(run.weights(prepared).eval(), codec, takes)
+    for index, (take, audio) in enumerate(zip(takes, clips)):
+        run.save_sample(f"sample_{index}", audio, take.lead_sheet)
+    prepared.train()
+
+
 __all__ = [
     "FlowBatches",
     "FlowTrainConfig",
@@ -441,6 +449,7 @@ __all__ = [
     "noisy_blocks",
     "own_context",
     "play_takes",
+    "save_samples",
     "take_conditions",
     "validate",
 ]
