@@ -1,5 +1,5 @@
-"""What players do to their notes beyond striking them: scoops, falls, doits, bends, slides, hammer-ons, ghost notes,
-vibrato that comes late, dynamics inside a line, brushes that stir.
+"""What players do to their notes beyond striking them: scoops, falls, doits, bends, slides, hammer-ons, blue and ghost
+notes, vibrato that comes late, dynamics inside a line, brushes that stir.
 
 It is written over a composed take, for the corpus: who plays which notes stays as it was composed, but for the
 bassist's dead notes between them.
@@ -21,6 +21,8 @@ SEMITONE = 4096  # of PITCH_BEND
 _STEP_S = 0.0133  # between the points of a gesture: a frame
 _REST_S = 0.3  # a longer silence begins a new phrase
 _LONG_S = 0.45  # notes that last longer swell and quiver
+_BLUE_S = 0.25  # notes that last longer may be held beside their key
+_BLUE_CENTS = (15.0, 65.0)  # by how much
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Habits:
     hammer: float = 0.0  # a neighbour that is not struck anew, or hardly
     bend: float = 0.0  # up from one or two semitones below, as a guitarist pulls a string
     dip: float = 0.0  # down and back inside a note
+    blue: float = 0.0  # held beside its key from end to end, as blue notes are
     fall: float = 0.0  # off the end of the last note before a rest
     doit: float = 0.0  # the same, upwards
     ghost: float = 0.0  # notes inside a line that are hardly played
@@ -43,8 +46,11 @@ class Habits:
     swells: bool = True  # a wind instrument's breath
 
 
-_REED = Habits(scoop=0.18, slide=0.08, dip=0.07, fall=0.3, doit=0.06, ghost=0.14, vibrato=0.75, vibrato_cents=(15, 42))
-_BRASS = Habits(scoop=0.13, slide=0.05, dip=0.05, fall=0.34, doit=0.14, ghost=0.1, vibrato=0.6, vibrato_hz=(4.9, 6.0))
+# fmt: off
+_REED = Habits(scoop=0.18, slide=0.08, dip=0.07, blue=0.12, fall=0.3, doit=0.06, ghost=0.14, vibrato=0.75,
+               vibrato_cents=(15, 42))
+_BRASS = Habits(scoop=0.13, slide=0.05, dip=0.05, blue=0.12, fall=0.34, doit=0.14, ghost=0.1, vibrato=0.6,
+                vibrato_hz=(4.9, 6.0))
 HABITS: dict[str, Habits] = {
     "alto_sax": _REED,
     "tenor_sax": _REED,
@@ -52,12 +58,14 @@ HABITS: dict[str, Habits] = {
     "trumpet": _BRASS,
     "muted_trumpet": dataclasses.replace(_BRASS, fall=0.2, doit=0.08),
     "trombone": dataclasses.replace(_BRASS, slide=0.25, vibrato_cents=(12, 45)),
-    "flute": Habits(scoop=0.08, slide=0.04, fall=0.1, doit=0.03, ghost=0.1, vibrato=0.85, vibrato_hz=(4.8, 6.0)),
-    "guitar": Habits(slide=0.12, hammer=0.28, bend=0.1, fall=0.08, ghost=0.1, vibrato=0.45,
+    "flute": Habits(scoop=0.08, slide=0.04, blue=0.08, fall=0.1, doit=0.03, ghost=0.1, vibrato=0.85,
+                   vibrato_hz=(4.8, 6.0)),
+    "guitar": Habits(slide=0.12, hammer=0.28, bend=0.1, blue=0.1, fall=0.08, ghost=0.1, vibrato=0.45,
                      vibrato_hz=(4.0, 5.4), vibrato_cents=(8, 24), swells=False),
     "bass": Habits(slide=0.09, hammer=0.12, fall=0.06, dead=0.07, vibrato=0.4,
                    vibrato_hz=(3.6, 4.8), vibrato_cents=(6, 18), swells=False),
-}  # fmt: skip
+}
+# fmt: on
 
 
 def expressive(take: Take, seed: int) -> Take:
@@ -73,7 +81,8 @@ def expressive(take: Take, seed: int) -> Take:
             touches[player] = Touch(0.0, 0.0)
         elif player in HABITS:
             line = [note for note in written if note.role in BENT_ROLES]
-            hand = _Hand(player, HABITS[player], rng, take)
+            ear = np.random.default_rng([seed, INSTRUMENTS.index(player), 1])
+            hand = _Hand(player, HABITS[player], rng, ear, take)
             played, moved = hand.play(line)
             others = [note for note in written if note.role not in BENT_ROLES]
             notes[player] = tuple(sorted((*others, *played), key=lambda note: (note.start_s, note.midi)))
@@ -86,8 +95,11 @@ def expressive(take: Take, seed: int) -> Take:
 class _Hand:
     """One player's way with a line, for a take."""
 
-    def __init__(self, player: str, habits: Habits, rng: np.random.Generator, take: Take):
+    def __init__(
+        self, player: str, habits: Habits, rng: np.random.Generator, ear: np.random.Generator, take: Take
+    ):
         self.player, self.habits, self.rng, self.take = player, habits, rng, take
+        self.ear = ear  # dice of blue notes alone, so that the other gestures of a seed are what they were without them
         self.taste = float(rng.uniform(0.3, 1.6))  # of this player on this day
         self.touch = Touch(
             round(float(rng.uniform(*habits.vibrato_hz)), 3), round(float(rng.uniform(*habits.vibrato_cents)), 2)
@@ -196,6 +208,10 @@ class _Hand:
                 swell += _curve(first, length, level, 0.62 * level, power=1.5)
             vibrato = [point for point in vibrato if point[0] < first] + ([(first, 0.0)] if vibrato else [])
             note = dataclasses.replace(note, duration_s=length)
+        if note.duration_s > _BLUE_S and self.ear.random() < self.taste * self.habits.blue:
+            beside = float(self.ear.uniform(*_BLUE_CENTS)) / 100 * (-1 if self.ear.random() < 0.6 else 1)
+            bend = bend if bend and bend[0][0] == 0 else [(0.0, 0.0), *bend]
+            bend = [(time, value + beside) for time, value in bend]
         self._write(start, bend, vibrato, swell)
         return note
 
