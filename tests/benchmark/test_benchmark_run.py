@@ -21,7 +21,7 @@ from rtjazz_hf.benchmark import streams as streams_room
 from rtjazz_hf.benchmark.base import save_base_pipeline
 from rtjazz_hf.benchmark.report import ratios, tables, to_markdown, to_text, verdicts
 from rtjazz_hf.benchmark.run import busy_processes, run_beside
-from rtjazz_hf.benchmark.settings import ATTENTION, BLOCK_FRAMES, PEERS, STEPS, Case, plan_cases
+from rtjazz_hf.benchmark.settings import ATTENTION, BLOCK_FRAMES, PEERS, STEPS, Case, plan_beside, plan_cases
 from rtjazz_hf.benchmark.streams import StreamContender, load_pipeline
 from rtjazz_hf.benchmark.timing import block_figures, peak_memory
 from rtjazz_hf.prompts import BLOCK_SIZES, MAX_WINDOW_FRAMES
@@ -179,6 +179,11 @@ class TestReport:
         assert [row["what"].split("beside ")[1] for row in report["table"]] == ["0 busy processes", "1 busy process"]
         assert "longest gap" in to_text(report) and "auto: 1" in to_text(report)
 
+    def test_beside_busy_processes_as_a_session_chooses_alone(self, settings):
+        chosen = dataclasses.replace(settings, dtypes=("float32",), threads=(0,))
+        cases = plan_beside(chosen, dict.fromkeys(chosen.models, "folder"), 2)
+        assert [case.threads for case in cases] == [None]
+
     def test_busy_processes_end(self):
         before = set(psutil.Process().children())
         with pytest.raises(KeyError), busy_processes(2):
@@ -297,7 +302,7 @@ class TestCases:
             ({"peers": ("jukebox",)}, "jukebox: choose from musicgen-small"),
             ({"dtypes": ("int8",)}, "int8: choose from float32"),
             ({"attention": ("quick",)}, "quick: choose from sdpa"),
-            ({"threads": (0,)}, "threads 0"),
+            ({"threads": (-1,)}, "threads -1"),
             ({"seconds": 0.0}, "seconds 0"),
             ({"seconds": math.nan}, "seconds nan"),
             ({"peer_seconds": -1.0}, "peer_seconds -1"),

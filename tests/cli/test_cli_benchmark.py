@@ -108,7 +108,7 @@ class TestRefusals:
             (["--guidance", "-1"], "guidance_scale -1"),
             (["--window", "0"], "window_frames 0"),
             (["--dtype", "int4"], "int4"),
-            (["--threads", "0"], "threads 0"),
+            (["--threads", "-1"], "threads -1"),
             (["--attn", "telepathy"], "telepathy"),
             (["--seconds", "0"], "seconds 0"),
             (["--minutes", "-1"], "minutes -1"),

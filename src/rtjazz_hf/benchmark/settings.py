@@ -50,7 +50,7 @@ class BenchmarkSettings:
         dtypes: of the weights. All blocks are measured in the first, the main one in all. Peers that run in
             either of them are measured in all, and compared at their best. By default float32 and bfloat16, and
             float32 alone where the device has no fast bfloat16.
-        threads: of torch; all blocks with the first, the main one with all. As torch has them by default.
+        threads: of torch; all blocks with the first, the main one with all. 0, the default: as a session chooses.
         attention: implementations; all blocks with the first, the main one with all. By default sdpa, then eager,
             and flash_attention_2 where it is installed.
         engines: what computes the flow (`runtime.engines.ENGINES`); all blocks with the first, the main one with all.
@@ -63,7 +63,7 @@ class BenchmarkSettings:
         minutes: of a run in real time, with under-runs counted; 0 for none.
         swap: folders or Hub ids of adapters: a second such run changes from one to the next every `SWAP_SECONDS`.
         beside: numbers of busy processes to play beside, in real time, the main block with one thread, two and as many
-            as a session chooses, in turns; see `run_beside`.
+            as a session chooses, or with `threads`, in turns; see `run_beside`.
         device: a device of torch. seed: of music and random weights.
         isolate: each case in a process of its own, so that peaks of memory are its own. Without it, everything
             runs in this process and memory is not told.
@@ -104,8 +104,8 @@ class BenchmarkSettings:
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {', '.join(map(str, values))}: each may be given once")
-        if wrong := [count for count in self.threads if not 1 <= count <= MAX_THREADS]:
-            raise ValueError(f"threads {wrong[0]}: choose 1 to {MAX_THREADS}")
+        if wrong := [count for count in self.threads if not 0 <= count <= MAX_THREADS]:
+            raise ValueError(f"threads {wrong[0]}: choose 1 to {MAX_THREADS}, or 0 for as many as a session chooses")
         if wrong := [count for count in self.beside if not 0 <= count <= MAX_BESIDE]:
             raise ValueError(f"beside {wrong[0]}: choose 0 to {MAX_BESIDE} busy processes")
         for name in ("seconds", "peer_seconds"):
@@ -228,7 +228,7 @@ def plan_beside(settings: BenchmarkSettings, sources: dict[str, str], beside: in
             beside=beside,
         )
         for name in settings.models
-        for count in (*(settings.threads or BESIDE_THREADS), None)
+        for count in dict.fromkeys((*(count or None for count in settings.threads or BESIDE_THREADS), None))
     ]  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def plan_cases(
         peers: configurations that take the place of the published ones, by peer.
     """
     peers = peers or {}
-    threads = settings.threads or (None,)
+    threads = tuple(count or None for count in settings.threads) or (None,)
     attention = settings.attention or (settings.main_attention, "eager")
     dtypes = settings.dtypes or DEFAULT_DTYPES
     engines = settings.engines or ("auto",)

@@ -89,7 +89,7 @@ def add_benchmark(commands: Any) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="of torch: all blocks with the first, the main block with all (default: as torch has them)",
+        help="of torch: all blocks with the first, the main block with all (default: 0, as many as a session chooses)",
     )
     parser.add_argument(
         "--attn",
@@ -125,7 +125,7 @@ def add_benchmark(commands: Any) -> None:
         type=int,
         metavar="N",
         help="instead of all that, play in real time beside N busy processes, with one thread, two and as many as a "
-        "session chooses, in turns (--minutes of each; default: half a minute)",
+        "session chooses, in turns; --threads 0: only as it chooses (--minutes of each; default: half a minute)",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything: does it run at all?")
     parser.add_argument(
