@@ -4,7 +4,7 @@
 
 | file | from | to |
 |---|---|---|
-| `conditions.onnx` | lead sheet, style, position | what the steps of a block share |
+| `conditions.onnx` | lead sheet, style, position | what the steps of a block share, and what the score bends |
 | `flow.onnx` | sample, one step's conditions, cache | velocity, and the block's own keys and values |
 | `codec_decoder.onnx` | latents, state | audio, state |
 
@@ -87,8 +87,8 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
         "style": torch.zeros(1, config.style_dim),
         "position": torch.zeros(1, dtype=torch.int64),
     }
-    conditions = Conditions(model, torch.tensor(settings["times"][:-1]), guided=False)
-    given = export(conditions, inputs, Conditions.OUTPUTS, folder / "conditions.onnx")
+    conditions = Conditions(pipe, torch.tensor(settings["times"][:-1]), guided=False)
+    given = export(conditions, inputs, conditions.outputs, folder / "conditions.onnx")
     given = dict(zip(Conditions.OUTPUTS, given))
     given.pop("clean_modulation")
     given["modulation"], given["head"] = given["modulation"][:, :, 0], given["head"][:, 0]
@@ -190,7 +190,7 @@ def compare(pipe: RealTimeJazzPipeline, folder: Path, seconds: float, seed: int 
     settings, graphs, styles = load_model(folder)
     frames = settings["block_frames"]
     blocks = max(1, round(seconds * 75 / frames))
-    sheet = pipe.prepare_lead_sheet("medium swing piano trio", tempo=132, seeds=[seed])
+    sheet = pipe.prepare_lead_sheet("medium swing tenor sax quartet", tempo=132, seeds=[seed])  # whose tones move
     features = pipe.prepare_features(sheet, 0, blocks * frames, pipe.prepare_parts(sheet, [seed]))
     style = torch.tensor(styles[settings["genres"].index("swing")][None])
     stream = PageStream(graphs, settings)

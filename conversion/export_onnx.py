@@ -46,6 +46,7 @@ from rtjazz_hf.flow import apply_guidance
 from rtjazz_hf.flow.embeddings import rotary_tables
 from rtjazz_hf.flow.layers import fold_rotary, style_states
 from rtjazz_hf.flow.steps import denoise_step, hear_step
+from rtjazz_hf.live.bends import ToldBends
 from rtjazz_hf.live.engine import soft_limit
 from rtjazz_hf.music.score_features import without_chords_and_notes
 from rtjazz_hf.runtime.files import atomic_folder
@@ -81,21 +82,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 # -- graphs ------------------------------------------------------------------------------------------------------
 class Conditions(nn.Module):
-    """`prepare_conditions` of one stream at any position, with tensors in and out."""
+    """`prepare_conditions` of one stream at any position, with tensors in and out, and what the score bends."""
 
     OUTPUTS = (
         *("lead_sheet_states", "modulation", "clean_modulation", "head"),
         *("style_keys", "style_values", "rotary_cos", "rotary_sin"),
     )
+    BENDS = ("bends", "bent")  # latents, and the share of them that takes the place of the block's last ones
 
-    def __init__(self, model: RealTimeJazzFlowTransformer, timesteps: torch.Tensor, guided: bool):
+    def __init__(self, pipe: RealTimeJazzPipeline, timesteps: torch.Tensor, guided: bool):
         super().__init__()
-        self.model, self.guided = model, guided
+        self.model, self.guided = pipe.transformer, guided
+        config = self.model.config
+        self.bends = ToldBends.of(pipe.codec.config, config.latent_dim, config.score_dim)
+        self.outputs = self.OUTPUTS if self.bends is None else (*self.OUTPUTS, *self.BENDS)
         self.register_buffer("timesteps", timesteps.float().reshape(-1, 1, 1), persistent=False)
 
     def forward(self, lead_sheet: torch.Tensor, style: torch.Tensor, position: torch.Tensor) -> tuple:
         """lead_sheet (1, frames, features), style (1, style_dim), position (1,) int64: the block's first frame"""
         model, frames = self.model, lead_sheet.shape[1]
+        bends = () if self.bends is None else self.bends(lead_sheet, position)
         if self.guided:  # as in `BlockStream.denoise`
             style, lead_sheet = style.repeat(2, 1), torch.cat((lead_sheet, without_chords_and_notes(lead_sheet)))
         condition, style_tokens = model._condition(self.timesteps, style)
@@ -109,6 +115,7 @@ class Conditions(nn.Module):
             torch.stack(model.head.modulate(condition.squeeze(2))),
             *style_states(style_tokens, [layer.cross_attn for layer in model.layers]),
             *fold_rotary(cos, sin, [layer.self_attn for layer in model.layers], model.dtype),
+            *bends,
         )
 
 
@@ -272,9 +279,8 @@ def export_graphs(pipe: RealTimeJazzPipeline, folder: Path, settings: dict) -> N
         "position": torch.zeros(1, dtype=torch.int64),
     }
     timesteps = torch.tensor(settings["times"][:-1])
-    given = export(
-        Conditions(model, timesteps, guided), inputs, Conditions.OUTPUTS, folder / "conditions.onnx"
-    )
+    conditions = Conditions(pipe, timesteps, guided)
+    given = export(conditions, inputs, conditions.outputs, folder / "conditions.onnx")
     given = dict(zip(Conditions.OUTPUTS, given))
     clean = given.pop("clean_modulation")
     given["modulation"], given["head"] = given["modulation"][:, :, 0], given["head"][:, 0]

@@ -60,11 +60,15 @@ class PageStream:
         position = np.array([self.frame], np.int64)
         shared = self.run("conditions", lead_sheet=lead_sheet, style=style, position=position)
         clean, modulation, head = (shared.pop(name) for name in ("clean_modulation", "modulation", "head"))
+        bends, bent = (shared.pop(name, None) for name in ("bends", "bent"))
         past = {"past_keys": self.keys, "past_values": self.values, "past_heard": self.heard}
         state, times = noise, np.asarray(self.settings["times"], np.float32)
         for index, length in enumerate(np.diff(times)):  # Euler, from noise at 0 to music at 1
             step = {"modulation": modulation[:, :, index], "head": head[:, index]}
             state = state + length * self.run("flow", sample=state, **step, **shared, **past)["velocity"]
+        if bends is not None:
+            last = slice(self.settings["latent_dim"] - bends.shape[1], self.settings["latent_dim"])
+            state[:, last] += bent * (bends - state[:, last])
         silent = {
             "lead_sheet_states": np.zeros_like(shared["lead_sheet_states"]),
             "style_values": np.zeros_like(shared["style_values"]),

@@ -78,6 +78,7 @@ class OnnxStream:
         shared = self.run("conditions", lead_sheet=lead_sheet, style=style, position=position)
         clean_modulation = shared.pop("clean_modulation")[:, :, 0]
         modulation, head = shared.pop("modulation"), shared.pop("head")
+        bends, bent = (shared.pop(name, None) for name in ("bends", "bent"))
         if self.settings["guidance_scale"] != 1.0:
             shared["guidance_scale"] = np.array(self.settings["guidance_scale"], np.float32)
         times, state = np.asarray(self.settings["times"], np.float32), noise
@@ -87,6 +88,9 @@ class OnnxStream:
                 state
                 + length * self.run("flow_step", sample=state, **step, **shared, **self.cache)["velocity"]
             )
+        if bends is not None:  # of the last latents, as much as is bent
+            last = slice(self.settings["latent_dim"] - bends.shape[1], self.settings["latent_dim"])
+            state[:, last] += bent * (bends - state[:, last])
         rotary = {name: shared[name] for name in ("rotary_cos", "rotary_sin")}
         heard = self.run(
             "flow_append", sample=state, clean_modulation=clean_modulation, **rotary, **self.cache

@@ -49,7 +49,7 @@ export class Stream {
   async block(noise, style, told) {
     const { settings, sessions } = this, { channels, block_frames: frames, times } = settings;
     const position = new this.ort.Tensor("int64", BigInt64Array.of(BigInt(this.frame)), [1]);
-    const { clean_modulation: clean, modulation, head, ...shared } = await sessions.conditions.run({
+    const { clean_modulation: clean, modulation, head, bends, bent, ...shared } = await sessions.conditions.run({
       lead_sheet: this.tensor(told, [1, frames, settings.feature_dim]), style: this.tensor(style, [1, style.length]),
       position,
     });
@@ -68,6 +68,10 @@ export class Stream {
         sample: this.tensor(state, dims), modulation: at(modulation, 2, step), head: at(head, 1, step), ...shared, ...past,
       });
       for (let i = 0; i < state.length; i++) state[i] += length * velocity.data[i];
+    }
+    if (bends) {  // of the last latents, as much as is bent
+      const first = settings.latent_dim * frames - bends.size;
+      for (let i = 0; i < bends.size; i++) state[first + i] += bent.data[i] * (bends.data[i] - state[first + i]);
     }
     const zeros = ({ dims: shape, size }) => this.tensor(new Float32Array(size), shape);
     const own = await sessions.flow.run({

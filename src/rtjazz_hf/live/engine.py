@@ -18,6 +18,7 @@ import torch
 from ..codec.streaming import StreamingState
 from ..flow import FlowCache, apply_guidance
 from ..music.score_features import without_chords_and_notes
+from .bends import ToldBends
 
 if TYPE_CHECKING:
     from ..codec import RealTimeJazzCodec
@@ -101,6 +102,9 @@ class BlockStream:
         self._pending: torch.Tensor | Future | None = None  # a finished block that has not joined yet
         self._settling = threading.Lock()  # the rows of a batch may be asked for by several threads
         self._conditions: FlowConditions | None = None  # of the block in the making, or the last one
+        self._bends = ToldBends.of(codec.config, transformer.config.latent_dim, transformer.config.score_dim)
+        if self._bends is not None:
+            self._bends.to(self.device)
         transformer.pack_weights()
 
     def set_timesteps(self, num_inference_steps: int) -> torch.Tensor:
@@ -129,11 +133,12 @@ class BlockStream:
         Args:
             latents: the state: the codec's latents, and cue channels after them if the flow has any.
             style: `(batch, style_dim)`. lead_sheet: `(batch, frames, feature_dim)`.
+                Where they bend a note, the latents are what the bend makes of them (`live.bends`).
             guidance_scale: 1 follows the chart as trained; more follows its chords harder, at twice the rows
                 (classifier-free guidance, Ho and Salimans 2022: both rows run in one batch). One for all, or
                 one a row.
         """
-        dtype = self.transformer.dtype
+        dtype, told = self.transformer.dtype, lead_sheet
         style, lead_sheet = style.to(dtype), lead_sheet.to(dtype)
         if isinstance(guidance_scale, Sequence):
             guided = any(scale != 1.0 for scale in guidance_scale)
@@ -168,6 +173,8 @@ class BlockStream:
             if on_step_end is not None and (changed := on_step_end(index, t, latents)) is not None:
                 latents = changed
         self._conditions = conditions
+        if self._bends is not None:
+            latents = self._bends.write(latents, told, conditions.positions[: len(told)])
         return self._without_broken(latents)
 
     def _without_broken(self, latents: torch.Tensor) -> torch.Tensor:
