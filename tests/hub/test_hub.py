@@ -1,18 +1,15 @@
-"""Coming and going: registration, the loopback Hub, bundled names, folders that cannot load, cards."""
+"""Coming and going: registration, bundled names, folders that cannot load, cards. Over HTTP: test_publishing."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
-from hub_stub import HubStub
 
 from rtjazz_hf import RealTimeJazzPipeline, hub
 from rtjazz_hf.hub import loading, registration
@@ -27,7 +24,7 @@ def edit_json(path: Path, **changes: object) -> None:
 
 
 class TestRegistration:
-    """`import rtjazz_hf` came first here; the loopback test imports the others first."""
+    """`import rtjazz_hf` came first here; what goes to the loopback Hub imports the others first (test_publishing)."""
 
     @pytest.mark.parametrize("part", ["codec", "transformer", "style_encoder"])
     def test_auto_model_loads_a_component(self, tiny_pipeline, tiny_folder, part):
@@ -60,71 +57,6 @@ class TestRegistration:
         assert {part: index[part] for part in hub.COMPONENTS} == {
             part: ["rtjazz_hf", name] for part, name in hub.COMPONENTS.items()
         }
-
-
-class TestLoopbackHub:
-    """A real push and real loads, over HTTP, in a process of its own."""
-
-    SCRIPT = """
-        import sys
-        from transformers import AutoModel            # both before rtjazz_hf: registration must catch up
-        from diffusers import DiffusionPipeline
-        import rtjazz_hf, torch
-        from huggingface_hub import scan_cache_dir
-        from rtjazz_hf.hub import load_codec, part_folder
-
-        def play(pipe):
-            pipe.set_progress_bar_config(disable=True)
-            generator = torch.Generator().manual_seed(3)
-            return pipe("swing", duration=0.6, generator=generator, output_type="pt").audios
-
-        local = rtjazz_hf.RealTimeJazzPipeline.from_pretrained(sys.argv[1])
-        want = play(local)
-        local.push_to_hub("stub/tiny", model_card="# by hand")
-        local.push_to_hub("stub/tiny")                # keeps the card
-        alone = load_codec("stub/tiny")
-        assert all(torch.equal(a, b) for a, b in zip(local.codec.parameters(), alone.parameters()))
-        files = {file.file_name for repo in scan_cache_dir().repos for rev in repo.revisions for file in rev.files}
-        assert files == {"model_index.json", "config.json", "model.safetensors"}, "more than the codec"
-        ours = rtjazz_hf.RealTimeJazzPipeline.from_pretrained("stub/tiny")
-        assert torch.equal(want, play(ours)), "RealTimeJazzPipeline"
-        assert ours.name_or_path == "stub/tiny"
-        theirs = DiffusionPipeline.from_pretrained("stub/tiny")
-        assert type(theirs) is rtjazz_hf.RealTimeJazzPipeline
-        assert torch.equal(want, play(theirs)), "DiffusionPipeline"
-        codec, info = AutoModel.from_pretrained("stub/tiny", subfolder="codec", output_loading_info=True)
-        assert type(codec) is rtjazz_hf.RealTimeJazzCodec
-        assert not info["missing_keys"] and not info["unexpected_keys"]
-        local.codec.push_to_hub("stub/codec")
-        assert part_folder("stub/tiny", "style_encoder").with_name("tokenizer").joinpath("tokenizer.json").is_file()
-        assert load_codec("stub/codec").config.codebook_size == local.codec.config.codebook_size
-        local.transformer.push_to_hub("stub/flow")
-        again = rtjazz_hf.RealTimeJazzFlowTransformer.from_pretrained("stub/flow")
-        assert all(torch.equal(a, b) for a, b in zip(local.transformer.parameters(), again.parameters()))
-        try:
-            rtjazz_hf.RealTimeJazzPipeline.from_pretrained("stub/nothing")
-        except OSError as error:
-            assert "stub/nothing" in str(error)
-        else:
-            raise AssertionError("an unknown id loaded")
-        print("done")
-    """
-
-    def test_push_and_load(self, tiny_folder, tmp_path):
-        with HubStub() as stub:
-            environment = {**os.environ, **stub.environment(tmp_path / "cache")}
-            environment.pop("HF_HUB_OFFLINE", None)
-            done = subprocess.run(
-                [sys.executable, "-c", textwrap.dedent(self.SCRIPT), str(tiny_folder)],
-                capture_output=True,
-                text=True,
-                env=environment,
-                timeout=300,
-            )
-            assert done.returncode == 0 and done.stdout.strip().endswith("done"), done.stderr[-3000:]
-            files = stub.repositories["stub/tiny"].files
-            assert files["README.md"] == b"# by hand"
-            assert {name.split("/")[0] for name in files if "/" in name} == set(hub.COMPONENTS)
 
 
 class TestCodecAlone:
@@ -285,17 +217,19 @@ class TestCards:
 
 
 class TestBundledCheckpoint:
-    def test_loads_without_network_and_plays(self):
-        pipe = RealTimeJazzPipeline.from_pretrained("rtjazz-mini")
+    @pytest.fixture(scope="class")
+    def pipe(self):
+        return RealTimeJazzPipeline.from_pretrained("rtjazz-mini")
+
+    def test_loads_without_network_and_plays(self, pipe):
         pipe.set_progress_bar_config(disable=True)
         assert pipe.dtype == torch.float32
         audio = pipe("Bill Evans modal jazz", duration=1.0, generator=torch.Generator().manual_seed(1)).audios
         assert audio.shape == (1, 2, 48_000)
         assert abs(audio).max() < 1.0 and audio.std() > 1e-3
 
-    def test_is_small(self):
+    def test_is_small(self, pipe):
         folder = hub.bundled_folder("rtjazz-mini")
-        pipe = RealTimeJazzPipeline.from_pretrained("rtjazz-mini")
         parts = (pipe.codec, pipe.transformer, pipe.style_encoder)
         assert sum(p.numel() for part in parts for p in part.parameters()) <= 32e6
         assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 64e6

@@ -45,6 +45,9 @@ def run(script: str, stub: HubStub, cache: Path, *arguments: object, token: str 
     common = """
         import json
         import sys
+        from transformers import AutoModel            # both before rtjazz_hf: registration must catch up
+        from diffusers import DiffusionPipeline
+        import rtjazz_hf
         import torch
         from rtjazz_hf import RealTimeJazzPipeline, hub
         from rtjazz_hf.hub import publishing
@@ -84,11 +87,40 @@ PUSH = """
         refused[token] = [said((ValueError, PermissionError), lambda: push(name))
                           for push in pushes for name in ("../evil", "stub/../x", "other/model")]
     os.environ["HF_TOKEN"] = "hf_stub"
-    torch.save(play(pipe), sys.argv[2])
+    want = play(pipe)
+    torch.save(want, sys.argv[2])
     pipe.push_to_hub("stub/tiny", private=True, revision="v2")
     pipe.push_adapter_to_hub("stub/style", sys.argv[3], private=True, revision="take-2")
     text = said(OSError, lambda: download_adapter("stub/style", token=False))
     assert "could not be had" in text, text
+"""
+# In the same process, by every door: what was pushed is what comes back, and no more of it than was asked for.
+BACK = """
+    from huggingface_hub import scan_cache_dir
+    from rtjazz_hf.hub import load_codec, part_folder
+
+    pipe.push_to_hub("stub/whole", model_card="# by hand")
+    pipe.push_to_hub("stub/whole")                # keeps the card
+    alone = load_codec("stub/whole")
+    assert all(torch.equal(a, b) for a, b in zip(pipe.codec.parameters(), alone.parameters()))
+    files = {file.file_name for repo in scan_cache_dir().repos for rev in repo.revisions for file in rev.files}
+    assert files == {"model_index.json", "config.json", "model.safetensors"}, "more than the codec"
+    ours = RealTimeJazzPipeline.from_pretrained("stub/whole")
+    assert torch.equal(want, play(ours)), "RealTimeJazzPipeline"
+    assert ours.name_or_path == "stub/whole"
+    theirs = DiffusionPipeline.from_pretrained("stub/whole")
+    assert type(theirs) is RealTimeJazzPipeline
+    assert torch.equal(want, play(theirs)), "DiffusionPipeline"
+    codec, info = AutoModel.from_pretrained("stub/whole", subfolder="codec", output_loading_info=True)
+    assert type(codec) is rtjazz_hf.RealTimeJazzCodec
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    pipe.codec.push_to_hub("stub/codec")
+    assert part_folder("stub/whole", "style_encoder").with_name("tokenizer").joinpath("tokenizer.json").is_file()
+    assert load_codec("stub/codec").config.codebook_size == pipe.codec.config.codebook_size
+    pipe.transformer.push_to_hub("stub/flow")
+    again = rtjazz_hf.RealTimeJazzFlowTransformer.from_pretrained("stub/flow")
+    assert all(torch.equal(a, b) for a, b in zip(pipe.transformer.parameters(), again.parameters()))
+    assert "stub/nothing" in said(OSError, lambda: RealTimeJazzPipeline.from_pretrained("stub/nothing"))
     print(json.dumps(refused))
 """
 PULL = """
@@ -109,7 +141,7 @@ PULL = """
 
 
 class TestPushed:
-    """A process that pushes, the Hub that it has pushed to, and another process that pulls."""
+    """A process that pushes and loads, the Hub that it has pushed to, and another process that pulls."""
 
     @pytest.fixture(scope="class")
     def adapter(self, tmp_path_factory) -> Path:
@@ -120,7 +152,7 @@ class TestPushed:
         """The Hub, the audio that was played, and what was said of pushes that were refused, by token."""
         folder = tmp_path_factory.mktemp("pushed")
         with HubStub() as stub:
-            refused = run(PUSH, stub, folder / "cache", tiny_folder, folder / "audio.pt", adapter)
+            refused = run(PUSH + BACK, stub, folder / "cache", tiny_folder, folder / "audio.pt", adapter)
             yield stub, folder / "audio.pt", json.loads(refused.splitlines()[-1])
 
     @pytest.mark.slow
@@ -150,7 +182,14 @@ class TestPushed:
             assert all("cannot be a repository" in said for said in what[:2])
             assert words in what[2]
             assert "nothing was pushed" in what[2] or token not in ("hf_stub", "hf_reader")
-        assert set(stub.repositories) == {"stub/tiny", "stub/style"}
+        assert set(stub.repositories) == {"stub/tiny", "stub/style", "stub/whole", "stub/codec", "stub/flow"}
+
+    def test_what_came_back_by_every_door_is_what_was_pushed(self, pushed):
+        """Asserted where it was pushed from, in `BACK`; what the Hub holds is seen here."""
+        stub, *_ = pushed
+        files = stub.repositories["stub/whole"].files
+        assert files["README.md"] == b"# by hand"
+        assert {name.split("/")[0] for name in files if "/" in name} == set(hub.COMPONENTS)
 
 
 class TestRefusals:
