@@ -18,6 +18,7 @@ from rtjazz_hf.band.composer import compose
 from rtjazz_hf.band.score import Score
 from rtjazz_hf.evaluation.clips import clips_of_recordings
 from rtjazz_hf.evaluation.codec_verdicts import verdicts
+from rtjazz_hf.evaluation.measures import tuning
 from rtjazz_hf.evaluation.measures.tuning import MOVES, NOTES
 from rtjazz_hf.music import LeadSheet
 
@@ -74,7 +75,9 @@ class TestReport:
     @pytest.fixture(scope="class")
     def report(self, evaluate_codec, arguments, tmp_path_factory):
         out = tmp_path_factory.mktemp("report") / "new"
-        assert evaluate_codec.main([*arguments, "--out", str(out)]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuning, "SECONDS", 1.0)  # of each of fifteen tones; in full: test_tuning
+            assert evaluate_codec.main([*arguments, "--out", str(out)]) == 0
         return out, json.loads((out / "codec.json").read_text())
 
     def test_rows_are_the_codec_at_every_level_and_opus(self, report):
