@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -160,17 +161,19 @@ class TestRecording:
 
 
 class TestPipe:
-    @pytest.mark.parametrize(
-        ("pcm", "kind"), [("s16le", "<i2"), pytest.param("f32le", "<f4", marks=pytest.mark.slow)]
-    )
-    def test_pcm_on_stdout(self, tiny_folder, pcm, kind):
-        command = [sys.executable, "-m", "rtjazz_hf.cli", "play", "swing", "--model", str(tiny_folder), "--steps", "1",
+    @pytest.mark.parametrize(("pcm", "kind"), [("s16le", "<i2"), ("f32le", "<f4")])
+    def test_pcm_on_stdout(self, tiny_folder, pcm, kind, monkeypatch, capsys):
+        """Where stdout is a stream of bytes in memory; a real pipe: `test_closed_streams`."""
+        stdout = io.TextIOWrapper(io.BytesIO())
+        command = ["play", "swing", "--model", str(tiny_folder), "--device", "cpu", "--steps", "1",
                    "--output", "-", "--pcm", pcm, "--duration", "0.7", "--seed", "1"]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        samples = np.frombuffer(done.stdout, dtype=kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout)
+            code = cli.main(command)
+        err = capsys.readouterr().err
+        assert code == 0 and "played 0.70 s" in err, err
+        samples = np.frombuffer(stdout.buffer.getvalue(), dtype=kind)
         assert len(samples) == 2 * 33_600 and np.abs(samples.astype(np.float64)).max() > 0
-        assert b"played 0.70 s" in done.stderr
 
     def test_formats(self):
         audio = np.array([[0.0, 1.5, -1.0], [0.5, -2.0, 0.25]], dtype=np.float32)
@@ -214,8 +217,18 @@ class TestRefusals:
         code, out, err = play(*arguments)
         assert (code, out) == (2, "") and words in err and err.count("\n") == 1 and os.listdir() == []
 
-    @pytest.mark.parametrize("closed", ["<&- 2>&-", pytest.param("<&-", marks=pytest.mark.slow)])
-    def test_closed_streams(self, tiny_folder, tmp_path, closed):
+    def test_closed_streams(self, tiny_folder, tmp_path):
+        """Nobody takes the places of stdin and stderr, and the music goes into the pipe."""
+        command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --device cpu"
+        command += " --steps 1 --guidance 1 --duration 0.2 --output - <&- 2>&-"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=120)
+        assert done.returncode == 0 and os.listdir(tmp_path) == []
+        samples = np.frombuffer(done.stdout, dtype="<i2")
+        assert len(samples) == 2 * 9_600 and np.abs(samples.astype(np.float64)).max() > 0
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("closed", ["<&- 2>&-", "<&-"])
+    def test_closed_streams_beside_a_file(self, tiny_folder, tmp_path, closed):
         command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --device cpu"
         command += f" --steps 1 --guidance 1 --duration 0.2 --json --output a.wav {closed}"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
@@ -223,10 +236,10 @@ class TestRefusals:
         assert json.loads(done.stdout)["duration"] == pytest.approx(0.2)
         assert soundfile.info(tmp_path / "a.wav").frames == 9_600
 
-    def test_a_closed_stdout_takes_no_music(self, tiny_folder, tmp_path):
-        command = f"exec {sys.executable} -m rtjazz_hf.cli play swing --model {tiny_folder} --output - >&-"
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 2 and "standard output is closed" in done.stderr
+    def test_a_closed_stdout_takes_no_music(self, play, monkeypatch):
+        monkeypatch.setattr(sys, "stdout", None)  # as Python has it where the stream is closed
+        code, _, err = play("--output", "-")
+        assert code == 2 and "standard output is closed" in err and os.listdir() == []
 
     def test_no_prompt(self, play):
         assert play(prompt=" ")[0] == 2
