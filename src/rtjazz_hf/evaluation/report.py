@@ -116,6 +116,7 @@ def evaluate(
         described = _describe(run)
         earlier = _earlier(out_dir / REPORT, described)
         found: dict[str, Any] = {}
+        drawn: dict[str, Any] = {}  # the references of the picture that is there
         for part in parts:
             say(f"{part} ...")
             run.part, begun = part, time.perf_counter()
@@ -123,6 +124,9 @@ def evaluate(
             found[part]["wall_seconds"] = round(time.perf_counter() - begun, 1)
             say(f"  {found[part]['wall_seconds']} s")
             report = _merge(earlier, described, found, run)
+            if report["references"] != drawn:  # most parts have none of their own
+                drawn = report["references"]
+                plot_references(drawn, out_dir / SUMMARY_PICTURE)
             _write(report, out_dir)  # after each: what fails or is stopped later costs nothing of it
     if json_path is not None:
         write_text(Path(json_path), json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -131,8 +135,6 @@ def evaluate(
 
 
 def _write(report: dict[str, Any], out_dir: Path) -> None:
-    if report["references"]:
-        plot_references(report["references"], out_dir / SUMMARY_PICTURE)
     write_text(out_dir / REPORT, json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_text(out_dir / "report.md", to_markdown(report))
 
