@@ -20,7 +20,7 @@ CHART = "Dm7 | G7 | Cmaj7 | A7"
 def test_a_player_is_heard_and_noise_refused(tmp_path, capsys):
     player = tmp_path / "eve"
     (player / "takes").mkdir(parents=True)
-    write_audio(player / "takes" / "good.wav", played(120, 24.0, CHART))
+    write_audio(player / "takes" / "good.wav", played(120, 16.0, CHART))
     noise = 0.1 * np.random.default_rng(0).standard_normal((2, 48_000 * 12)).astype(np.float32)
     write_audio(player / "takes" / "noise.wav", noise)
     sheet = LeadSheet.from_chart(CHART, 120).to_dict()

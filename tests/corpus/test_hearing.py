@@ -91,7 +91,7 @@ class TestHeardScore:
     def test_recordings_bring_their_notes_copies_too(self, tmp_path):
         pytest.importorskip("librosa")
         (tmp_path / "in").mkdir()
-        write_audio(tmp_path / "in" / "take.wav", band(24.0))
+        write_audio(tmp_path / "in" / "take.wav", band(16.0))
         how = {"name": "me", "minimum_seconds": 10, "pictures": False, "instruments": ["vibraphone", "bass"]}
         copies = {"copies": 1} if importlib.util.find_spec("python_stretch") else {}
         records, report = prepare_takes(tmp_path / "in", tmp_path / "out", **how, **copies, transcribe=True)

@@ -35,7 +35,7 @@ def test_clicks_stay_in_their_places(speed):
 def test_a_copy_sounds_as_its_label_says(tempo):
     pytest.importorskip("librosa")
     sheet = LeadSheet.from_chart(CHART, 120)
-    audio, label = retime(played(120, 24.0, CHART), sheet, tempo)
+    audio, label = retime(played(120, 16.0, CHART), sheet, tempo)
     assert label.tempo == tempo and label.swing == sheet.swing and label.num_beats == sheet.num_beats
     heard = analyse(audio)
     assert 60 / np.median(np.diff(heard.times)) == pytest.approx(tempo, rel=0.02)
@@ -55,8 +55,8 @@ def test_tempi_are_spread_over_what_charts_ask(tempo):
 def test_copies_are_prepared_beside_their_piece(tmp_path):
     pytest.importorskip("librosa")
     (tmp_path / "in").mkdir()
-    write_audio(tmp_path / "in" / "take.wav", played(120, 16.0, CHART))
-    write_audio(tmp_path / "in" / "other.wav", played(150, 16.0, CHART))
+    write_audio(tmp_path / "in" / "take.wav", played(120, 12.0, CHART))
+    write_audio(tmp_path / "in" / "other.wav", played(150, 12.0, CHART))
     how = {"name": "me", "minimum_seconds": 10, "pictures": False}
     plain, report = prepare_takes(tmp_path / "in", tmp_path / "out", **how)
     records, same = prepare_takes(tmp_path / "in", tmp_path / "out", **how, copies=2)
