@@ -165,7 +165,7 @@ class TestReport:
         assert joins["ok"] == (swapped["joins"]["ratio"] <= 1)
 
     def test_beside_busy_processes(self, settings):
-        changes = {"peers": (), "minutes": 0.01, "block_frames": (12,), "beside": (0, 1), "threads": ()}
+        changes = {"peers": (), "minutes": 0.005, "block_frames": (12,), "beside": (0, 1), "threads": ()}
         report = run_beside(dataclasses.replace(settings, **changes))
         assert json.loads(json.dumps(report, allow_nan=False)) == report
         runs = cases_of(report, "beside")
