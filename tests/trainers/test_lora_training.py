@@ -47,7 +47,7 @@ def base(tmp_path_factory):
 def recordings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recordings")
     for index, suffix in enumerate(("wav", "flac")):
-        write_audio(folder / f"{index}.{suffix}", played(seed=index))
+        write_audio(folder / f"{index}.{suffix}", played(seconds=32.0, seed=index))
     return folder
 
 
@@ -143,7 +143,7 @@ def test_distilled_base_is_judged_by_what_it_makes_in_its_own_steps(recordings, 
     student.transformer.config.distilled_steps, student.transformer.config.distilled_shift = 2, 2.0
     student.save_pretrained(tmp_path / "student")
     out = ready(prepared, tmp_path / "run")
-    result = train(tmp_path / "student", recordings, out, max_steps=30, learning_rate=3e-3)
+    result = train(tmp_path / "student", recordings, out, max_steps=16, learning_rate=5e-3)
     assert result["improved"]
     pipe = type(student).from_pretrained(tmp_path / "student")
     pipe.load_lora_weights(result["adapter"])

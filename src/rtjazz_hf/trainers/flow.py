@@ -394,6 +394,7 @@ def take_conditions(take: StoredTake, start: int, frames: int, score_dim: int) -
 
 
 # --- listening ------------------------------------------------------------------------------------
+SAMPLE_SECONDS = 12.0
 
 
 @torch.no_grad()
@@ -401,17 +402,19 @@ def play_takes(
     model: RealTimeJazzFlowTransformer,
     codec: RealTimeJazzCodec,
     takes: Sequence[StoredTake],
-    seconds: float = 12.0,
+    seconds: float | None = None,
     steps: int | None = None,
     guidance_scale: float | None = None,
     block_frames: int = 36,
     shift: float | None = None,
 ) -> list[np.ndarray]:
-    """Play the lead sheets of takes as live sessions would, in one batch: a clip `(2, samples)` of each.
+    """Play the lead sheets of takes as live sessions would, in one batch: a clip `(2, samples)` of each, of
+    `SAMPLE_SECONDS` unless `seconds` are given.
 
     Row i has the noise of seed i, so that models of as many channels begin with the same. Steps, guidance and
     shift are the model's own (`config.sampling_defaults`) unless given.
     """
+    seconds = SAMPLE_SECONDS if seconds is None else seconds
     own = model.config.sampling_defaults
     steps = own["num_inference_steps"] if steps is None else steps
     guidance_scale = own["guidance_scale"] if guidance_scale is None else guidance_scale
