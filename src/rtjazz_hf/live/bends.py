@@ -21,7 +21,7 @@ from ..music.score_features import BENT_ROLES, LOWEST_KEY, NUM_KEYS, PITCHED_ROL
 
 PARTIALS = 16  # of a tone, the k-th with an amplitude of 1 / k
 LEAST = 1e-3  # semitones: less is no bend
-VIBRATO_HZ, VIBRATO_SEMITONES = 5.3, 0.4  # where a score tells a vibrato of 1, each way: a wind player's, at its widest
+VIBRATO_HZ, VIBRATO_SEMITONES = 5.3, 0.5  # where a score tells a vibrato of 1, each way: as sound fonts have it
 _WIDTH = 50.0  # cents: how a partial between two notes is shared by them
 _GAINS = {"lead": 1.0, "second": 0.7, "bass": 1.0, "comp": 0.5}  # of a note, beside what is told of its loudness
 
