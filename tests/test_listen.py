@@ -62,6 +62,15 @@ def test_the_command_beside_it_makes_a_clip(script, page, tiny_folder, tmp_path)
     assert script.difference(heard, want)[1] < -20  # the command's file has 16 bits
 
 
+def test_clips_made_anew_leave_the_others_where_they_were(script, page, tiny_folder, tmp_path):
+    folder = tmp_path / "clips"
+    shutil.copytree(page / "clips", folder)
+    listed = [*script.read_list(folder).values(), {"name": "style-1-before", "title": "a style that is not given"}]
+    script.write_list(folder, listed)
+    assert script.main(["--model", str(tiny_folder), "-o", str(folder), "--only", "one"]) == 0
+    assert list(script.read_list(folder).values()) == listed
+
+
 def test_a_check_says_which_differ(script, page, tiny_folder, tmp_path, capsys):
     folder = tmp_path / "clips"
     shutil.copytree(page / "clips", folder)

@@ -354,6 +354,8 @@ def run(args: argparse.Namespace, report: Callable[[str], None] = print) -> int:
         told = f"{len(chosen) - len(differ)} of {len(chosen)} clips are the same"
         report(f"{told}, not {', '.join(differ)}" if differ else told)
         return 1 if differ else 0
+    if args.only:  # clips that were not asked for stay, those of styles that are not given too
+        names += [name for name in entries if name not in names]
     write_list(args.output, [entries[name] for name in names if name in entries])
     total = sum(path.stat().st_size for path in args.output.glob("*.ogg"))
     report(f"{len(entries)} clips, {total / 1e6:.2f} MB in {args.output}")
