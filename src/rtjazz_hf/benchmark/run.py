@@ -83,7 +83,7 @@ def run_profile(
         return [
             Case(
                 "profile", name, "alone", sources[name],
-                dtype=settings.dtypes[0], device=settings.device, threads=(settings.threads or (None,))[0] or None,
+                dtype=settings.dtypes[0], device=settings.device, threads=settings.thread_counts[0],
                 attention=settings.main_attention, engine="torch", compile=settings.compile,
                 block_frames=settings.main_block,
                 steps=(settings.steps or (None,))[:1], guidance_scale=settings.guidance_scale,
@@ -178,7 +178,7 @@ def _run(
 ) -> dict[str, Any]:
     begun = time.perf_counter()
     check_models(settings)
-    with torch_threads((settings.threads or (None,))[0] or None):
+    with torch_threads(settings.thread_counts[0]):
         hardware = describe_hardware(settings.device)
     with _sources(settings, say) as sources:
         cases = plan(sources)

@@ -136,6 +136,11 @@ class BenchmarkSettings:
             check_settings(num_inference_steps=steps)
 
     @property
+    def thread_counts(self) -> tuple[int | None, ...]:
+        """`threads`, None for as many as a session chooses."""
+        return tuple(count or None for count in self.threads) or (None,)
+
+    @property
     def main_block(self) -> int:
         """The block size beside which variants and peers are laid."""
         return MAIN_BLOCK if MAIN_BLOCK in self.block_frames else self.block_frames[0]
@@ -228,7 +233,7 @@ def plan_beside(settings: BenchmarkSettings, sources: dict[str, str], beside: in
             beside=beside,
         )
         for name in settings.models
-        for count in dict.fromkeys((*(count or None for count in settings.threads or BESIDE_THREADS), None))
+        for count in dict.fromkeys((*(settings.thread_counts if settings.threads else BESIDE_THREADS), None))
     ]  # fmt: skip
 
 
@@ -242,7 +247,7 @@ def plan_cases(
         peers: configurations that take the place of the published ones, by peer.
     """
     peers = peers or {}
-    threads = tuple(count or None for count in settings.threads) or (None,)
+    threads = settings.thread_counts
     attention = settings.attention or (settings.main_attention, "eager")
     dtypes = settings.dtypes or DEFAULT_DTYPES
     engines = settings.engines or ("auto",)
