@@ -4,7 +4,8 @@ from __future__ import annotations
 
 TINY_CODEC = {"latent_dim": 64, "encoder_hidden_size": 32, "encoder_layers": 1, "decoder_hidden_size": 32,
               "decoder_layers": 1, "codebook_size": 64, "noise_frames": 300}  # fmt: skip
-MOVING = {"deviation_registers": (24, 72), "level_memory": 2}  # of a codec whose tones move: 24 of its channels
+# Of a codec whose tones move: 24 of its channels.
+MOVING = {"deviation_registers": (24, 72), "level_memory": 2, "tone_sharpening": 0.3}
 TINY_FLOW = {"latent_dim": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
              "intermediate_size": 128, "adaln_rank": 8, "time_embedding_dim": 32, "codebook_size": 64}  # fmt: skip
 TINY_STYLE = {"vocab_size": 400, "text_hidden_size": 32, "text_num_layers": 1, "text_num_heads": 2,

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tiny_models import MOVING
 
 from rtjazz_hf.codec import RealTimeJazzCodec, RealTimeJazzCodecConfig, spectral_loss, waveform_loss
 
@@ -15,7 +16,7 @@ TINY = dict(
 )  # fmt: skip
 KINDS = [
     dict(backbone="lapped", phase="free"),
-    dict(backbone="lapped", phase="free", latent_dim=40, deviation_registers=(24, 72), level_memory=2),
+    dict(backbone="lapped", phase="free", latent_dim=40, **MOVING),
     dict(backbone="lapped", phase="kept"),
     dict(backbone="seanet"),
 ]
@@ -244,6 +245,21 @@ class TestSound:
         spectrum = torch.fft.rfft(back * torch.hann_window(len(back))).abs()
         assert abs(spectrum.argmax().item() * 2 - 440) <= 4  # Hz
 
+    @pytest.mark.parametrize("tones_per_note", [1, 2])
+    def test_sharpening_lowers_what_stands_beside_a_partial_and_nothing_else(self, tones_per_note):
+        sizes = {**TINY, "tones_per_note": tones_per_note}
+        codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**sizes, tone_sharpening=0.5))
+        reach = 2 * tones_per_note
+        level = torch.full((1, 1, codec.config.num_tones), -8.0)
+        level[..., [20, 60]] = torch.tensor([0.0, -2.0])
+        expected = level.clone()
+        expected[..., 20 - reach : 21 + reach] -= 4.0  # half of the 8 that they lie below
+        expected[..., 60 - reach : 61 + reach] -= 3.0
+        expected[..., [20, 60]] = torch.tensor([0.0, -2.0])
+        torch.testing.assert_close(codec.decoder._sharpened(level), expected)
+        plain = RealTimeJazzCodec(RealTimeJazzCodecConfig(**sizes))
+        assert torch.equal(plain.decoder._sharpened(level), level)
+
     def test_same_codes_give_the_same_noise(self, codec):
         codes = codec.encode(music()).codes
         assert torch.equal(codec.decode(codes=codes).audio, codec.decode(codes=codes).audio)
@@ -351,6 +367,9 @@ class TestBadInput:
             RealTimeJazzCodecConfig(backbone="mp3")
         with pytest.raises(ValueError, match="multiply"):
             RealTimeJazzCodecConfig(backbone="seanet", seanet_strides=(2, 2))
+        for wrong in (-0.1, float("inf"), float("nan"), "much", True):
+            with pytest.raises(ValueError, match="tone_sharpening="):
+                RealTimeJazzCodecConfig(tone_sharpening=wrong)
         with pytest.raises(ValueError, match="latents_std"):
             RealTimeJazzCodecConfig(latents_std=(1.0,))
 

@@ -43,6 +43,8 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         level_passes (`int`): how often it does so; each costs two transforms of 2,048 samples a frame.
         level_memory (`int`): how many frames before it each of these passes looks back at, so that its gains do not
             flutter; 0 for none.
+        tone_sharpening (`float`): by what share of the difference a tone is lowered, in log power, that is weaker than
+            the loudest tone within two semitones of it; 0 leaves all as they are.
         noise_frames (`int`): length of the noise table in frames; after it the noise repeats.
         encoder_hidden_size, encoder_layers, decoder_hidden_size, decoder_layers, kernel_size, expansion:
             the residual ConvNeXt blocks on both sides.
@@ -80,6 +82,7 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         level_passes: int = 3,
         level_memory: int = 0,
         deviation_registers: tuple[int, ...] = (),
+        tone_sharpening: float = 0.0,
         noise_frames: int = 1500,
         encoder_hidden_size: int = 320,
         encoder_layers: int = 3,
@@ -118,6 +121,7 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         self.level_passes = level_passes
         self.level_memory = level_memory
         self.deviation_registers = tuple(deviation_registers)
+        self.tone_sharpening = tone_sharpening
         self.noise_frames = noise_frames
         self.encoder_hidden_size = encoder_hidden_size
         self.encoder_layers = encoder_layers
@@ -149,6 +153,10 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
         if not isinstance(self.level_memory, int) or self.level_memory < 0:
             raise ValueError(f"level_memory={self.level_memory!r} must be a whole number of at least 0.")
+        sharpening = self.tone_sharpening
+        number = isinstance(sharpening, int | float) and not isinstance(sharpening, bool)
+        if not number or not 0 <= sharpening < math.inf:
+            raise ValueError(f"tone_sharpening={sharpening!r} must be a number of at least 0.")
         if self.max_codebooks is not None and self.max_codebooks < self.num_codebooks:
             raise ValueError(
                 f"max_codebooks={self.max_codebooks} must be at least num_codebooks={self.num_codebooks}."

@@ -39,6 +39,7 @@ NOISE_WINDOW = 1024  # of the coarse bands, which say when
 MOST_RAISED, MOST_LOWERED = 3.0, 6.0  # log power that one pass may add or take: 13 and 26 dB
 FLUTTER = 1.0  # log power by which what a pass corrects may flutter; an attack changes it by more
 LOUDEST = 1.0  # log power that a fine band is ever brought to; a sine at full scale has 0
+SHARPENED_SEMITONES = 2  # how near a louder tone lowers a weaker one
 ENVELOPE_POINTS = 6  # of the gain inside a frame, 3 ms apart: attacks are shorter than a frame
 PRE_EMPHASIS_HZ = 1000.0  # phase="kept": coefficients above this weigh as those at it, lower ones less
 
@@ -388,6 +389,15 @@ class LappedDecoder(nn.Module):
         fall = constant("fall_window", config.hop_length, config.overlap, device=tones.device)
         return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts)) * fall
 
+    def _sharpened(self, level: torch.Tensor) -> torch.Tensor:
+        """Levels of tones (batch, frames, tones) in log power, those near a louder one lowered: what a window leaks
+        beside a partial fills the valleys between partials, in which notes are told apart."""
+        if not self.config.tone_sharpening:
+            return level
+        reach = SHARPENED_SEMITONES * self.config.tones_per_note
+        loudest = F.max_pool1d(level, 2 * reach + 1, stride=1, padding=reach)
+        return level - self.config.tone_sharpening * (loudest - level)
+
     def _free_frames(self, start, control, moved, frame, state, new) -> torch.Tensor:
         """Decoded features (batch, frames, base) and controls of the blocks -> frames (batch, 2, frames, samples)."""
         config, device = self.config, start.device
@@ -401,7 +411,7 @@ class LappedDecoder(nn.Module):
         if config.tones_per_note > 1:
             spread = constant("tone_spread", config.tones_per_note, device=device)
             level = (level[..., None] + spread).flatten(-2)
-        level = level + 3 * control[0]
+        level = self._sharpened(level + 3 * control[0])
         place = constant("band_index", config.num_pan_bands, config.lowest_note, notes, device=device)
         pan = (pan[..., place.repeat_interleave(config.tones_per_note)] / 4 + control[1]).clamp(-1.2, 1.2)
         noise = (noise + 3 * control[2] + self.noise_offset).unflatten(-1, (2, -1)).transpose(1, 2)
