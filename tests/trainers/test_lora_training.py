@@ -14,6 +14,7 @@ from test_training_scripts import TRAINING
 from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.adapters import attach_adapter, read_adapter
+from rtjazz_hf.adapters.phrase import call_style
 from rtjazz_hf.audio import write_audio
 from rtjazz_hf.band import Score, ScoreNote
 from rtjazz_hf.flow import FlowMatchScheduler
@@ -238,6 +239,18 @@ class TestPrior:
         assert loss > 0 and model.style.grad.abs().sum() > 0
         batch["style"] = batch["style"][:1].expand(6, -1)  # the learnt style is that of every take
         assert prior_loss(model, batch, *rest) < 1e-10
+
+    def test_a_style_is_called_alone_and_beside_words(self, case):
+        model = case[0]
+        words = torch.nn.functional.normalize(torch.randn(5, len(model.style)), dim=-1)
+        beside = StyledFlow(model.transformer, model.style, words)
+        alone = model.embedding().expand(4, -1)
+        assert torch.equal(model.called(4, 1.0), alone) and torch.equal(beside.called(4, 0.0), alone)
+        expected = torch.stack([call_style(said, [model.embedding()]) for said in words])
+        distance = torch.cdist(beside.called(40, 1.0), expected)
+        assert distance.min(-1).values.max() < 1e-2 and len(set(distance.argmin(-1).tolist())) > 1
+        half = (beside.called(200, 0.5) == model.embedding()).all(-1).float().mean()
+        assert 0.3 < half < 0.7
 
     def test_the_adapter_is_back_after_a_fault(self, case):
         model, batch, *rest = case

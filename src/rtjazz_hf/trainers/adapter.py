@@ -2,6 +2,9 @@
 Personal styles: a LoRA adapter and a style embedding learnt from a folder of recordings. One loop, two doors:
 `training/train_lora.py` and `rtjazz adapt`.
 
+Half of the time the style is called beside other words ("slow ballad in the style of <name>"), which an adapter that
+has only heard the style alone would half forget.
+
 Two terms are learnt together. The style term is flow matching on the player's takes. The prior term holds the
 adapted velocity to that of the bare base under transposed charts, called by the new style or not: it needs no data
 beside the takes, and keeps what the base knows of chords and beats (prior preservation, arXiv:2208.12242, as
@@ -33,6 +36,7 @@ from ..flow import RealTimeJazzFlowTransformer
 from ..flow.losses import flow_matching_loss, sample_timesteps
 from ..hub import load_codec, load_part, load_style_encoder, part_folder
 from ..music import LeadSheet, rotated_chords
+from ..music.vocabulary import GENRES, MOODS
 from ..runtime.quantization import quantize
 from .distillation import score_loss, student_path
 from .flow import (
@@ -68,6 +72,7 @@ class LoraTrainConfig(FlowTrainConfig):
     dora: bool = False
     qlora: bool = False  # the base in 4 bits (nf4, double quantisation; arXiv:2305.14314)
     prior_weight: float = 0.1
+    words_rate: float = 0.5  # how often the learnt style is called beside other words
     patience: int = 6  # validations without a gain before it stops; 0: never
     batch_size: int = 4
     crop_frames: int = 288  # 3.84 s
@@ -88,15 +93,24 @@ class LoraTrainConfig(FlowTrainConfig):
             raise ValueError(f"copies must not be negative, got {self.copies}.")
         if not self.prior_weight >= 0:
             raise ValueError(f"prior_weight must not be negative, got {self.prior_weight}.")
+        if not 0 <= self.words_rate <= 1:
+            raise ValueError(f"words_rate must be from 0 to 1, got {self.words_rate}.")
 
 
 class StyledFlow(nn.Module):
-    """A flow with an adapter, and the style embedding `(style_dim,)` that is learnt beside it."""
+    """A flow with an adapter, and the style embedding `(style_dim,)` that is learnt beside it.
 
-    def __init__(self, transformer: RealTimeJazzFlowTransformer, style: torch.Tensor):
+    `words`: `(words, style_dim)`, embeddings of what else may be said where the style is called, unit length.
+    """
+
+    def __init__(
+        self, transformer: RealTimeJazzFlowTransformer, style: torch.Tensor, words: torch.Tensor | None = None
+    ):
         super().__init__()
         self.transformer = transformer
         self.style = nn.Parameter(style.detach().clone().float())
+        words = style.new_zeros(0, *style.shape) if words is None else words
+        self.register_buffer("words", words.detach().clone().float(), persistent=False)
 
     def forward(self, *inputs, **named):
         return self.transformer(*inputs, **named)
@@ -104,6 +118,15 @@ class StyledFlow(nn.Module):
     def embedding(self) -> torch.Tensor:
         """`(style_dim,)` of unit length, as all style embeddings are."""
         return F.normalize(self.style, dim=0)
+
+    def called(self, rows: int, words_rate: float) -> torch.Tensor:
+        """`(rows, style_dim)`: the style alone, or at `words_rate` half-way to some words, as `call_style` has it."""
+        style = self.embedding().expand(rows, -1)
+        if not len(self.words):
+            return style
+        device = style.device
+        beside = F.normalize(style + self.words[torch.randint(len(self.words), (rows,)).to(device)], dim=-1)
+        return torch.where(torch.rand(rows, 1).to(device) < words_rate, beside, style)
 
 
 class BestSoFar:
@@ -144,6 +167,14 @@ class BestSoFar:
 
     def load_state_dict(self, state: dict) -> None:
         vars(self).update(state)
+
+
+def said_beside(encoder, tokenizer) -> torch.Tensor:
+    """Embeddings `(words, style_dim)` of what is said before "in the style of <name>": genres, plain and in moods."""
+    words = [f"{mood}{genre}".replace("_", " ") for genre in GENRES for mood in ("", *(f"{m} " for m in MOODS))]
+    tokens = tokenizer(words, padding=True, truncation=True, return_tensors="pt").to(encoder.device)
+    with torch.no_grad():
+        return encoder.encode_text(tokens["input_ids"], tokens["attention_mask"]).float()
 
 
 def mean_style(store: LatentStore) -> torch.Tensor:
@@ -191,7 +222,7 @@ def prior_loss(model, batch: dict, config: LoraTrainConfig, weights: torch.Tenso
             sample, times, target = _prior_states(model, flow_state(batch), config, how)
     finally:
         flow.enable_adapters()
-    how["style"] = torch.where(third == 2, _bare(model).embedding(), how["style"])
+    how["style"] = torch.where(third == 2, _bare(model).called(rows, config.words_rate), how["style"])
     return flow_matching_loss(model(sample, timestep=times, **how).sample, target, weights)
 
 
@@ -223,7 +254,7 @@ def lora_losses(
     losses = {}
     if config.prior_weight:
         losses["prior"] = prior_loss(model, batch, config, weights)
-    style = _bare(model).embedding().expand(len(batch["style"]), -1)
+    style = _bare(model).called(len(batch["style"]), config.words_rate)
     losses["style"] = style_loss(model, {**batch, "style": style}, config, weights)
     return losses
 
@@ -287,7 +318,7 @@ def train_lora(config: LoraTrainConfig) -> dict:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     adapter_parameters(model, run.print)
-    styled = StyledFlow(model, mean_style(train)).to(run.device)
+    styled = StyledFlow(model, mean_style(train), said_beside(encoder, tokenizer)).to(run.device)
     sizes = model.config.block_sizes, model.config.window_frames, model.config.score_dim
     batches = FlowBatches(train, config, *sizes)
     held_out = FlowBatches(test if len(test) else train, config, *sizes)
