@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 _INTEGERS = ("num_layers", "num_heads", "head_dim", "patch_size", "window_frames", "block_frames")
 
@@ -43,23 +44,24 @@ class CacheView:
     tokens: int
     _past: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    def past(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def past(self, slots: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Copies for engines that want the past as plain tensors: keys and values of all layers `(layers, rows, heads,
-        slots, head_dim)`, at least one slot, and the mask for them and the block's own, `(rows or 1, 1, 1 or tokens,
-        slots + tokens)`.
+        slots, head_dim)`, at least so many slots, and the mask for them and the block's own, `(rows or 1, 1, 1 or
+        tokens, slots + tokens)`.
         """
         if self._past is None:
-            pad = self.start == 0  # engines do not take tensors of nothing
-            length = max(self.start, 1)
+            spare = max(slots - self.start, 0)  # nobody attends to them
             keys, values = (
-                torch.stack([states[:, :, :length] for states in all_layers]) for all_layers in (self.keys, self.values)
+                F.pad(torch.stack([states[:, :, : self.start] for states in all_layers]), (0, 0, 0, spare))
+                for all_layers in (self.keys, self.values)
             )
             mask = self.mask
             if mask is None:
                 mask = torch.ones(1, 1, 1, self.start + self.tokens, dtype=torch.bool, device=keys.device)
-            if pad:  # a slot of the block's own stands in, and nobody attends to it
-                mask = torch.cat((torch.zeros_like(mask[..., :1]), mask), dim=-1)
+            if spare:
+                past, own = mask.split((self.start, self.tokens), dim=-1)
+                mask = torch.cat((F.pad(past, (0, spare)), own), dim=-1)
             self._past = keys, values, mask
         return self._past
 

@@ -2,14 +2,20 @@
 The steps of generation by another engine than torch: one graph for a noisy block and for a finished one.
 
 A finished block is heard by the same graph with a style and a lead sheet of zeros, which add nothing: so the weights
-are held once, beside those that torch keeps.
+are held once, beside those that torch keeps. OpenVINO takes a third less time where all sizes are fixed: so it gets a
+graph of one row, one block and a full window, in which shorter ones are padded, and another graph only once there is
+something larger.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rtjazz_hf.runtime.graphs import ModuleEngine, NotForEngine
@@ -94,15 +100,27 @@ class EngineSteps(ModuleEngine):
 
     def __init__(self, model: RealTimeJazzFlowTransformer, engine: str, precision: str = "float32"):
         check_model(model)
-        self._style_heads, self._style_tokens = model.config.num_style_heads, model.config.num_style_tokens
-        training = model.training
-        try:
-            super().__init__(model, StepGraph(model).eval(), engine, _example(model), _DYNAMIC, precision)
-        finally:
-            model.train(training)
+        config = model.config
+        self._style_heads, self._style_tokens, self._patch = (
+            config.num_style_heads, config.num_style_tokens, config.patch_size
+        )  # fmt: skip
+        # Tokens of a block and slots of the past, where sizes are fixed.
+        self._sizes = (config.block_frames // self._patch, max(1, config.window_frames // self._patch))
+        self._any_sizes: Any = None  # a graph
+        self._lock = threading.Lock()
+        if engine != "openvino":
+            self._sizes = (0, 0)
+        example = _example(model, 1, *self._sizes) if all(self._sizes) else _example(model)
+        with _evaluating(model) as graph:
+            super().__init__(model, graph, engine, example, {} if all(self._sizes) else _DYNAMIC, precision)
 
     def velocity(
-        self, sample: torch.Tensor, conditions: FlowConditions, step: int, view: CacheView
+        self,
+        model: RealTimeJazzFlowTransformer,
+        sample: torch.Tensor,
+        conditions: FlowConditions,
+        step: int,
+        view: CacheView,
     ) -> torch.Tensor:
         """Velocity of the noisy block `sample` at one step of its conditions."""
         inputs = {
@@ -112,13 +130,13 @@ class EngineSteps(ModuleEngine):
             "head": conditions.head[:, step],
             "style_keys": conditions.style_keys,
             "style_values": conditions.style_values,
-            **self._heard(conditions.rotary, view),
         }
-        with self.run(inputs) as (velocity, *_):
-            return torch.from_numpy(velocity).to(sample.dtype, copy=True)
+        (velocity,) = self._pass(model, inputs, conditions.rotary, view, slice(0, 1))
+        return velocity.to(sample.dtype)
 
     def hear(
         self,
+        model: RealTimeJazzFlowTransformer,
         clean: torch.Tensor,
         modulation: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor],
@@ -134,25 +152,95 @@ class EngineSteps(ModuleEngine):
             "head": clean.new_zeros(2, 1, 1, width),  # nothing hears its output
             "style_keys": silent,
             "style_values": silent,
-            **self._heard(rotary, view),
         }
-        with self.run(inputs) as (_, keys, values):
-            for targets, own in ((view.keys, keys), (view.values, values)):
-                for target, layer in zip(targets, torch.from_numpy(own).unbind(0)):
-                    target[:, :, view.start :] = layer
+        for targets, own in zip((view.keys, view.values), self._pass(model, inputs, rotary, view, slice(1, 3))):
+            for target, layer in zip(targets, own.unbind(0)):
+                target[:, :, view.start :] = layer
 
-    def _heard(self, rotary: tuple[torch.Tensor, torch.Tensor], view: CacheView) -> dict[str, torch.Tensor]:
-        past_keys, past_values, mask = view.past()
-        return {"cos": rotary[0], "sin": rotary[1], "mask": mask, "past_keys": past_keys, "past_values": past_values}
+    def _pass(
+        self,
+        model: RealTimeJazzFlowTransformer,
+        inputs: dict[str, torch.Tensor],
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        view: CacheView,
+        wanted: slice,
+    ) -> list[torch.Tensor]:
+        """What `StepGraph` gives, as far as it is wanted: velocity, keys, values."""
+        tokens, slots = self._sizes
+        rows = inputs["sample"].shape[0]
+        # Guidance has two rows, and then the graph that is there for one does not take longer for each.
+        fits = rows <= 2 and view.tokens <= tokens and view.start <= slots
+        past_keys, past_values, mask = view.past(slots if fits else 1)
+        inputs |= {"cos": rotary[0], "sin": rotary[1], "mask": mask, "past_keys": past_keys, "past_values": past_values}
+        if not fits:
+            with self.run(inputs, self._graph_of_any_sizes(model)) as results:
+                return [torch.from_numpy(result).clone() for result in results[wanted]]
+        played = []
+        for row in range(rows):
+            with self.run(_padded(_of_row(inputs, row), tokens, self._patch)) as results:
+                velocity, keys, values = map(torch.from_numpy, results)
+                own = velocity[..., : view.frames], keys[:, :, :, : view.tokens], values[:, :, :, : view.tokens]
+                played.append([each.clone() for each in own[wanted]])
+        axes = (0, 1, 1)[wanted]  # of the rows
+        return [torch.cat(parts, dim=axis) for axis, parts in zip(axes, zip(*played))]
+
+    def _graph_of_any_sizes(self, model: RealTimeJazzFlowTransformer) -> Any:
+        if not all(self._sizes):
+            return self._graph
+        with self._lock:
+            if self._any_sizes is None:
+                with _evaluating(model) as graph:
+                    self._any_sizes = self.make_graph(graph, _example(model), _DYNAMIC)
+        return self._any_sizes
 
 
-def _example(model: RealTimeJazzFlowTransformer) -> dict[str, torch.Tensor]:
-    """Inputs of `StepGraph` for a block of two rows whose window is not full yet."""
+@contextmanager
+def _evaluating(model: RealTimeJazzFlowTransformer) -> Iterator[StepGraph]:
+    """The graph of a model as it plays; the model is left as it was."""
+    training = model.training
+    try:
+        yield StepGraph(model).eval()
+    finally:
+        model.train(training)
+
+
+# Axis of each input that counts the rows, and the one that counts the block's own tokens (frames in the sample).
+_ROW_AXIS = {
+    "sample": 0, "lead_sheet": 0, "modulation": 2, "head": 1, "style_keys": 1, "style_values": 1, "cos": 1, "sin": 1,
+    "mask": 0, "past_keys": 1, "past_values": 1,
+}  # fmt: skip
+_TOKEN_AXIS = {"sample": 2, "lead_sheet": 1, "cos": 2, "sin": 2, "mask": 3}
+
+
+def _of_row(inputs: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
+    """One row of inputs whose rows may all share one."""
+    return {
+        name: tensor if tensor.shape[axis] == 1 else tensor.narrow(axis, row, 1)
+        for (name, axis) in _ROW_AXIS.items()
+        for tensor in (inputs[name],)
+    }
+
+
+def _padded(inputs: dict[str, torch.Tensor], tokens: int, patch: int) -> dict[str, torch.Tensor]:
+    """Inputs of so many tokens, of which nobody attends to those that are added."""
+    missing = tokens - inputs["cos"].shape[2]
+    if not missing:
+        return inputs
+    padded = dict(inputs)
+    for name, axis in _TOKEN_AXIS.items():
+        count = missing * patch if name == "sample" else missing
+        padded[name] = F.pad(inputs[name], (0, 0) * (inputs[name].ndim - 1 - axis) + (0, count))
+    return padded
+
+
+def _example(
+    model: RealTimeJazzFlowTransformer, rows: int = 2, tokens: int = 5, slots: int = 7
+) -> dict[str, torch.Tensor]:
+    """Inputs of `StepGraph` for a block whose window is not full yet."""
     config = model.config
     layers, heads, width, dim = (
         config.num_hidden_layers, config.num_attention_heads, config.hidden_size, config.head_dim
     )  # fmt: skip
-    rows, tokens, slots = 2, 5, 7
     draw = torch.Generator().manual_seed(0)
 
     def noise(*shape: int, scale: float = 1.0) -> torch.Tensor:

@@ -302,7 +302,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         fixed_shapes = self._fixed_shapes or engine is not None
         view = view_of(self.config, cache, sample, conditions.head.dtype, fixed_shapes)
         if engine is not None:
-            return FlowTransformerOutput(sample=engine.velocity(sample, conditions, step, view))
+            return FlowTransformerOutput(sample=engine.velocity(self, sample, conditions, step, view))
         velocity, logits = self._denoise_step(
             self,
             sample=sample,
@@ -411,7 +411,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         fixed_shapes = self._fixed_shapes or engine is not None
         view = view_of(self.config, cache, clean, modulation.dtype, fixed_shapes)
         if engine is not None:
-            engine.hear(clean, modulation, (cos, sin), view)
+            engine.hear(self, clean, modulation, (cos, sin), view)
         else:
             self._hear_step(
                 self, sample=clean, modulation=modulation, cos=cos, sin=sin, mask=view.mask, keys=view.keys,

@@ -174,28 +174,29 @@ class ModuleEngine:
         check_plain(owner)
         self.engine = engine
         self._stamp, self._samples = weights_stamp(owner), [sample.clone() for sample in _samples(owner)]
+        self.precision = precision
+        self._graph = self.make_graph(graph, inputs, dynamic)
+
+    def make_graph(
+        self, graph: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Sequence[int]]
+    ) -> OpenVINOGraph | OnnxGraph:
+        """`graph` as the engine computes it, which is near enough; arguments and errors as above."""
         try:
-            self._graph = _GRAPHS[engine](graph, inputs, dynamic, precision, thread_counts()[0])
-            self.precision = self._graph.precision
-            off = self._difference(graph, inputs)
+            made = _GRAPHS[self.engine](graph, inputs, dynamic, self.precision, thread_counts()[0])
+            self.precision = made.precision
+            off = _difference(made, graph, inputs)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise NotForEngine(f"it cannot be converted ({lines[0]})") from error
         if not off <= _TOLERANCES[self.precision]:
             raise NotForEngine(f"it is off by {off:.1e} of the largest value in {self.precision}")
+        return made
 
-    def _difference(self, graph: nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
-        with torch.no_grad():
-            expected = graph(*inputs.values())
-        with self.run(inputs) as given:
-            return max(
-                float((torch.from_numpy(array) - tensor).abs().max() / tensor.abs().max().clamp_min(1e-6))
-                for array, tensor in zip(given, expected, strict=True)
-            )
-
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> AbstractContextManager[list[Any]]:
-        """What comes out, as arrays that are valid inside the `with` alone."""
-        return self._graph({name: tensor.detach().contiguous() for name, tensor in inputs.items()})
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], graph: OpenVINOGraph | OnnxGraph | None = None
+    ) -> AbstractContextManager[list[Any]]:
+        """What comes out of the graph, or of another one, as arrays that are valid inside the `with` alone."""
+        return (graph or self._graph)({name: tensor.detach().contiguous() for name, tensor in inputs.items()})
 
     def is_current(self, owner: nn.Module, stamp: list | None = None, exact: bool = False) -> bool:
         """
@@ -213,6 +214,16 @@ class ModuleEngine:
 
     def __reduce__(self) -> tuple:
         return type(None), ()
+
+
+def _difference(made: OpenVINOGraph | OnnxGraph, graph: nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
+    with torch.no_grad():
+        expected = graph(*inputs.values())
+    with made(inputs) as given:
+        return max(
+            float((torch.from_numpy(array) - tensor).abs().max() / tensor.abs().max().clamp_min(1e-6))
+            for array, tensor in zip(given, expected, strict=True)
+        )
 
 
 def make_engine(
