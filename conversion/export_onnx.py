@@ -39,9 +39,8 @@ from torch import nn
 from onnx_int8 import GRAPHS, compare_steps, quantize_graph
 from rtjazz_hf import RealTimeJazzCodec, RealTimeJazzFlowTransformer, RealTimeJazzPipeline, hub
 from rtjazz_hf.cli.scripts import run_script
-from rtjazz_hf.codec.lapped import NOISE_WINDOW, LappedDecoder
+from rtjazz_hf.codec.lapped import LappedDecoder
 from rtjazz_hf.codec.streaming import StreamingState
-from rtjazz_hf.codec.transforms import constant
 from rtjazz_hf.flow import apply_guidance
 from rtjazz_hf.flow.embeddings import rotary_tables
 from rtjazz_hf.flow.layers import fold_rotary, style_states
@@ -177,26 +176,16 @@ def with_room(
 
 
 class RealDecoder(LappedDecoder):
-    """The decoder with its noise table and its Fourier transforms as real numbers.
-
-    ONNX has no complex numbers to take frames of a table from: here a transform is two products with small matrices
-    (Cooley and Tukey, 1965).
-    """
-
-    def _noise_spectra(self, frame: torch.Tensor) -> torch.Tensor:
-        config = self.config
-        table = constant("noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW)
-        index = frame % config.noise_frames
-        real, imaginary = table.real.contiguous(), table.imag.contiguous()
-        return torch.complex(real[:, index], imaginary[:, index]).transpose(0, 1)
+    """The decoder with Fourier transforms that know no complex numbers, which ONNX has not: two products with small
+    matrices (Cooley and Tukey, 1965)."""
 
     def _rfft(self, windows: torch.Tensor) -> torch.Tensor:
         length = windows.shape[-1]
         real, imaginary = fourier(windows, None, length)
-        return torch.complex(real[..., : length // 2 + 1], imaginary[..., : length // 2 + 1])
+        return torch.stack((real, imaginary), dim=-1)[..., : length // 2 + 1, :].flatten(-2)
 
     def _irfft(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
-        real, imaginary = spectrum.real, spectrum.imag
+        real, imaginary = spectrum.unflatten(-1, (-1, 2)).unbind(-1)
         # The imaginary parts at zero and at the highest frequency count for nothing, as in torch's.
         edge = torch.zeros_like(imaginary[..., :1])
         inner, mirrored = imaginary[..., 1:-1], imaginary[..., 1:-1].flip(-1)

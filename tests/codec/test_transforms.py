@@ -6,7 +6,7 @@ import torch
 from rtjazz_hf.codec.transforms import banded_product, constant
 
 
-@pytest.mark.parametrize(("name", "transposed"), [("mean_mel_matrix", True), ("mel_spread", False)])
+@pytest.mark.parametrize(("name", "transposed"), [("mean_mel_matrix", True), ("level_spread", False)])
 @pytest.mark.parametrize("bands", [128, 64, 4])
 def test_a_banded_product_is_the_whole_one(name, transposed, bands):
     matrix = constant(name, 2048, bands, 48000)

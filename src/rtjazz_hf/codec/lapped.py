@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rtjazz_hf.runtime.graphs import unless_stale
-from rtjazz_hf.runtime.offload import wants_calls
+from rtjazz_hf.runtime.offload import modules_inside, wants_calls
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .deviations import measure_deviations, pool_deviations, unpool_deviations
@@ -286,7 +286,7 @@ class LappedDecoder(nn.Module):
         traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
         if self.engine is None or torch.is_grad_enabled() or latents.dtype != torch.float32 or traced:
             return None
-        if wants_calls(self.modules()):
+        if wants_calls(modules_inside(self)):
             return None
         self.engine = unless_stale(self.engine, self)
         return self.engine
@@ -303,24 +303,22 @@ class LappedDecoder(nn.Module):
         # White noise of unit variance has this power in a band of the encoder's analysis.
         unit = counts * window.square().sum()
         amplitude = torch.exp(0.5 * (log_power - unit.log()).clamp(-25, 6))
-        spread = constant(
-            "band_interpolation", config.num_bands, NOISE_WINDOW, config.sampling_rate, device=device
-        )
-        gains = amplitude @ spread
+        gains = banded_product(amplitude, "band_pairs", config.num_bands, NOISE_WINDOW, config.sampling_rate)
         if config.phase == "free":
-            gains = gains * torch.exp(0.5 * self.noise_shape)
+            gains = gains * torch.exp(0.5 * self.noise_shape).repeat_interleave(2)
         margin = (NOISE_WINDOW - length) // 2
         return self._irfft(self._noise_spectra(frame) * gains, NOISE_WINDOW)[..., margin : margin + length]
 
-    # The three that `conversion/export_onnx.py` puts into real arithmetic.
+    # Spectra are real and imaginary parts one after the other, (..., 2 * bins): a gain of both is one real product,
+    # several times faster than one of complex numbers. `conversion/export_onnx.py` has its own of these three.
     def _rfft(self, windows: torch.Tensor) -> torch.Tensor:
-        return torch.fft.rfft(windows)
+        return torch.view_as_real(torch.fft.rfft(windows)).flatten(-2)
 
     def _irfft(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
-        return torch.fft.irfft(spectrum, length)
+        return torch.fft.irfft(torch.view_as_complex(spectrum.unflatten(-1, (-1, 2))), length)
 
     def _noise_spectra(self, frame: torch.Tensor) -> torch.Tensor:
-        """White noise around frames (batch, frames) of the stream, complex (batch, 2, frames, bins)."""
+        """White noise around frames (batch, frames) of the stream, (batch, 2, frames, 2 * bins)."""
         config = self.config
         table = constant(
             "noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=frame.device
@@ -347,20 +345,18 @@ class LappedDecoder(nn.Module):
         new[f"level_past_{index}"] = heard[..., -past.shape[-1] :].clone()
         # What comes after this frame is not known yet: its own continuation stands for it.
         heard = heard.unfold(-1, past.shape[-1] + hop, hop)
-        windows = torch.cat([heard, frames[..., hop:]], dim=-1)
-        window = constant("level_window", LEVEL_WINDOW, hop, overlap, True, device=device)
-        spectrum = self._rfft(windows.mul_(window))  # in place: what a pass touches then stays in the cache
-        power = spectrum.real.square() + spectrum.imag.square()
-        missing = asked - torch.cat(fine_bands(config, power), dim=-1)
+        windows = torch.cat([heard.transpose(1, 2), frames[..., hop:].transpose(1, 2)], dim=-1)
+        windows.mul_(constant("flat_window", LEVEL_WINDOW, hop, overlap, device=device))
+        spectrum = self._rfft(windows).flatten(2)  # (batch, frames, parts of mid and side)
+        bands = (config.num_fine_bands, config.sampling_rate)
+        power = banded_product(spectrum.square(), "level_pool", LEVEL_WINDOW, hop, overlap, *bands)
+        missing = asked - torch.log(power + FLOOR)
         if config.level_memory:
             missing = self._steady(missing, index, state, new)
         missing = 0.5 * (missing * self.level_share[index]).clamp(-MOST_LOWERED, MOST_RAISED)
-        gains = [
-            banded_product(part, "mel_spread", LEVEL_WINDOW, part.shape[-1], config.sampling_rate)
-            for part in missing.split(config.num_fine_bands, dim=-1)
-        ]
-        played = self._irfft(spectrum * torch.exp(torch.stack(gains, dim=1)), LEVEL_WINDOW)
-        return played[..., -(hop + overlap) :] / window.max()
+        gains = torch.exp(banded_product(missing, "level_spread", LEVEL_WINDOW, *bands))
+        played = self._irfft((spectrum * gains).unflatten(2, (2, -1)), LEVEL_WINDOW)
+        return played[..., -(hop + overlap) :].transpose(1, 2)
 
     def _steady(self, missing: torch.Tensor, index: int, state, new) -> torch.Tensor:
         """What is missing (batch, frames, bands), drawn towards what was missing in the frames before: a gain that
@@ -371,7 +367,7 @@ class LappedDecoder(nn.Module):
         for past in range(1, memory + 1):
             before = heard[:, memory - past : memory - past + frames]
             change = (before - heard[:, memory:]).clamp(-FLUTTER, FLUTTER)
-            missing = missing + 3 * self.level_past[index, past - 1] * change
+            missing = torch.addcmul(missing, 3 * self.level_past[index, past - 1], change)
         return missing
 
     def _play(self, tones, pan, noise, envelope, moved, frame, state, new) -> torch.Tensor:
@@ -387,7 +383,8 @@ class LappedDecoder(nn.Module):
             played = still_tones(config, amplitudes, frame)
         parts = (played, self._noise(noise, frame))
         fall = constant("fall_window", config.hop_length, config.overlap, device=tones.device)
-        return sum(part * envelope[:, None, :, i] for i, part in enumerate(parts)) * fall
+        envelope = envelope * fall
+        return parts[0] * envelope[:, None, :, 0] + parts[1] * envelope[:, None, :, 1]
 
     def _sharpened(self, level: torch.Tensor) -> torch.Tensor:
         """Levels of tones (batch, frames, tones) in log power, those near a louder one lowered: what a window leaks

@@ -53,15 +53,19 @@ def _play(amplitudes: torch.Tensor, phase: torch.Tensor, a_sample: torch.Tensor,
     """Amplitudes (batch, channels, frames, tones), turns at the start of frames and turns a sample (batch, frames,
     tones) -> (batch, channels, frames, at least `length` samples).
 
-    cos(a + b) of a coarse place in the frame and a fine one: few cosines, and the sum over tones is a product.
+    cos(a + b) of a coarse place in the frame and a fine one: few cosines, and the sum over tones is a product. Sines
+    are cosines a quarter of a turn away, so that one call makes both.
     """
     coarse, fine = (torch.arange(0, *stop, device=phase.device) for stop in ((length, TURN_BLOCK), (TURN_BLOCK,)))
-    coarse = phase[..., None] + a_sample[..., None] * coarse
-    coarse, fine = ((2 * math.pi * (turns - turns.floor())).float() for turns in (coarse, a_sample[..., None] * fine))
-    left = torch.cat([coarse.cos(), -coarse.sin()], dim=2)[:, None]  # (batch, 1, frames, 2 tones, places)
-    left = (left * torch.cat([amplitudes, amplitudes], dim=-1)[..., None]).permute(0, 2, 1, 4, 3)
-    right = torch.cat([fine.cos(), fine.sin()], dim=2)  # (batch, frames, 2 tones, places)
-    played = (left.flatten(2, 3) @ right).unflatten(2, (amplitudes.shape[1], -1))
+    # Whole turns are dropped in float64; what is left of a coarse place, and a fine one, are exact enough in float32.
+    turns = torch.addcmul(phase[:, :, None], a_sample[:, :, None], coarse[:, None].double()).frac_().float()
+    left = torch.cat([turns, turns + 0.25], dim=-1).mul_(2 * math.pi).cos_()  # cosines, then negative sines
+    loud = torch.cat([amplitudes, amplitudes], dim=-1).transpose(1, 2)  # (batch, frames, channels, 2 tones)
+    left = (left[:, :, None] * loud[..., None, :]).flatten(2, 3)  # (batch, frames, channels and places, 2 tones)
+    step = (2 * math.pi * a_sample).float()
+    quarter = step.new_tensor([0.0, -math.pi / 2]).repeat_interleave(step.shape[-1])
+    right = torch.addcmul(quarter, torch.cat([step, step], dim=-1)[:, :, None], fine[:, None].float()).cos_()
+    played = (left @ right.transpose(2, 3)).unflatten(2, (amplitudes.shape[1], -1))
     return played.flatten(3).transpose(1, 2)
 
 

@@ -141,7 +141,8 @@ def banded_product(x: torch.Tensor, name: str, *arguments, transposed: bool = Fa
     """`x @ constant(name, *arguments)`, or its transpose, of a matrix that is zero away from a diagonal: x (..., rows)
     -> (..., columns). Groups of columns are multiplied with the rows that they have something in alone."""
     parts = _column_groups(name, arguments, transposed, str(x.device))
-    return torch.cat([x[..., rows] @ part for rows, part in parts], dim=-1)
+    flat = x.reshape(-1, x.shape[-1])  # two axes: products of more are wrapped in views, which cost as much as they do
+    return torch.cat([flat[:, rows] @ part for rows, part in parts], dim=-1).unflatten(0, x.shape[:-1])
 
 
 @lru_cache(maxsize=64)
@@ -216,6 +217,32 @@ def _tone_spread(tones_per_note: int) -> np.ndarray:
     return np.where(middle, 0.0, -3.0).astype(np.float32)
 
 
+def _flat_window(length: int, hop: int, overlap: int) -> np.ndarray:
+    """`_level_window`, faded, with a flat part of one."""
+    window = _level_window(length, hop, overlap, True)
+    return window / window.max()
+
+
+def _level_pool(length: int, hop: int, overlap: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """Squares of real and imaginary parts, one after the other, of spectra of mid and side in `_flat_window` -> mean
+    power in `_level_window` of the bands of mid, then of side, which has half as many: (parts, bands)."""
+    scale = _level_window(length, hop, overlap, True).max() ** 2
+    pools = [_mean_mel_matrix(length, bands, sampling_rate).T for bands in (num_bands, num_bands // 2)]
+    return _side_by_side(*(np.repeat(pool * scale, 2, axis=0) for pool in pools))
+
+
+def _level_spread(length: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """What bands of mid, then of side, hold -> what each real and imaginary part gets of it: (bands, parts)."""
+    spreads = [_mel_spread(length, bands, sampling_rate) for bands in (num_bands, num_bands // 2)]
+    return _side_by_side(*(np.repeat(spread, 2, axis=1) for spread in spreads))
+
+
+def _side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """A matrix of two blocks on its diagonal."""
+    upper = np.pad(first, ((0, 0), (0, second.shape[1])))
+    return np.concatenate([upper, np.pad(second, ((0, 0), (first.shape[1], 0)))]).astype(np.float32)
+
+
 def _envelope_points(points: int, length: int) -> np.ndarray:
     """Linear interpolation of a gain given at `points` places of a frame: (points, length)."""
     places = np.linspace(0, points - 1, length)
@@ -223,7 +250,8 @@ def _envelope_points(points: int, length: int) -> np.ndarray:
 
 
 def _noise_spectra(frames: int, hop: int, length: int) -> np.ndarray:
-    """Spectra of pieces of one white noise for mid and side, a hop apart, around each frame: (2, frames, bins).
+    """Spectra of pieces of one white noise for mid and side, a hop apart, around each frame: (2, frames, 2 * bins),
+    real and imaginary parts one after the other.
 
     The noise has unit variance and begins again after its last frame.
     """
@@ -231,7 +259,7 @@ def _noise_spectra(frames: int, hop: int, length: int) -> np.ndarray:
     noise = generator.standard_normal((2, frames * hop), dtype=np.float32)
     noise = np.concatenate([noise] * -(-(frames * hop + length) // (frames * hop)), axis=1)
     pieces = np.lib.stride_tricks.sliding_window_view(noise, length, axis=1)[:, : frames * hop : hop]
-    return np.fft.rfft(pieces).astype(np.complex64)
+    return np.fft.rfft(pieces).astype(np.complex64).view(np.float32)
 
 
 def _band_interpolation(num_bands: int, n_fft: int, sampling_rate: int) -> np.ndarray:
@@ -307,7 +335,9 @@ _BUILDERS = {
     "band_matrix": band_matrix,
     "mel_matrix": mel_matrix,
     "mean_mel_matrix": _mean_mel_matrix,
-    "mel_spread": _mel_spread,
+    "flat_window": _flat_window,
+    "level_pool": _level_pool,
+    "level_spread": _level_spread,
     "level_window": _level_window,
     "join_window": _join_window,
     "fall_window": _fall_window,
@@ -321,6 +351,7 @@ _BUILDERS = {
     "envelope_points": _envelope_points,
     "noise_spectra": _noise_spectra,
     "band_interpolation": _band_interpolation,
+    "band_pairs": lambda *arguments: np.repeat(_band_interpolation(*arguments), 2, axis=1),
     "band_index": _band_index,
     "tone_phases": _tone_phases,
     "asymmetric_slope": _asymmetric_slope,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from rtjazz_hf.runtime.offload import wants_calls
+from rtjazz_hf.runtime.offload import modules_inside, wants_calls
 
 from .block_plan import view_of
 from .embeddings import rotary_tables
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 def has_to_be_called(model: RealTimeJazzFlowTransformer) -> bool:
     """Whether a module inside `model` does more, or other, than the fast steps would do for it."""
-    inside = iter(model.modules())
-    next(inside)  # the model itself is called in any case
-    return wants_calls(inside) or are_replaced(model.layers)
+    # the model itself is called in any case
+    return wants_calls(modules_inside(model)[1:]) or are_replaced(model.layers)
 
 
 def are_replaced(layers: Iterable[nn.Module]) -> bool:

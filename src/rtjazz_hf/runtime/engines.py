@@ -45,9 +45,10 @@ class EngineMixin:
         """Choose what computes the flow's steps and the decoder's network from the next block on; see
         `RealTimeJazzFlowTransformer.use_engine`.
 
-        OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. It computes the flow in bfloat16 where
-        the CPU has instructions for it, which takes less still and changes the latents by about 1%; the decoder stays
-        float32. `precision` says otherwise for both. A mix of adapters is played by torch.
+        OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. It computes both in bfloat16 where the
+        CPU has instructions for it, which takes less still and changes the latents by about 1%; `precision` says
+        otherwise. "auto" leaves a decoder in float32 to torch, which takes no longer for it. A mix of adapters is
+        played by torch.
 
         Returns:
             "openvino", "onnx" or "torch": what computes them.
@@ -55,8 +56,10 @@ class EngineMixin:
         Raises:
             ValueError: an unknown engine or precision. ImportError: the engine is not installed.
         """
-        self.codec.use_engine(engine, "float32" if precision == "auto" else precision)
-        return self.transformer.use_engine(engine, precision)
+        chosen = self.transformer.use_engine(engine, precision)
+        whole = engine == "auto" and self.transformer.engine_precision == "float32"
+        self.codec.use_engine("torch" if whole else engine, precision)
+        return chosen
 
     @property
     def engine(self) -> str:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .offload import modules_inside
+
 _TOKENS = 16  # about what a block has: oneDNN is told, and picks its layout by it
 _SAMPLED_ROWS = 8  # of each weight, to see that it has changed
 
@@ -103,7 +105,7 @@ def weights_stamp(model: nn.Module) -> list[tuple[int, int]]:
     """Changes with every weight of a model that is replaced or written to, but through `weight.data`."""
     return [
         (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        for module in model.modules()
+        for module in modules_inside(model)
         for weight in module._parameters.values()
         if weight is not None
     ]
