@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--words",
         default="",
-        help='said before "in the style of": with "jazz" half of the style is the words\', and charts are obeyed more',
+        help='said before "in the style of": with "jazz" a third of the style is the words\'',
     )
     parser.add_argument("--scale", type=float, default=1.0, help="strength of the adapter, -2 to 2")
     parser.add_argument("--seed", type=int, default=0)

@@ -351,6 +351,7 @@ class TestStyle:
         plain = pipe.encode_prompt("slow ballad")[0]
         called = pipe.encode_prompt("slow ballad in the style of Anna Blue")[0]
         torch.testing.assert_close(called, call_style(plain, [STYLE]))
+        assert torch.linalg.norm(called - STYLE) < torch.linalg.norm(called - plain)
         torch.testing.assert_close(pipe.encode_prompt("in the style of a")[0], STYLE)
         pipe.delete_adapters("a")
         assert not torch.allclose(pipe.encode_prompt("slow ballad in the style of Anna Blue")[0], called)

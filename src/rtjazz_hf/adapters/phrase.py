@@ -9,6 +9,8 @@ import torch
 
 from ..style import mix_styles
 
+STYLE_WEIGHT = 2.0  # of learnt styles beside other words, which weigh 1: who calls a player wants to hear the player
+
 
 def split_style(words: str, names: Iterable[str]) -> tuple[str, list[str]]:
     """Take "in the style of <name>" out of `words`: what is left, and those of `names` that were called."""
@@ -22,14 +24,14 @@ def split_style(words: str, names: Iterable[str]) -> tuple[str, list[str]]:
 
 
 def call_style(words: torch.Tensor | None, styles: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The style embedding of words with a learnt style: the unit vector half-way between the two.
+    """The style embedding of words with a learnt style: the unit vector between the two, nearer to the style.
 
     Args:
         words: `(style_dim,)`, of the prompt without the phrase; None if nothing else was said.
         styles: learnt embeddings `(style_dim,)`, all that were called, in equal parts.
     """
     style = mix_styles(torch.stack(list(styles)), [1.0] * len(styles))
-    return style if words is None else mix_styles(torch.stack([words, style.to(words)]), [1.0, 1.0])
+    return style if words is None else mix_styles(torch.stack([words, style.to(words)]), [1.0, STYLE_WEIGHT])
 
 
 __all__ = ["call_style", "split_style"]

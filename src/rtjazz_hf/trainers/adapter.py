@@ -120,7 +120,8 @@ class StyledFlow(nn.Module):
         return F.normalize(self.style, dim=0)
 
     def called(self, rows: int, words_rate: float) -> torch.Tensor:
-        """`(rows, style_dim)`: the style alone, or at `words_rate` half-way to some words, as `call_style` has it."""
+        """`(rows, style_dim)`: the style alone, or at `words_rate` half-way to some words, so that what `call_style`
+        makes, which is nearer to the style, lies between what is learnt."""
         style = self.embedding().expand(rows, -1)
         if not len(self.words):
             return style
