@@ -25,6 +25,7 @@ __all__ = [
     "check_engine_options",
     "check_sampling",
     "choose_device",
+    "leave_short_music_to_torch",
     "load_pipeline",
     "quiet_libraries",
 ]
@@ -32,6 +33,7 @@ __all__ = [
 DEFAULT_MODEL = "rtjazz-mini"
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_SEED = 2**31 - 1  # of those that are drawn
+_ENGINE_PAYS = 60.0  # seconds of music from which on another engine than torch saves more time than its graph takes
 
 
 class Refused(ValueError):
@@ -107,6 +109,12 @@ def _engine(text: str) -> str:
     if text not in ENGINES:
         raise argparse.ArgumentTypeError(f"{text!r}: choose from {', '.join(ENGINES)}")
     return text
+
+
+def leave_short_music_to_torch(args: argparse.Namespace, seconds: float) -> None:
+    """Another engine chosen by itself would take longer to make its graph than it saves."""
+    if args.engine == "auto" and args.engine_precision != "bfloat16" and seconds < _ENGINE_PAYS:
+        args.engine = "torch"
 
 
 def check_engine_options(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from .common import (
     add_music,
     check_engine_options,
     check_sampling,
+    leave_short_music_to_torch,
     load_pipeline,
 )
 from .notes import add_notes, check_notes, read_melody, telling_remarks
@@ -46,7 +47,6 @@ example:
 """
 
 _DEFAULT_DURATION = 10.0  # seconds
-_ENGINE_PAYS = 60.0  # seconds of music from which on another engine than torch saves more time than its graph takes
 
 
 def add_generate(commands: Any) -> None:
@@ -90,9 +90,7 @@ def run_generate(args: argparse.Namespace) -> int:
     _check_generate(args)
     tell(args.prompt, args.chords)
     seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
-    short = (args.duration or _DEFAULT_DURATION) < _ENGINE_PAYS
-    if args.engine == "auto" and args.engine_precision != "bfloat16" and short:
-        args.engine = "torch"
+    leave_short_music_to_torch(args, args.duration or _DEFAULT_DURATION)
     pipe = load_pipeline(args, quickly=True)
     check_notes(args, pipe, ("melody", "midi", "stems", "levels"))
     adapters = load_adapters(pipe, args)

@@ -24,9 +24,12 @@ from .common import (
     add_music,
     check_engine_options,
     check_sampling,
+    leave_short_music_to_torch,
     load_pipeline,
+    quiet_libraries,
 )
 from .notes import add_notes, check_notes, read_melody, telling_remarks
+from .quick_imports import import_quickly
 
 if TYPE_CHECKING:
     from ..live.clock import Clock
@@ -111,7 +114,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         return _list_devices(sound_api, midi)
     practise(args)
     _check_ramp(args)
-    from ..live.priority import running_first
+    running_first = import_quickly(_running_first)
 
     told: list[str] = []  # what there is to tell once it plays
     with ExitStack() as stack:
@@ -125,6 +128,7 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         except (ValueError, OSError, ImportError) as error:
             raise Refused(str(error)) from error
         seed = secrets.randbelow(MAX_SEED + 1) if args.seed is None else args.seed
+        leave_short_music_to_torch(args, math.inf if args.duration is None else args.duration)
         pipe = load_pipeline(args, quickly=True)
         check_notes(args, pipe, ("melody", "midi"))
         stack.enter_context(telling_remarks())
@@ -167,6 +171,13 @@ def run_play(args: argparse.Namespace, sound_api: Any = None, midi: Any = None) 
         if args.json:
             print(json.dumps(result))
         return code
+
+
+def _running_first() -> Any:
+    quiet_libraries()  # before they are imported: all that is live brings them along
+    from ..live.priority import running_first
+
+    return running_first
 
 
 def _check_ramp(args: argparse.Namespace) -> None:

@@ -89,11 +89,13 @@ def asymmetric_window(length: int, fall: int) -> np.ndarray:
     return (window * 2 / window.sum()).astype(np.float32)
 
 
-@lru_cache(maxsize=256)
-def _constant(name: str, arguments: tuple, device: str) -> torch.Tensor:
+def _table(name: str, arguments: tuple, device: str) -> torch.Tensor:
     # Tables outlive the call that first asks for them, which may be under inference mode; training wants them too.
     with torch.inference_mode(False):
         return torch.from_numpy(np.ascontiguousarray(_BUILDERS[name](*arguments))).to(device)
+
+
+_constant = lru_cache(maxsize=256)(_table)
 
 
 def _level_window(length: int, hop: int, overlap: int, faded: bool) -> np.ndarray:
@@ -147,7 +149,7 @@ def banded_product(x: torch.Tensor, name: str, *arguments, transposed: bool = Fa
 
 @lru_cache(maxsize=64)
 def _column_groups(name: str, arguments: tuple, transposed: bool, device: str) -> list[tuple[slice, torch.Tensor]]:
-    matrix = _constant(name, arguments, device)
+    matrix = _table(name, arguments, device)  # not kept beside its parts
     matrix = matrix.T if transposed else matrix
 
     def rows_of(columns: slice) -> slice:
@@ -259,7 +261,11 @@ def _noise_spectra(frames: int, hop: int, length: int) -> np.ndarray:
     noise = generator.standard_normal((2, frames * hop), dtype=np.float32)
     noise = np.concatenate([noise] * -(-(frames * hop + length) // (frames * hop)), axis=1)
     pieces = np.lib.stride_tricks.sliding_window_view(noise, length, axis=1)[:, : frames * hop : hop]
-    return np.fft.rfft(pieces).astype(np.complex64).view(np.float32)
+    spectra = np.empty((2, frames, length + 2), dtype=np.float32)
+    for start in range(0, frames, 100):  # transformed in float64, which takes a moment's memory
+        some = np.fft.rfft(pieces[:, start : start + 100]).astype(np.complex64)
+        spectra[:, start : start + 100] = some.view(np.float32)
+    return spectra
 
 
 def _band_interpolation(num_bands: int, n_fft: int, sampling_rate: int) -> np.ndarray:
