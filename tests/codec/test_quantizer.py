@@ -179,7 +179,8 @@ class TestPrediction:
             for part in whole.split(split, dim=2):
                 part, state = quantizer.decode(part, state, return_state=True)
                 decoded.append(part)
-            assert torch.equal(torch.cat(decoded, dim=2), quantizer.decode(whole))
+            # a product of another size may round otherwise, as it does where a CPU has AMX
+            torch.testing.assert_close(torch.cat(decoded, dim=2), quantizer.decode(whole), rtol=1e-6, atol=1e-6)
 
     def test_the_encoder_knows_what_the_decoder_has(self):
         quantizer = predictive()
