@@ -11,8 +11,9 @@ from rtjazz_hf.band.bars import groups_of
 from rtjazz_hf.band.composer import compose
 from rtjazz_hf.band.score import Score, ScoreControl, ScoreNote, features_of
 from rtjazz_hf.corpus.prepare import draw_lead_sheet
+from rtjazz_hf.music import LeadSheet
 from rtjazz_hf.music.chart import metre_of_beats
-from rtjazz_hf.music.score_features import NOTE_ROLES, SCORE_SLICES, key_column
+from rtjazz_hf.music.score_features import NOTE_ROLES, SCORE_SLICES, key_column, score_features
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,20 @@ def test_wrong_controls_and_roles_are_refused():
         Score(told=("choir",))
     with pytest.raises(ValueError, match="not a score"):
         Score.from_dict({"notes": []})
+
+
+def test_who_plays_next_does_not_inherit_a_bend():
+    played = [(0.0, 60, "trumpet"), (1.0, 64, "piano"), (2.0, 62, "trumpet"), (3.0, 62, "trumpet")]
+    notes = tuple(ScoreNote(start, 1.0, midi, 90, player, "lead") for start, midi, player in played)
+    bends = [(0.5, -1.25), (1.5, -2.25), (3.0, 0.0)]
+    controls = tuple(ScoreControl(start, "bend", value, "trumpet", "lead") for start, value in bends)
+    score = Score(notes, controls, ("lead",))
+    sheet = LeadSheet.from_chart("C6 | C6", tempo=60)
+    features = score_features(*score.rows(sheet), 0, 300, 75.0)
+    bend, keys = features[:, SCORE_SLICES["lead_bend"].start], features[:, SCORE_SLICES["lead_sounding"]].argmax(1)
+    pitch = keys + bend - key_column(60)
+    assert np.allclose(pitch[[20, 60, 80, 140]], [0, -1.25, 4, 4], atol=1e-5)  # the piano stands
+    assert np.allclose(pitch[[160, 200, 240]], [2 - 2.25, 2 - 2.25, 2], atol=1e-5)  # the trumpet has gone on
 
 
 @pytest.mark.parametrize("beats", range(1, 13))

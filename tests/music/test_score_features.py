@@ -66,6 +66,31 @@ def test_a_note_sounds_from_its_onset_to_its_end_and_is_struck_once():
         assert not any(features[:, columns].any() for columns in columns_of(role))
 
 
+@pytest.mark.parametrize("semitones", [-3, 2])
+def test_a_bend_passes_through_the_keys_between(semitones):
+    note = np.array([[0.0, 2.0, 60, 100, LEAD, 8], [0.0, 2.0, 60, 100, COMP, 0]])
+    bends = np.linspace(0, semitones, 100)
+    controls = np.stack([(np.arange(100) + 0.0) / RATE, *np.zeros((2, 100)), bends], axis=1)
+    features = score_features(note, controls, 0, 120, RATE)
+    sounding = features[:, SCORE_SLICES["lead_sounding"]]
+    assert (np.count_nonzero(sounding, axis=1) == 1).all()  # one key at a time
+    left = features[:, SCORE_SLICES["lead_bend"].start]
+    asked = key_column(60) + np.append(bends, np.full(20, semitones))
+    assert np.allclose(sounding.argmax(1) + left, asked, atol=1e-5) and np.abs(left).max() <= 0.5 + 1e-6
+    assert set(sounding.argmax(1) - key_column(60)) == set(range(min(semitones, 0), max(semitones, 0) + 1))
+    struck = features[:, SCORE_SLICES["lead_struck"]]
+    assert set(np.nonzero(struck)[1]) == {key_column(60)}  # it was struck where it stands
+    others = features[:, SCORE_SLICES["comp_sounding"]]
+    assert set(np.nonzero(others)[1]) == {key_column(60)}  # and nobody else is moved
+
+
+def test_a_bend_beyond_the_piano_leaves_it():
+    note = np.array([[0.0, 1.0, 22, 100, BASS, 8]])
+    features = score_features(note, np.array([[0.5, BASS, 0, -4.0]]), 0, 75, RATE)
+    sounding = features[:, SCORE_SLICES["bass_sounding"]].any(axis=1)
+    assert sounding[:37].all() and not sounding[39:].any()
+
+
 def test_the_place_inside_the_frame_and_the_loudness_are_told():
     def struck(start: float, velocity: int) -> np.ndarray:
         note = np.array([[start, 0.4, 60, velocity, LEAD, 0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,26 @@ class ScoreControl:
         if not (math.isfinite(self.start) and math.isfinite(self.value)):
             raise ValueError(f"a control at beat {self.start!r} of {self.value!r}: both must be finite")
         _check(self.player, self.role)
+
+
+def _of_who_plays(
+    notes: Iterable[ScoreNote], controls: Iterable[ScoreControl]
+) -> Iterator[tuple[float, str, float, str]]:
+    """What holds for each role, as (start, kind, value, role): the controls of whoever played its last note. Where one
+    player follows another, what the first one's last note was bent by is not the second one's."""
+    latest: dict[tuple[str, str, str], float] = {}  # by role, player and kind
+    playing: dict[str, str] = {}  # by role
+    events: list[ScoreNote | ScoreControl] = [*notes, *controls]
+    for event in sorted(events, key=lambda event: event.start):
+        role, player = event.role, event.player
+        if isinstance(event, ScoreControl):
+            latest[role, player, event.kind] = event.value
+            if playing.get(role, player) == player:
+                yield event.start, event.kind, event.value, role
+        elif playing.get(role) != player:
+            playing[role] = player
+            for kind in sorted({kind for its_role, _, kind in latest if its_role == role}):
+                yield event.start, kind, latest.get((role, player, kind), 0.0), role
 
 
 def _check(player: str, role: str) -> None:
@@ -171,7 +191,8 @@ class Score:
             for n in self.notes
         ]
         controls = [
-            (c.start, NOTE_ROLES.index(c.role), CONTROL_KINDS.index(c.kind), c.value) for c in self.controls
+            (start, NOTE_ROLES.index(role), CONTROL_KINDS.index(kind), value)
+            for start, kind, value, role in _of_who_plays(self.notes, self.controls)
         ]
         return np.array(notes, dtype=np.float64).reshape(-1, 6), np.array(controls, dtype=np.float64).reshape(-1, 4)
 

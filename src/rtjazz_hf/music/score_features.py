@@ -141,7 +141,7 @@ def score_features(
         notes: `(notes, 6)` of `NOTE_COLUMNS`: start and length in seconds from frame 0, MIDI key, velocity, index of
             role and of instrument (-1 is unknown).
         controls: `(controls, 4)` of `CONTROL_COLUMNS`: from when on, in seconds, a role has this bend (semitones),
-            vibrato or swell (0 to 1).
+            vibrato or swell (0 to 1). A bend of more than half a semitone is told as another key and what is left.
         told: the roles that are spoken of; notes of others are left out.
     """
     out = np.zeros((num_frames, SCORE_DIM), dtype=np.float32)
@@ -162,7 +162,21 @@ def score_features(
         last = min(num_frames, round(until * frame_rate) - start_frame)
         name = f"{NOTE_ROLES[int(role)]}_{CONTROL_KINDS[int(kind)]}"
         out[first:last, SCORE_SLICES[name].start] = value
+    for role in BENT_ROLES:
+        _follow_bend(out[:, SCORE_SLICES[f"{role}_sounding"]], out[:, SCORE_SLICES[f"{role}_bend"].start])
     return out
+
+
+def _follow_bend(sounding: np.ndarray, bend: np.ndarray) -> None:
+    """Where a bend leads nearer to another key, that key sounds, and what is left is told as the bend: a fall of five
+    semitones passes through five keys. `sounding` `(frames, NUM_KEYS)` and `bend` `(frames,)`, in place."""
+    keys = np.rint(bend).astype(np.int64)
+    for moved in np.unique(keys[keys != 0]).tolist():
+        frames = keys == moved
+        here = np.zeros((int(frames.sum()), NUM_KEYS + 2 * abs(moved)), sounding.dtype)
+        here[:, abs(moved) + moved : abs(moved) + moved + NUM_KEYS] = sounding[frames]
+        sounding[frames] = here[:, abs(moved) : abs(moved) + NUM_KEYS]
+    bend -= keys
 
 
 def _write_note(out, begin, frame_rate, start, seconds, midi, loud, role, player) -> None:
