@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches the network; pushing: tests/hub_stub.py
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a test are too small to share out
+os.environ.setdefault("RTJAZZ_GRAPHS", "")  # every graph is made: tests/runtime/test_kept_graphs.py
 # Two workers that compile librosa's functions into one cache at once leave it broken, and every later call crashes.
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 _caches = Path(__file__).resolve().parent.parent / ".pytest_cache"

@@ -9,16 +9,19 @@ itself, OpenVINO computes float32 models in bfloat16 where the CPU can. Its fron
 from __future__ import annotations
 
 import io
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from .engines import check_engine, is_installed
+from .kept_graphs import KeptGraph
 from .offload import wants_calls
 from .packed_linear import weights_stamp
 from .precision import bfloat16_is_fast
@@ -45,6 +48,10 @@ class OpenVINOGraph:
         dynamic: Of each input, the axes that may have other sizes than the example.
         precision: `"float32"` or `"bfloat16"`.
         threads: Of one call.
+        anew: Whatever is kept on disk.
+
+    Attributes:
+        was_read: Whether it comes from disk.
     """
 
     def __init__(
@@ -54,37 +61,27 @@ class OpenVINOGraph:
         dynamic: Mapping[str, Sequence[int]],
         precision: str = "float32",
         threads: int = 1,
+        anew: bool = False,
     ):
         import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        core = openvino.Core()
-        self.precision = precision
-        examples = tuple(inputs.values())
-        with _tracing():
-            traced = torch.jit.trace(module, examples, check_trace=False)
-            decoder = TorchScriptPythonDecoder(traced, example_input=examples)
-            front_end = FrontEndManager().load_by_framework("pytorch")
-            model = front_end.convert(front_end.load(decoder))
-        shapes = {}
-        for port, (name, example) in zip(model.inputs, inputs.items(), strict=True):
-            free = dynamic.get(name, ())
-            shapes[port] = openvino.PartialShape(
-                [-1 if axis in free else size for axis, size in enumerate(example.shape)]
-            )
-        model.reshape(shapes)
-        self._compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-                "ENABLE_CPU_PINNING": False,  # other programs run here too
-            },
-        )
+        core, self.precision = openvino.Core(), precision
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # other programs run here too
+        }
+        sizes = [(name, each.dtype, *each.shape, dynamic.get(name)) for name, each in inputs.items()]
+        cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        kept = KeptGraph(module, (openvino.__version__, cpu, settings, sizes))
+        compiled = None if anew else _read(core, kept, settings)
+        self.was_read = compiled is not None
+        if compiled is None:
+            compiled = core.compile_model(_converted(module, inputs, dynamic), "CPU", settings)
+            _keep(compiled, kept)
+        self._compiled = compiled
         self._names = list(inputs)
         self._free: list[Any] = []  # requests that nobody uses; each holds its own workspace
         self._lock = threading.Lock()
@@ -103,10 +100,51 @@ class OpenVINOGraph:
                 self._free.append(request)
 
 
+def _converted(module: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Sequence[int]]) -> Any:
+    """OpenVINO's model of a module; arguments as of `OpenVINOGraph`."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    examples = tuple(inputs.values())
+    with _tracing():
+        traced = torch.jit.trace(module, examples, check_trace=False)
+        decoder = TorchScriptPythonDecoder(traced, example_input=examples)
+        front_end = FrontEndManager().load_by_framework("pytorch")
+        model = front_end.convert(front_end.load(decoder))
+    shapes = {}
+    for port, (name, example) in zip(model.inputs, inputs.items(), strict=True):
+        free = dynamic.get(name, ())
+        shapes[port] = openvino.PartialShape([-1 if axis in free else size for axis, size in enumerate(example.shape)])
+    model.reshape(shapes)
+    return model
+
+
+def _read(core: Any, kept: KeptGraph, settings: dict[str, Any]) -> Any:
+    """The compiled model that is kept, or `None`."""
+    content = kept.read()
+    if content is None:
+        return None
+    try:
+        return core.import_model(io.BytesIO(content), "CPU", settings)
+    except (RuntimeError, TypeError):  # not written by this OpenVINO
+        return None
+
+
+def _keep(compiled: Any, kept: KeptGraph) -> None:
+    if kept.path is None:
+        return
+    written = io.BytesIO()
+    with suppress(RuntimeError):  # then it is made again the next time
+        compiled.export_model(written)
+        kept.write(written.getvalue())
+
+
 class OnnxGraph:
     """A module as ONNX Runtime computes it, in float32; arguments and calls as of `OpenVINOGraph`."""
 
     precision = "float32"
+    was_read = False
 
     def __init__(
         self,
@@ -115,6 +153,7 @@ class OnnxGraph:
         dynamic: Mapping[str, Sequence[int]],
         precision: str = "float32",
         threads: int = 1,
+        anew: bool = False,
     ):
         import onnxruntime
 
@@ -181,16 +220,23 @@ class ModuleEngine:
         self, graph: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Sequence[int]]
     ) -> OpenVINOGraph | OnnxGraph:
         """`graph` as the engine computes it, which is near enough; arguments and errors as above."""
-        try:
-            made = _GRAPHS[self.engine](graph, inputs, dynamic, self.precision, thread_counts()[0])
-            self.precision = made.precision
-            off = _difference(made, graph, inputs)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise NotForEngine(f"it cannot be converted ({lines[0]})") from error
-        if not off <= _TOLERANCES[self.precision]:
-            raise NotForEngine(f"it is off by {off:.1e} of the largest value in {self.precision}")
-        return made
+        make = partial(_GRAPHS[self.engine], graph, inputs, dynamic, self.precision, thread_counts()[0])
+        for anew in (False, True):  # what was read from disk may be damaged, in ways that nobody thought of
+            made = None
+            try:
+                made = make(anew=anew)
+                self.precision = made.precision
+                off, why = _difference(made, graph, inputs), None
+            except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+                off, why = math.inf, error
+            if off <= _TOLERANCES[self.precision]:
+                return made
+            if made is None or not made.was_read:
+                break
+        if why is not None:
+            lines = str(why).strip().splitlines() or [type(why).__name__]
+            raise NotForEngine(f"it cannot be converted ({lines[0]})") from why
+        raise NotForEngine(f"it is off by {off:.1e} of the largest value in {self.precision}")
 
     def run(
         self, inputs: Mapping[str, torch.Tensor], graph: OpenVINOGraph | OnnxGraph | None = None

@@ -1,0 +1,101 @@
+"""
+Graphs that OpenVINO has made stay on disk, since one takes 2 s of the processor to make and a fifth to read.
+
+They lie beside what huggingface_hub keeps (`HF_HOME`/rtjazz-graphs, `RTJAZZ_GRAPHS` names another folder, and an empty
+one keeps none). A name holds all that a graph hangs on: weights and settings of the model, this package's code, the
+versions of OpenVINO and torch, the processor, number type and threads. What cannot be read or is not whole is made
+again; what cannot be written is not kept, and nobody hears of either.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .files import whole_or_not_at_all
+
+_MOST = 8  # files; those that were used least recently go first
+_WORTH_KEEPING = 200_000  # weights; smaller graphs are made as fast as they are read
+_SUFFIX = ".graph"
+
+
+class KeptGraph:
+    """
+    The file of one graph.
+
+    Args:
+        module: What the graph is made of. settings: All else that it hangs on, as text.
+    """
+
+    def __init__(self, module: nn.Module, settings: Iterable[object]):
+        folder = graphs_folder()
+        large = sum(weight.numel() for weight in module.parameters()) >= _WORTH_KEEPING
+        self.path = None if folder is None or not large else folder / f"{_fingerprint(module, settings)}{_SUFFIX}"
+
+    def read(self) -> bytes | None:
+        """What was kept, if it is whole."""
+        if self.path is None:
+            return None
+        try:
+            with self.path.open("rb") as file:
+                digest, content = file.read(hashlib.sha256().digest_size), file.read()
+            os.utime(self.path)
+        except OSError:
+            return None
+        return content if hashlib.sha256(content).digest() == digest else None
+
+    def write(self, content: bytes) -> None:
+        """Keep it, and no more than the last few others."""
+        if self.path is None:
+            return
+        with suppress(OSError):  # a full disk, a folder that nobody may write into, another process that tidies up
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_or_not_at_all(self.path) as part:
+                part.write_bytes(hashlib.sha256(content).digest() + content)
+            kept = sorted(self.path.parent.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+            for path in kept[:-_MOST]:
+                path.unlink(missing_ok=True)
+
+
+def graphs_folder() -> Path | None:
+    """Where graphs are kept; `None` if they are not."""
+    named = os.environ.get("RTJAZZ_GRAPHS")
+    if named is not None:
+        return Path(named).expanduser() if named else None
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "rtjazz-graphs"
+
+
+def _fingerprint(module: nn.Module, settings: Iterable[object]) -> str:
+    told = hashlib.sha256(_code())
+    for setting in (torch.__version__, *settings, module):  # a module as text: its layers and their sizes
+        told.update(f"{setting}\0".encode())
+    for each in module.modules():
+        if hasattr(each, "config"):
+            told.update(f"{each.config}\0".encode())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        told.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return told.hexdigest()[:40]
+
+
+@functools.cache
+def _code() -> bytes:
+    """Of the modules that a graph may be made from."""
+    told = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for part in ("codec", "flow", "runtime"):
+        for path in sorted((package / part).glob("*.py")):
+            told.update(path.read_bytes())
+    return told.digest()
+
+
+__all__ = ["KeptGraph", "graphs_folder"]

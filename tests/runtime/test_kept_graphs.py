@@ -1,0 +1,115 @@
+"""Graphs of OpenVINO that stay on disk, and what becomes of files that are not as they should be."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+from torch import nn
+
+from rtjazz_hf.runtime import kept_graphs
+from rtjazz_hf.runtime.graphs import ModuleEngine
+
+pytest.importorskip("openvino")
+
+
+class Net(nn.Module):
+    """Large enough to be worth a file."""
+
+    def __init__(self, width: int = 512):
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x):
+        return (torch.tanh(self.linear(x)),)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("RTJAZZ_GRAPHS", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def net(seed: int = 0, width: int = 512) -> Net:
+    torch.manual_seed(seed)
+    return Net(width).eval()
+
+
+def made_of(module: nn.Module, rows: int = 3, precision: str = "float32") -> tuple[bool, torch.Tensor]:
+    """Whether its graph was read, and what it gives."""
+    x = {"x": torch.randn(rows, module.linear.in_features, generator=torch.Generator().manual_seed(1))}
+    engine = ModuleEngine(module, module, "openvino", x, {"x": (0,)}, precision)
+    with torch.no_grad():
+        wanted = module(x["x"])[0]
+    with engine.run(x) as (given,):
+        torch.testing.assert_close(torch.from_numpy(given), wanted, atol=1e-5, rtol=1e-4)
+        return engine._graph.was_read, torch.from_numpy(given).clone()
+
+
+def test_a_graph_is_made_once_and_then_read(folder):
+    was_read, first = made_of(net())
+    again, second = made_of(net())
+    assert (was_read, again) == (False, True)
+    assert torch.equal(first, second)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_other_weights_sizes_code_and_modules_are_other_graphs(folder, monkeypatch):
+    made_of(net())
+    one = net()
+    with torch.no_grad():
+        one.linear.bias[7] += 1e-3
+    assert made_of(one)[0] is False
+    assert made_of(net(), rows=4)[0] is False
+    assert made_of(net(width=640))[0] is False
+    monkeypatch.setattr(kept_graphs, "_code", lambda: b"another version of this package")
+    assert made_of(net())[0] is False
+    assert len(list(folder.iterdir())) == 5
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a bit", "empty", "no graph", "of another model"])
+def test_a_damaged_file_is_made_anew(folder, damage):
+    made_of(net())
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    if damage == "of another model":
+        made_of(net(seed=5))
+        (other,) = set(folder.iterdir()) - {path}
+        bad = other.read_bytes()
+        other.unlink()
+    else:
+        strange = b"no graph at all" * 100
+        bad = {
+            "cut short": whole[:-1000],
+            "a bit": whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+            "empty": b"",
+            "no graph": hashlib.sha256(strange).digest() + strange,
+        }[damage]
+    path.write_bytes(bad)
+    assert made_of(net())[0] is False
+    assert made_of(net())[0] is True  # it was mended
+
+
+def test_where_nothing_can_be_written_it_is_made_every_time(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the folder's place")
+    monkeypatch.setenv("RTJAZZ_GRAPHS", str(tmp_path / "file"))
+    assert [made_of(net())[0] for _ in range(2)] == [False, False]
+
+
+def test_nothing_is_kept_when_that_is_asked_for_or_not_worth_it(folder, monkeypatch):
+    made_of(net(width=64))
+    assert not folder.exists()
+    monkeypatch.setenv("RTJAZZ_GRAPHS", "")
+    made_of(net())
+    assert kept_graphs.graphs_folder() is None
+    monkeypatch.delenv("RTJAZZ_GRAPHS")
+    assert kept_graphs.graphs_folder().name == "rtjazz-graphs"
+
+
+def test_only_the_last_few_stay(folder, monkeypatch):
+    monkeypatch.setattr(kept_graphs, "_MOST", 2)
+    for seed in range(3):
+        made_of(net(seed))
+    assert len(list(folder.iterdir())) == 2
+    assert made_of(net(2))[0] is True
