@@ -124,3 +124,27 @@ def test_generate_leaves_the_compiler_alone(tiny_folder, tmp_path):
     asked = ["generate", "swing", "-o", str(tmp_path / "a.wav"), "--model", str(tiny_folder), "--duration", "0.3"]
     done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0"], done.stderr
+
+
+@pytest.mark.slow
+def test_other_models_of_transformers_can_be_had_afterwards(tiny_folder):
+    """Their names are listed when one is asked for; those of `auto` are there at once."""
+    script = """
+import importlib.metadata, sys
+from rtjazz_hf.cli.quick_imports import import_quickly
+def load():
+    from rtjazz_hf import RealTimeJazzPipeline
+    return RealTimeJazzPipeline.from_pretrained(sys.argv[1], engine="torch")
+import_quickly(load)
+import transformers
+from transformers import AutoModel
+assert "BertModel" not in transformers._class_to_module
+assert not hasattr(transformers, "Nothing")
+from transformers import BertModel, ClapConfig
+from transformers.models import bert
+assert BertModel is bert.BertModel and "ClapModel" in dir(transformers)
+assert "numpy" in importlib.metadata.packages_distributions()
+print("had")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tiny_folder)], capture_output=True, text=True)
+    assert done.stdout.split() == ["had"], done.stderr

@@ -6,6 +6,9 @@ from the command to its sound, where all of them are there. Within `import_quick
 SciPy, no PEFT and one machine, and in the place of bitsandbytes and the compiler stand modules that become the real
 ones when they are used, for more than to mark a function or to ask whether a model is compiled. diffusers imports all
 of its networks to ask whether a pipeline has a certain one; a class that nothing is an instance of stands for that.
+transformers reads the files of all of its models, twice, for the names that it offers; here it reads those of `auto`,
+and the others when somebody asks for a name that is not there. Both read the lists of files of everything that is
+installed, to tell packages whose name is another one's (Pillow is `PIL`): here they are told of none.
 Afterwards all can be imported as ever.
 
 For the process of a command that plays alone: what the libraries found missing they believe for good, and the functions
@@ -15,14 +18,18 @@ of theirs that torch.compile shall not look into are not marked.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
+
+from ..hub.registration import _HOOKS
 
 _T = TypeVar("_T")
 _HIDDEN = ("peft", "scipy")  # imported name by name, so that they cannot come later
@@ -47,6 +54,10 @@ _LATER: dict[str, dict[str, Any]] = {  # and what of it need not be there: what 
 
 # Module in a package of lazy attributes, and its class: found by its full name, its package is not imported.
 _ASKED_FOR = ("diffusers.models", "autoencoders.autoencoder_kl", "AutoencoderKL")
+
+
+_LISTS = "transformers.utils.import_utils"  # where it reads them
+_READ_AT_ONCE = "auto"  # of its models
 
 
 class _Later(ModuleType):
@@ -88,14 +99,52 @@ def _without() -> Iterator[None]:
         put[f"{package}.{module}"] = ModuleType(f"{package}.{module}")
         setattr(put[f"{package}.{module}"], name, asked_for)
     sys.modules.update(put)
-    is_available = torch.distributed.is_available
+    _HOOKS[_LISTS] = _read_models_later
+    is_available, distributions = torch.distributed.is_available, importlib.metadata.packages_distributions
     torch.distributed.is_available = lambda: False  # as in builds of torch without
+    importlib.metadata.packages_distributions = dict
     try:
         yield
     finally:
-        torch.distributed.is_available = is_available
+        torch.distributed.is_available, importlib.metadata.packages_distributions = is_available, distributions
+        _HOOKS.pop(_LISTS, None)
         for full_name, stand_in in put.items():
             if sys.modules.get(full_name, ...) is stand_in:
                 del sys.modules[full_name]
         if vars(sys.modules.get(package, types)).get(name) is asked_for:  # where the package remembers it
             delattr(sys.modules[package], name)
+
+
+def _read_models_later(module: ModuleType) -> None:
+    """`transformers.utils.import_utils`, once it is executed: what it lists of the models is first a part."""
+    read, find = module.create_import_structure_from_path, module._LazyModule.__getattr__
+    package = Path(module.__file__).parents[1]
+    prefixes, whole = {"transformers": "models", "transformers.models": None}, set()
+
+    def create(path: str) -> dict:
+        folder = Path(path).parent if Path(path).is_file() else Path(path)
+        if folder != package / "models" or whole:
+            return read(path)
+        return {_READ_AT_ONCE: read(str(folder / _READ_AT_ONCE))}
+
+    def get(self: Any, name: str) -> Any:
+        try:
+            return find(self, name)
+        except AttributeError:
+            # a module of the package is about to be imported, whatever is listed
+            if name.startswith("__") or self.__name__ not in prefixes or self in whole or _is_inside(self, name):
+                raise
+        whole.add(self)
+        listed = module.define_import_structure(str(package / "models"), prefix=prefixes[self.__name__])
+        every = type(self)(self.__name__, self.__file__, listed, module_spec=self.__spec__)
+        for kept in ("_modules", "_class_to_module", "_object_missing_backend", "_import_structure"):
+            getattr(self, kept).update(getattr(every, kept))
+        self.__all__ = list(dict.fromkeys([*self.__all__, *every.__all__]))
+        return find(self, name)
+
+    module.create_import_structure_from_path, module._LazyModule.__getattr__ = create, get
+
+
+def _is_inside(package: ModuleType, name: str) -> bool:
+    folders = [Path(folder) for folder in package.__path__]
+    return any((folder / f"{name}.py").exists() or (folder / name).is_dir() for folder in folders)

@@ -354,5 +354,9 @@ def _check_weights(model: Any, folder: Path) -> None:
                 f"({len(names)} in all): its config.json and its weights do not belong together"
             )
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not tensor.is_floating_point():
+            continue
+        if tensor.dtype.itemsize >= 4 and bool(tensor.sum().isfinite()):  # a tenth of the time
+            continue
+        if not bool(tensor.isfinite().all()):
             raise ValueError(f"{folder} holds NaN or infinite values in {name}; {_fetch_again()}")
