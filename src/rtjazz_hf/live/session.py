@@ -412,7 +412,8 @@ def _make_blocks(models: LiveModels, takes: Sequence[Take]) -> list[LiveBlock]:
             num_inference_steps=plans[0].num_inference_steps,
             guidance_scale=scales if len(set(scales)) > 1 else scales[0],
         )
-        if worker is not None and stream.frame:  # nothing is done beside the first sound, which is waited for
+        # Nothing is done beside the first sound of a session, which is waited for.
+        if worker is not None and stream.decoder_state is not None:
             stream.append_later(state, worker)
             joining = True
         latents = stream.without_cues(state)

@@ -170,13 +170,14 @@ def score_features(
 def _follow_bend(sounding: np.ndarray, bend: np.ndarray) -> None:
     """Where a bend leads nearer to another key, that key sounds, and what is left is told as the bend: a fall of five
     semitones passes through five keys. `sounding` `(frames, NUM_KEYS)` and `bend` `(frames,)`, in place."""
-    keys = np.rint(bend).astype(np.int64)
-    for moved in np.unique(keys[keys != 0]).tolist():
-        frames = keys == moved
-        here = np.zeros((int(frames.sum()), NUM_KEYS + 2 * abs(moved)), sounding.dtype)
-        here[:, abs(moved) + moved : abs(moved) + moved + NUM_KEYS] = sounding[frames]
-        sounding[frames] = here[:, abs(moved) : abs(moved) + NUM_KEYS]
-    bend -= keys
+    for frame, semitones in enumerate(bend.tolist()):
+        if moved := round(semitones):
+            before = sounding[frame].copy()
+            low, high = max(moved, 0), NUM_KEYS + min(moved, 0)  # what is led beyond the piano is not told
+            sounding[frame] = 0.0
+            if low < high:
+                sounding[frame, low:high] = before[low - moved : high - moved]
+            bend[frame] = semitones - moved
 
 
 def _write_note(out, begin, frame_rate, start, seconds, midi, loud, role, player) -> None:
