@@ -126,7 +126,7 @@ def _read(core: Any, kept: KeptGraph, settings: dict[str, Any]) -> Any:
     if content is None:
         return None
     try:
-        return core.import_model(io.BytesIO(content), "CPU", settings)
+        return core.import_model(content, "CPU", settings)
     except (RuntimeError, TypeError):  # not written by this OpenVINO
         return None
 
