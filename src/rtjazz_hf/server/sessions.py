@@ -54,6 +54,7 @@ class SessionEngine:
         self.block_frames = settings.block_frames or pipe.config.block_frames
         self.block_seconds = self.block_frames / FRAME_RATE
         self.group = pipe.live_group()
+        self._warm_up_for_many()
         self.times = BlockTimes(self._measure())
         self._lock = threading.Lock()  # of what follows
         self._seats: dict[str, Seat] = {}
@@ -447,6 +448,14 @@ class SessionEngine:
                 seat.ending = "failed"
                 self.close(seat, "failed")
         time.sleep(0.05)
+
+    def _warm_up_for_many(self) -> None:
+        """A block of three sessions at once: an engine makes what only many need when it first meets them, and those
+        who play by then would hear a gap."""
+        with self.pipe.live_group() as group:
+            for seed in range(3):
+                group.join("swing", seed=seed, block_frames=self.block_frames)
+            group.step()
 
     def _measure(self) -> float:
         defaults = self.pipe.generation_defaults
