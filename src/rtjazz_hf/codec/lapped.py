@@ -310,7 +310,7 @@ class LappedDecoder(nn.Module):
         return self._irfft(self._noise_spectra(frame) * gains, NOISE_WINDOW)[..., margin : margin + length]
 
     # Spectra are real and imaginary parts one after the other, (..., 2 * bins): a gain of both is one real product,
-    # several times faster than one of complex numbers. `conversion/export_onnx.py` has its own of these three.
+    # several times faster than one of complex numbers. `conversion/export_onnx.py` has its own of the next two.
     def _rfft(self, windows: torch.Tensor) -> torch.Tensor:
         return torch.view_as_real(torch.fft.rfft(windows)).flatten(-2)
 

@@ -356,7 +356,6 @@ _BUILDERS = {
     "tone_spread": _tone_spread,
     "envelope_points": _envelope_points,
     "noise_spectra": _noise_spectra,
-    "band_interpolation": _band_interpolation,
     "band_pairs": lambda *arguments: np.repeat(_band_interpolation(*arguments), 2, axis=1),
     "band_index": _band_index,
     "tone_phases": _tone_phases,
