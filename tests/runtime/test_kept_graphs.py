@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 
 import pytest
@@ -84,7 +85,7 @@ def test_a_damaged_file_is_made_anew(folder, damage):
             "cut short": whole[:-1000],
             "a bit": whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
             "empty": b"",
-            "no graph": hashlib.sha256(strange).digest() + strange,
+            "no graph": strange + hashlib.sha256(strange).digest(),
         }[damage]
     path.write_bytes(bad)
     assert made_of(net())[0] is False
@@ -113,3 +114,30 @@ def test_only_the_last_few_stay(folder, monkeypatch):
         made_of(net(seed))
     assert len(list(folder.iterdir())) == 2
     assert made_of(net(2))[0] is True
+
+
+@pytest.mark.parametrize("then", ["deleted", "made anew"])
+def test_a_graph_that_was_read_plays_on_whatever_becomes_of_its_file(folder, then):
+    made_of(net())
+    module, x = net(), {"x": torch.randn(3, 512)}
+    engine = ModuleEngine(module, module, "openvino", x, {"x": (0,)})
+    assert engine._graph.was_read
+    (path,) = folder.iterdir()
+    path.unlink()
+    if then == "made anew":
+        made_of(net())
+        assert path.exists()
+    gc.collect()  # nothing but the engine holds what was mapped
+    with torch.no_grad(), engine.run(x) as (given,):
+        torch.testing.assert_close(torch.from_numpy(given), module(x["x"])[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pages", [3, 100, 250])
+def test_a_full_disk_keeps_no_half_a_graph(disk, monkeypatch, pages):
+    monkeypatch.setenv("RTJAZZ_GRAPHS", str(disk.path))
+    disk.leave(pages)  # of 262 and some that the file takes
+    assert made_of(net())[0] is False
+    assert disk.files() == {}
+    disk.make_room()
+    assert [made_of(net())[0] for _ in range(2)] == [False, True]
+    disk.put({})

@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import nn
 
 from .engines import check_engine, is_installed
-from .kept_graphs import KeptGraph
+from .kept_graphs import KeptGraph, let_go
 from .offload import wants_calls
 from .packed_linear import weights_stamp
 from .precision import bfloat16_is_fast
@@ -76,7 +77,7 @@ class OpenVINOGraph:
         sizes = [(name, each.dtype, *each.shape, dynamic.get(name)) for name, each in inputs.items()]
         cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         kept = KeptGraph(module, (openvino.__version__, cpu, settings, sizes))
-        compiled = None if anew else _read(core, kept, settings)
+        compiled, self._constants = (None, None) if anew else _read(core, kept, settings)
         self.was_read = compiled is not None
         if compiled is None:
             compiled = core.compile_model(_converted(module, inputs, dynamic), "CPU", settings)
@@ -120,24 +121,48 @@ def _converted(module: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: M
     return model
 
 
-def _read(core: Any, kept: KeptGraph, settings: dict[str, Any]) -> Any:
-    """The compiled model that is kept, or `None`."""
+def _read(core: Any, kept: KeptGraph, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """The compiled model that is kept and the bytes it looks at, which have to live as long; or `None` twice."""
+    import openvino
+
     content = kept.read()
     if content is None:
-        return None
+        return None, None
+    constants = openvino.Tensor(np.frombuffer(content, np.uint8), shared_memory=True)
     try:
-        return core.import_model(content, "CPU", settings)
+        compiled = core.import_model(constants, "CPU", settings)
     except (RuntimeError, TypeError):  # not written by this OpenVINO
-        return None
+        return None, None
+    let_go(content)  # weights are laid out anew for the processor
+    return compiled, content
 
 
 def _keep(compiled: Any, kept: KeptGraph) -> None:
-    if kept.path is None:
-        return
-    written = io.BytesIO()
-    with suppress(RuntimeError):  # then it is made again the next time
+    def export(file: BinaryIO) -> None:
+        written = _Written(file)
         compiled.export_model(written)
-        kept.write(written.getvalue())
+        if written.error is not None:
+            raise written.error
+
+    with suppress(RuntimeError):  # then it is made again the next time
+        kept.write(export)
+
+
+class _Written(io.BytesIO):
+    """A file as OpenVINO takes one, which writes into nothing else: what it writes into memory is held twice more. It
+    does not hear of an error, which is kept."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__()
+        self._file, self.error = file, None
+        self.seek, self.flush = file.seek, file.flush
+
+    def write(self, piece: bytes) -> int:
+        try:
+            return self._file.write(piece)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 class OnnxGraph:

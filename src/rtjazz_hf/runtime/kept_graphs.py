@@ -5,16 +5,21 @@ They lie beside what huggingface_hub keeps (`HF_HOME`/rtjazz-graphs, `RTJAZZ_GRA
 one keeps none). A name holds all that a graph hangs on: weights and settings of the model, this package's code, the
 versions of OpenVINO and torch, the processor, number type and threads. What cannot be read or is not whole is made
 again; what cannot be written is not kept, and nobody hears of either.
+
+A file is mapped, not read: OpenVINO takes its constants from where they lie, so they are in memory once for all
+processes, and only while somebody looks at them. So a file is never written over: another takes its name.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
@@ -24,6 +29,8 @@ from .files import whole_or_not_at_all
 _MOST = 8  # files; those that were used least recently go first
 _WORTH_KEEPING = 200_000  # weights; smaller graphs are made as fast as they are read
 _SUFFIX = ".graph"
+_DIGEST = hashlib.sha256
+_PIECE = 1 << 20  # bytes that are looked at at once
 
 
 class KeptGraph:
@@ -39,29 +46,54 @@ class KeptGraph:
         large = sum(weight.numel() for weight in module.parameters()) >= _WORTH_KEEPING
         self.path = None if folder is None or not large else folder / f"{_fingerprint(module, settings)}{_SUFFIX}"
 
-    def read(self) -> bytes | None:
+    def read(self) -> mmap.mmap | None:
         """What was kept, if it is whole."""
         if self.path is None:
             return None
         try:
             with self.path.open("rb") as file:
-                digest, content = file.read(hashlib.sha256().digest_size), file.read()
+                length = os.fstat(file.fileno()).st_size - _DIGEST().digest_size
+                if length <= 0 or _digest_of(file, length) != file.read():
+                    return None
+                content = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY)  # OpenVINO takes nothing less
             os.utime(self.path)
         except OSError:
             return None
-        return content if hashlib.sha256(content).digest() == digest else None
+        return content
 
-    def write(self, content: bytes) -> None:
-        """Keep it, and no more than the last few others."""
+    def write(self, export: Callable[[BinaryIO], None]) -> None:
+        """Keep what `export` writes into a file, and no more than the last few others."""
         if self.path is None:
             return
         with suppress(OSError):  # a full disk, a folder that nobody may write into, another process that tidies up
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_or_not_at_all(self.path) as part:
-                part.write_bytes(hashlib.sha256(content).digest() + content)
+            with whole_or_not_at_all(self.path) as part, part.open("w+b") as file:
+                export(file)
+                length = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                digest = _digest_of(file, length)
+                file.write(digest)  # at the end: what OpenVINO has aligned stays so
             kept = sorted(self.path.parent.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
             for path in kept[:-_MOST]:
                 path.unlink(missing_ok=True)
+
+
+def _digest_of(file: BinaryIO, length: int) -> bytes:
+    """Of the next bytes of a file, read in pieces: what is looked at through a mapping counts as memory."""
+    told, piece = _DIGEST(), memoryview(bytearray(_PIECE))
+    while length:
+        count = file.readinto(piece[: min(length, _PIECE)])
+        if not count:
+            return b""
+        told.update(piece[:count])
+        length -= count
+    return told.digest()
+
+
+def let_go(content: mmap.mmap) -> None:
+    """Take what was mapped out of memory, until somebody looks at it again."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        content.madvise(mmap.MADV_DONTNEED)
 
 
 def graphs_folder() -> Path | None:
@@ -98,4 +130,4 @@ def _code() -> bytes:
     return told.digest()
 
 
-__all__ = ["KeptGraph", "graphs_folder"]
+__all__ = ["KeptGraph", "graphs_folder", "let_go"]
