@@ -1,5 +1,6 @@
 """The codec as a model: shapes, streaming equals whole, saved equals loaded, bad input."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -36,8 +37,12 @@ def music(seconds: float = 1.5, rows: int = 1, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=KINDS, ids=["free", "moving", "kept", "seanet"])
 def codec(request) -> RealTimeJazzCodec:
+    return fitted(request.param)
+
+
+def fitted(kind: dict) -> RealTimeJazzCodec:
     torch.manual_seed(0)
-    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY, **request.param}))
+    codec = RealTimeJazzCodec(RealTimeJazzCodecConfig(**{**TINY, **kind}))
     codec.fit_start([music(2.0)])
     for parameter in codec.parameters():  # the zero-initialised outputs must matter in these tests
         if parameter.requires_grad and parameter.abs().sum() == 0:
@@ -155,6 +160,62 @@ class TestCodes:
         codec = RealTimeJazzCodec(config)
         assert codec.bitrate() == 3300 and codec.bitrate(2) == 1650
         assert config.latency_samples / config.sampling_rate < 0.020
+
+
+class TestLookAhead:
+    """Tones of long windows are measured some frames later, unless a stream asks for low delay."""
+
+    @pytest.fixture(scope="class", params=KINDS[:2], ids=["free", "moving"])
+    def pair(self, request):
+        """A codec that looks ahead, and the same that does not."""
+        codec = fitted(request.param)
+        config = {**codec.config.to_dict(), "look_ahead": (5, 1)}
+        ahead = RealTimeJazzCodec(RealTimeJazzCodecConfig(**config)).eval()
+        ahead.load_state_dict(codec.state_dict())
+        return ahead, codec
+
+    @pytest.mark.parametrize("cuts", [[0, 1, 700, 897, 20000, 20001], [0, HOP, 4 * HOP, 6 * HOP + 1, 11 * HOP]])
+    def test_pieces_equal_whole(self, pair, cuts):
+        codec, audio = pair[0], music()
+        whole = codec.encode(audio)
+        state, codes = codec.init_encoder_state(1), []
+        for start, stop in pairwise([*cuts, audio.shape[-1], audio.shape[-1]]):
+            out = codec.encode(audio[..., start:stop], state=state, flush=start == stop)
+            codes.append(out.codes)
+            state = out.state
+        assert whole.codes.shape[-1] == -(-audio.shape[-1] // HOP)
+        assert torch.equal(torch.cat(codes, -1), whole.codes)
+
+    def test_low_delay_is_as_without(self, pair):
+        ahead, plain = pair
+        audio = music()
+        frame = ahead.config.latency_samples
+        for codec, low_delay, frames in ((ahead, True, 1), (ahead, False, 0), (plain, False, 1)):
+            state = codec.init_encoder_state(1, low_delay)
+            assert codec.encode(audio[..., :frame], state=state).latents.shape[-1] == frames
+        encoded = ahead.encode(audio, state=ahead.init_encoder_state(1, low_delay=True), flush=True)
+        assert torch.equal(encoded.latents, plain.encode(audio).latents)
+
+    def test_low_tones_come_earlier(self, pair):
+        """What is measured of the lowest tones, alone, is what the codec beside it measures five frames later."""
+        low = []
+        for codec in pair:
+            codec = copy.deepcopy(codec)
+            with torch.no_grad():
+                codec.encoder.project_out.weight.zero_()
+                codec.encoder.components.weight[:, 36:].zero_()
+            low.append(codec.encode(music()).latents[:, : codec.config.energy_dim])
+        torch.testing.assert_close(low[0][..., :-5], low[1][..., 5:], atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("given", [(1,), (1, 2, 3), (-1, 0), (1.5, 0), 3, "5,1"])
+    def test_refused(self, given):
+        with pytest.raises(ValueError, match="must be two whole numbers of frames"):
+            RealTimeJazzCodecConfig(look_ahead=given)
+
+    def test_refused_without_tones(self):
+        for other in ({"phase": "kept"}, {"backbone": "seanet"}):
+            with pytest.raises(ValueError, match="only that encoder measures tones"):
+                RealTimeJazzCodecConfig(look_ahead=(5, 1), **other)
 
 
 @pytest.fixture(scope="module", params=["lapped", "seanet"])

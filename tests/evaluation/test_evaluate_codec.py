@@ -294,10 +294,14 @@ def test_verdicts_are_met_where_the_codec_is_better_than_opus():
     errors = dict.fromkeys((*MOVES, *(f"partials_{note}" for note in NOTES)), 2.0)
     kinds = (("latents", None), ("codes", 4))
     tones = [{"name": kind, "kind": kind, "setting": setting, **errors} for kind, setting in kinds]
-    heard = [{"name": name, "bass_f1": f1, "lead_f1": f1} for name, f1 in (("renders", 0.8), ("4 levels", 0.75))]
+    heard = [
+        {"name": name, "kind": kind, "bass_f1": f1, "lead_f1": f1}
+        for name, kind, f1 in (("renders", "render", 0.8), ("4 levels", "codes", 0.75), ("low delay", "low_delay", 0.5))
+    ]
     notes = {"takes": 40, "rows": heard}
+    times = {"latency_ms": 18.7, "look_ahead_ms": 66.7}
     report = {"sets": {"composed": data, "real": data}, "codebooks": books, "splits": {"decode": 1e-7}, "tuning": tones,
-              "notes": notes}  # fmt: skip
+              "notes": notes, "settings": times}  # fmt: skip
     table = verdicts(report)
     assert all(row["ok"] is not False for row in table)
     forty = next(row["measured"] for row in table if "40 dB" in row["what"])
@@ -307,7 +311,9 @@ def test_verdicts_are_met_where_the_codec_is_better_than_opus():
     data["rows"][3]["snr"] = 1.5  # four levels now worse than two
     tones[0]["glide"] = 19.0
     heard[1]["bass_f1"] = heard[1]["lead_f1"] = 0.7
-    table = verdicts({"sets": {"composed": data}, "splits": {"decode": 1e-3}, "tuning": tones, "notes": notes})
+    assert next(row["measured"] for row in table if "latency" in row["what"]) == "18.7 ms; 85.4 ms"
+    report |= {"sets": {"composed": data}, "splits": {"decode": 1e-3}}
+    table = verdicts(report)
     missed = [row["what"] for row in table if row["ok"] is False]
     decoding = "decode in random splits versus whole, float32"
     bass = "4 levels: bass notes heard in 40 takes, F1 as a share of the renders'"

@@ -33,8 +33,11 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         phase (`str`): of the lapped backbone. `"free"`: latents hold the energy of every semitone and band,
             and the decoder keeps the phases (a bank of running tones and a noise table whose position is in the
             state). `"kept"`: latents are principal components of signed MDCT coefficients.
-        overlap (`int`): samples that neighbouring frames share; latency is `hop_length + overlap` samples.
+        overlap (`int`): samples that neighbouring frames share; see `latency_samples`.
         analysis_length (`int`): samples of past that the encoder's longest window sees.
+        look_ahead (`tuple` of two `int`): how many frames later the windows end in which the tones below C4, and those
+            from C4 to B5, are measured of a frame. Long windows smear: without it bass lines lag by 60 ms in copies.
+            An encoder that is to follow as closely as it can is told `low_delay`, and measures nothing ahead.
         lowest_note, num_notes (`int`): MIDI number of the lowest note of the bank and how many follow it.
         tones_per_note (`int`): tones of the bank around each note.
         num_bands, num_pan_bands (`int`): bands, equally spaced in ERB, of the noise and of the pan.
@@ -73,6 +76,7 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         phase: str = "free",
         overlap: int = 256,
         analysis_length: int = 8192,
+        look_ahead: tuple[int, int] = (0, 0),
         lowest_note: int = 24,
         num_notes: int = 92,
         tones_per_note: int = 1,
@@ -112,6 +116,7 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         self.phase = phase
         self.overlap = overlap
         self.analysis_length = analysis_length
+        self.look_ahead = tuple(look_ahead) if isinstance(look_ahead, list | tuple) else look_ahead
         self.lowest_note = lowest_note
         self.num_notes = num_notes
         self.tones_per_note = tones_per_note
@@ -174,11 +179,23 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
             raise ValueError(f"overlap={self.overlap} must be in 1..hop_length={self.hop_length} samples.")
         if self.analysis_length < 8 * 1024:
             raise ValueError(f"analysis_length={self.analysis_length} must be at least 8192 samples.")
+        self._check_look_ahead()
         self._check_registers()
         for name in ("latents_mean", "latents_std"):
             value = getattr(self, name)
             if value is not None and len(value) != self.latent_dim:
                 raise ValueError(f"{name} has {len(value)} numbers, latent_dim is {self.latent_dim}.")
+
+    def _check_look_ahead(self) -> None:
+        given = self.look_ahead
+        whole = isinstance(given, tuple) and all(type(frames) is int and frames >= 0 for frames in given)
+        if not whole or len(given) != 2:
+            raise ValueError(f"look_ahead={given!r} must be two whole numbers of frames of at least 0.")
+        if any(given) and (self.backbone, self.phase) != ("lapped", "free"):
+            raise ValueError(
+                f"look_ahead={given} wants backbone='lapped' and phase='free', got {self.backbone!r} and "
+                f"{self.phase!r}: only that encoder measures tones."
+            )
 
     def _check_registers(self) -> None:
         given = registers = self.deviation_registers
@@ -230,8 +247,14 @@ class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
         return self.sampling_rate / self.hop_length
 
     @property
+    def frames_ahead(self) -> int:
+        """Frames that an encoder which measures ahead waits for, beyond a frame's `latency_samples`."""
+        return max(self.look_ahead)
+
+    @property
     def latency_samples(self) -> int:
-        """Samples from the start of a frame until it can be encoded."""
+        """Samples from the start of a frame until it can be encoded with `low_delay`; `frames_ahead` frames more
+        without."""
         return self.hop_length + (self.overlap if self.backbone == "lapped" else 0)
 
     @classmethod

@@ -18,7 +18,8 @@ from rtjazz_hf.runtime.offload import follows_offload
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .engine_network import EngineNetwork
-from .lapped import LappedDecoder, LappedEncoder, fit_components
+from .lapped import LappedDecoder, fit_components
+from .lapped_encoder import LappedEncoder
 from .quantizer import QuantizerOutput, ResidualVectorQuantizer
 from .residual_block import ResidualBlock
 from .seanet import SEANetDecoder, SEANetEncoder
@@ -157,10 +158,15 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
 
     # --- audio -> latents -> codes -----------------------------------------------------------------------------
 
-    def init_encoder_state(self, batch_size: int = 1) -> StreamingState | None:
-        """The start of a stream to encode. A SEANet stream starts from `None`."""
+    def init_encoder_state(self, batch_size: int = 1, low_delay: bool = False) -> StreamingState | None:
+        """The start of a stream to encode.
+
+        Args:
+            low_delay (`bool`): frames come after `config.latency_samples` samples, without what a codec of
+                `config.look_ahead` hears ahead of them; by default streams give what whole clips do.
+        """
         seanet = self.config.backbone == "seanet"
-        state = StreamingState() if seanet else self.encoder.init_state(batch_size, self.device)
+        state = StreamingState() if seanet else self.encoder.init_state(batch_size, self.device, low_delay)
         return self._with_codes_state(state, None, batch_size)
 
     @torch.no_grad()
@@ -179,7 +185,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
             audio (`torch.Tensor` of shape `(batch, 2, samples)`): 48 kHz, in [-1, 1].
             num_codebooks (`int`, *optional*): levels of the codes; `config.num_codebooks` by default.
             state (`StreamingState`, *optional*): of the stream (`init_encoder_state` starts one). Frames come as
-                soon as they are complete; the first needs `config.latency_samples` samples.
+                soon as they are complete; the first needs `config.latency_samples` samples, and
+                `config.frames_ahead` frames more unless the stream was started with `low_delay`.
             flush (`bool`, *optional*): pad the end with silence and encode what is left. Default: only without
                 a `state`, so that a clip gives `ceil(samples / hop_length)` frames.
 

@@ -53,7 +53,7 @@ class _Contender:
     """A row of the tables in the making: scores clip by clip."""
 
     name: str
-    kind: str  # "latents", "codes" or "opus"
+    kind: str  # "render", "latents", "low_delay", "codes" or "opus"
     setting: float | None  # levels, or the rate asked of Opus in kbit/s
     scores: list[dict[str, float]] = field(default_factory=list)
 
@@ -190,14 +190,16 @@ class _Run:
     pictures: list[str] = field(default_factory=list)
 
     def settings(self) -> dict[str, Any]:
+        config = self.codec.config
         return {
             "seconds": self.seconds,
             "levels": self.levels,
             "opus": opus.find_opus() if self.opus_rates else None,
             "parameters": sum(parameter.numel() for parameter in self.codec.parameters()),
-            "codebook_size": self.codec.config.codebook_size,
+            "codebook_size": config.codebook_size,
             "frame_rate": self.codec.frame_rate,
-            "latency_ms": 1000 * self.codec.config.latency_samples / self.codec.config.sampling_rate,
+            "latency_ms": 1000 * config.latency_samples / config.sampling_rate,
+            "look_ahead_ms": 1000 * config.frames_ahead / config.frame_rate,
             "torch": torch.__version__,
         }
 
@@ -240,6 +242,8 @@ class _Run:
         self.say(f"notes that are heard: {len(takes)} takes")
         contenders = [_Contender("renders", "render", None), self.contenders()[0]]
         contenders += [one for one in self.contenders() if one.kind == "codes" and one.setting == STANDARD_LEVELS]
+        if self.codec.config.frames_ahead:
+            contenders.append(_Contender("un-quantised, low delay", "low_delay", None))
         for take in takes:
             try:
                 audio = take.audio(NOTE_SECONDS)
@@ -248,7 +252,9 @@ class _Run:
                 continue
             notes = take.score.rows(take.lead_sheet)[0]
             for contender in contenders:
-                copy = audio if contender.kind == "render" else round_trip(self.codec, audio, contender.setting)[0]
+                copy = audio
+                if contender.kind != "render":
+                    copy, _ = round_trip(self.codec, audio, contender.setting, contender.kind == "low_delay")
                 contender.scores.append(note_scores(copy, notes))
         heard = len(contenders[0].scores)
         return {"takes": heard, "rows": [contender.row() for contender in contenders] if heard else []}

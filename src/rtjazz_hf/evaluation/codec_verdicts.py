@@ -32,6 +32,7 @@ LEAST_BASS = 0.92  # F1 of bass notes in copies, as a share of that in renders
 LEAST_USAGE = 0.95
 MOST_DECODE, MOST_ENCODE = 0.03, 0.05  # of real time, whole
 MOST_SPLIT = 1e-5
+MOST_LATENCY_MS = 20
 
 _HEADS = {  # column heads of the tables, short
     "si_sdr": "SI-SDR",
@@ -71,6 +72,15 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
             f"<= {MOST_SPLIT:g}",
             f"{split:.1e}",
             split <= MOST_SPLIT,
+        )
+    )
+    latency, ahead = (report["settings"][name] for name in ("latency_ms", "look_ahead_ms"))
+    rows.append(
+        _row(
+            "latency with low_delay; of a whole clip or a stream without it",
+            f"< {MOST_LATENCY_MS} ms; -",
+            f"{latency:.1f} ms; {latency + ahead:.1f} ms",
+            latency < MOST_LATENCY_MS,
         )
     )
     if report.get("speed"):
@@ -263,7 +273,7 @@ def _note_rows(notes: dict[str, Any]) -> list[dict[str, Any]]:
             if key not in renders:
                 continue
             share = copy[key] / max(renders[key], 1e-9)
-            asked = role == "bass"
+            asked = role == "bass" and copy["kind"] != "low_delay"
             rows.append(
                 _row(
                     f"{copy['name']}: {role} notes heard in {notes['takes']} takes, F1 as a share of the renders'",

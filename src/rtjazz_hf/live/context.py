@@ -109,7 +109,7 @@ def _encode_end(
         return torch.zeros(1, codec.config.latent_dim, 0), heard
     start = heard.shape[-1] - frames * HOP_LENGTH
     samples = torch.from_numpy(np.ascontiguousarray(clip[None, :, start:])).to(codec.device)
-    state = codec.init_encoder_state(1)
+    state = codec.init_encoder_state(1, low_delay=True)  # the band goes on where the clip ends
     try:
         latents = codec.encode(samples, state=state, flush=False, return_codes=False).latents
     except ValueError as error:

@@ -29,16 +29,18 @@ GAP_ROTATIONS = (1, 3, 6, 8)
 
 @torch.no_grad()
 def round_trip(
-    codec: RealTimeJazzCodec, audio: np.ndarray, num_codebooks: int | None = None
+    codec: RealTimeJazzCodec, audio: np.ndarray, num_codebooks: int | None = None, low_delay: bool = False
 ) -> tuple[np.ndarray, torch.Tensor]:
-    """Encode and decode `(2, samples)`; un-quantised where `num_codebooks` is None.
+    """Encode and decode `(2, samples)`; un-quantised where `num_codebooks` is None, and with nothing measured ahead
+    where `low_delay`.
 
     Returns:
         The audio that came back, of the same length, and the latents `(1, latent_dim, frames)` before the
         codes.
     """
     sample = torch.as_tensor(audio, dtype=torch.float32)[None].to(next(codec.parameters()).device)
-    encoded = codec.encode(sample, return_codes=False)
+    state = codec.init_encoder_state(low_delay=low_delay)
+    encoded = codec.encode(sample, state=state, flush=True, return_codes=False)
     if num_codebooks is None:
         decoded = codec.decode(latents=encoded.latents)
     else:
