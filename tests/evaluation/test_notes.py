@@ -10,6 +10,7 @@ from tiny_models import build_tiny_pipeline
 
 from rtjazz_hf.band import Score, ScoreNote
 from rtjazz_hf.corpus.transcription import transcribe
+from rtjazz_hf.evaluation.measures.latent_probe import notes_heard
 from rtjazz_hf.evaluation.measures.notes import clarity, note_scores, peaks_over_valleys, semitone_levels
 from rtjazz_hf.evaluation.measures.themes import likeness, theme_chroma
 from rtjazz_hf.evaluation.parts.notes import three_choruses
@@ -68,6 +69,9 @@ class TestScores:
         found = transcribe(plucked())
         notes = SCORE.rows(SHEET)[0]
         assert note_scores(plucked(), notes, found)["lead_f1"] > 0.9
+        takes = [HeldOutTake("scored", SHEET, "", 4.0, score=SCORE), HeldOutTake("bare", SHEET, "", 4.0)]
+        heard = notes_heard([plucked(), plucked()], takes)
+        assert heard["lead"] > 0.9 and heard.keys() == {"lead", "bass"}
         hits = [row for row in found if row[2] == 76 and abs(row[0] - 1.0) < 0.05]
         assert hits  # in time, too
 

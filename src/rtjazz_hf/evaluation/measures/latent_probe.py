@@ -16,7 +16,9 @@ import torch
 
 from rtjazz_hf.audio import FRAME_RATE
 
+from ...corpus.transcription import has_transcriber
 from .model_checks import codec_scores, round_trip, validation_gap
+from .notes import SCORED_ROLES, note_scores
 from .obedience import chart_scores, mean_chart_scores
 
 if TYPE_CHECKING:
@@ -84,11 +86,28 @@ def codec_side(
     levels = codec.config.num_codebooks if codes else None
     backs = [round_trip(codec, render, levels)[0] for render in renders]
     charts = [chart_scores(back, clip, take.lead_sheet) for take, back, clip in zip(takes, backs, renders)]
-    return {**codec_scores(codec, renders, levels), "obedience": mean_chart_scores(charts)}
+    return {
+        **codec_scores(codec, renders, levels),
+        "obedience": mean_chart_scores(charts),
+        "notes": notes_heard(backs, takes),
+        "notes_render": notes_heard(renders, takes),
+    }
+
+
+def notes_heard(clips: Sequence[np.ndarray], takes: Sequence[HeldOutTake]) -> dict[str, float]:
+    """F1 of the notes of each role that an outside transcriber hears in clips of `takes`, means over those that have
+    some; empty where it is not installed, or no take has a score."""
+    scored = [pair for pair in zip(clips, takes) if pair[1].score is not None]
+    if not scored or not has_transcriber():
+        return {}
+    heard = [note_scores(clip, take.score.rows(take.lead_sheet)[0]) for clip, take in scored]
+    found = {role: [scores[f"{role}_f1"] for scores in heard if f"{role}_f1" in scores] for role in SCORED_ROLES}
+    return {role: float(np.mean(each)) for role, each in found.items() if each}
 
 
 def sound_side(clips: Sequence[np.ndarray], takes: Sequence[HeldOutTake], seconds: float) -> dict[str, Any]:
-    """Obedience of clips that were played from the looping lead sheets of `takes`: `mean` and chart by chart."""
+    """Obedience of clips that were played from the looping lead sheets of `takes`, `mean` and chart by chart, and what
+    is heard of their notes."""
     from ..takes import looping
 
     charts = []
@@ -97,11 +116,15 @@ def sound_side(clips: Sequence[np.ndarray], takes: Sequence[HeldOutTake], second
         charts.append(
             {"take": take.name, "genre": take.lead_sheet.genre, "tempo": take.lead_sheet.tempo, **scores}
         )
-    return {"mean": mean_chart_scores(charts), "charts": charts}
+    return {"mean": mean_chart_scores(charts), "charts": charts, "notes": notes_heard(clips, takes)}
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
     return "-" if value is None or np.isnan(value) else format(value, form)
+
+
+def _notes(heard: dict[str, float] | None) -> str:
+    return " / ".join(_number((heard or {}).get(role), ".2f") for role in SCORED_ROLES)
 
 
 def _losses(losses: dict[str, Any] | None) -> tuple[str, str]:
@@ -116,7 +139,8 @@ def probe_table(results: Sequence[dict[str, Any]], time: str = "0.1") -> str:
     """Results of `training/probe_latents.py` as a Markdown table: a row a kind of latents, and the renders' last."""
     heads = ["latents", "channels", "s a step (core-s)", "loss: true / rotated / no chart", "gap",
              f"at t = {time}", "gap", "chord obedience", "chord rate (rotated chart)", "beat F",
-             "round trip: chord rate", "beat F", "pitch", "by contrast", "mel dB", "SI-SDR dB"]  # fmt: skip
+             "notes: lead / bass / comp", "round trip: chord rate", "beat F", "notes", "pitch",
+             "by contrast", "mel dB", "SI-SDR dB"]  # fmt: skip
     rows = [heads, ["---"] * len(heads)]
     for result in results:
         losses, codec = result["validation"], result["codec"]
@@ -129,7 +153,8 @@ def probe_table(results: Sequence[dict[str, Any]], time: str = "0.1") -> str:
             *_losses(losses), *_losses(losses["by_time"].get(time)),
             _number(sound["chord_score"], ".2f"),
             f"{_number(sound['chord_generated'])} ({_number(sound['chord_rotated'])})", _number(sound["beat_f"]),
-            _number(ceiling["chord_generated"]), _number(ceiling["beat_f"]),
+            _notes(result["sound"].get("notes")), _number(ceiling["chord_generated"]), _number(ceiling["beat_f"]),
+            _notes(codec.get("notes")),
             _number(codec["semitone_correlation"]), _number(codec["pitch_correlation"]),
             _number(codec["mel_distance_db"], ".2f"), _number(codec["si_sdr_db"], ".1f"),
         ])  # fmt: skip
@@ -140,7 +165,8 @@ def probe_table(results: Sequence[dict[str, Any]], time: str = "0.1") -> str:
             *["-"] * 7,
             _number(sound["chord_render"]),
             _number(sound["beat_f_render"]),
-            *["-"] * 6,
+            _notes(results[0]["codec"].get("notes_render")),
+            *["-"] * 7,
         ]
         rows.append(last)
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
