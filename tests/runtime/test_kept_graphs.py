@@ -116,6 +116,22 @@ def test_only_the_last_few_stay(folder, monkeypatch):
     assert made_of(net(2))[0] is True
 
 
+def test_a_graph_in_bfloat16_holds_its_weights_in_bfloat16(folder):
+    module, x = net(), {"x": torch.randn(3, 512)}
+    given, sizes = {}, {}
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        engine = ModuleEngine(module, module, "openvino", x, {}, precision)
+        with engine.run(x) as (result,):
+            given.setdefault(precision, []).append(torch.from_numpy(result).clone())
+        sizes.setdefault(precision, sum(path.stat().st_size for path in folder.iterdir()))
+    whole, both = sizes.values()
+    assert 0.45 < (both - whole) / whole < 0.55
+    made, read = given["bfloat16"]
+    assert engine._graph.was_read
+    assert torch.equal(made, read)
+    assert 1e-5 < float((made - given["float32"][0]).abs().max()) < 0.02
+
+
 @pytest.mark.parametrize("then", ["deleted", "made anew"])
 def test_a_graph_that_was_read_plays_on_whatever_becomes_of_its_file(folder, then):
     made_of(net())
