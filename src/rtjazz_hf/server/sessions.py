@@ -18,29 +18,25 @@ from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..live.latency import measure_block_seconds
 from .admission import BlockTimes, why_strained
 from .kept import KeptSessions, state_of
-from .memory import give_back_memory
 from .metrics import Metrics
 from .notes import clip_midi, read_melody
+from .playing import SPARE, PlayingLoop
 from .schemas import ClipRequest, Start, Update, wishes
 from .seats import BlockQueue, Clip, Seat, Unavailable, is_draining, mix_key
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
-    from ..live import LiveBlock, LiveSession
+    from ..live import LiveSession
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
 
 log = logging.getLogger("rtjazz.server")
 
-_SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
-_MAX_FAILURES = 3  # steps in a row, after which a session ends, or all
-_MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
 _SWITCH_SECONDS = 0.001
-_TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 _CLIP_QUEUE = 16  # blocks
 _UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
 
 
-class SessionEngine:
+class SessionEngine(PlayingLoop):
     """All that plays on one pipeline.
 
     Live sessions are stepped together when one of them has less than `settings.buffer` seconds of sound in
@@ -324,131 +320,9 @@ class SessionEngine:
 
     def _clip_needs(self, playing: int, cost: float) -> float:
         """Seconds that the listeners must have in hand for a block of a clip to come between."""
-        return self.times.predict(playing) + cost * self.times.alone + _SPARE
+        return self.times.predict(playing) + cost * self.times.alone + SPARE
 
-    # -- the thread ----------------------------------------------------------------------------------------
-    def _run(self) -> None:
-        while not self._stopped:
-            try:
-                busy = self._step_live() or self._step_clip()
-                self._failures = 0
-            except Exception:
-                busy = True
-                self._failed()
-            if not busy:
-                self._idle()
-
-    def _idle(self) -> None:
-        playing = self.group.sessions
-        with self._lock:
-            too_slow = not playing and self.strain is not None
-        if too_slow and time.monotonic() - self._measured > _MEASURE_EVERY:
-            self.times.alone = self._measure()
-            self._measured = time.monotonic()
-        ahead = min((session.seconds_ahead for session in playing), default=math.inf)
-        now = time.monotonic()
-        if self._untidy and now - self._tidied > _TIDY_EVERY and ahead > self.settings.buffer + _SPARE:
-            self._untidy, self._tidied = False, now
-            give_back_memory()
-            return
-        self._wake.wait(min(0.5, max(0.002, ahead - self.buffer)) if playing else 0.5)
-        self._wake.clear()
-
-    def _step_live(self) -> bool:
-        ahead, buffer = {session: session.seconds_ahead for session in self.group.sessions}, self.buffer
-        if not ahead or min(ahead.values()) >= buffer:
-            return False
-        # Those that are due within a block come along: from then on all are due at once, and share a batch.
-        due = [s for s, seconds in ahead.items() if seconds < buffer + self.block_seconds]
-        with self._handing:
-            began = time.perf_counter()
-            try:
-                blocks = self.group.step(due)
-            except Exception:
-                log.exception("a step of the engine failed")
-                blocks = self._step_apart(due)
-            seconds = time.perf_counter() - began
-            if blocks:
-                self.times.add(len(blocks), seconds)
-                self.metrics.step_seconds.observe(seconds)
-                self.metrics.blocks.labels("live").inc(len(blocks))
-            seats = {seat.session: seat for seat in self.seats}
-            for session, block in blocks.items():
-                if session in seats:
-                    seats[session].failures = 0
-                    self._hand_out(seats[session], block)
-        return True
-
-    def _step_apart(self, due: list[LiveSession]) -> dict[LiveSession, LiveBlock]:
-        """One session after another, so that one which cannot be played does not end the others' music."""
-        blocks, seats = {}, {seat.session: seat for seat in self.seats}
-        for session in due:
-            try:
-                blocks.update(self.group.step([session]))
-            except Exception:
-                self.metrics.failures.inc()
-                if (seat := seats.get(session)) is None:  # closed meanwhile
-                    continue
-                seat.failures += 1
-                if seat.failures >= _MAX_FAILURES:
-                    seat.ending = "failed"
-                    self.close(seat, "failed")
-        return blocks
-
-    def _hand_out(self, seat: Seat, block: LiveBlock) -> None:
-        stats = seat.session.stats()
-        self.metrics.under_runs.inc(stats.under_runs - seat.under_runs)
-        seat.under_runs = stats.under_runs
-        if not seat.queue.put((block, stats)):
-            seat.dropped += 1
-            self.metrics.dropped.inc()
-            if time.monotonic() - seat.queue.full_since > self.settings.slow_limit:
-                seat.ending = "slow"
-                self.close(seat, "slow")
-
-    def _step_clip(self) -> bool:
-        with self._lock:
-            waiting, playing = list(self._clips), len(self._seats)
-        ready = None
-        for clip in waiting:
-            if time.monotonic() - clip.progress > self.settings.clip_patience:
-                self.end_clip(clip, "its reader was too slow, or the live sessions left no time for it")
-            elif ready is None and clip.queue.has_room:
-                ready = clip
-        if ready is None:
-            return False
-        ahead = min((session.seconds_ahead for session in self.group.sessions), default=math.inf)
-        if ahead < self._clip_needs(playing, ready.cost):
-            return False
-        with self._lock, contextlib.suppress(ValueError):  # the others' turn is next
-            self._clips.remove(ready)
-            self._clips.append(ready)
-        try:
-            block = next(ready.session)
-        except StopIteration:  # closed
-            return True
-        except Exception as error:
-            self.end_clip(ready, "the clip could not be made")
-            raise error
-        audio = block.audio[:, : ready.samples - ready.made]
-        ready.made += audio.shape[1]
-        ready.progress = time.monotonic()
-        self.metrics.blocks.labels("clip").inc()
-        ready.queue.put(audio)
-        if ready.finished:
-            self.end_clip(ready)
-        return True
-
-    def _failed(self) -> None:
-        self._failures += 1
-        self.metrics.failures.inc()
-        log.exception("a step of the engine failed")
-        if self._failures >= _MAX_FAILURES:
-            for seat in self.seats:
-                seat.ending = "failed"
-                self.close(seat, "failed")
-        time.sleep(0.05)
-
+    # -- before anybody plays ------------------------------------------------------------------------------
     def _warm_up_for_many(self) -> None:
         """A block of three sessions at once: an engine makes what only many need when it first meets them, and those
         who play by then would hear a gap."""
