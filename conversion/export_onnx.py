@@ -26,6 +26,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -177,7 +178,10 @@ def with_room(
 
 class RealDecoder(LappedDecoder):
     """The decoder with Fourier transforms that know no complex numbers, which ONNX has not: two products with small
-    matrices (Cooley and Tukey, 1965)."""
+    matrices (Cooley and Tukey, 1965). Nor has it a function for powers of two."""
+
+    def _exp2(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.exp(x * math.log(2))
 
     def _rfft(self, windows: torch.Tensor) -> torch.Tensor:
         length = windows.shape[-1]
