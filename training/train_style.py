@@ -7,7 +7,8 @@ reads from either who plays, who leads, genre, mood and tempo (see `rtjazz_hf.tr
 
 Every setting of the config is an option too (`--max-minutes 10`, `--learning-rate 5e-4`). A killed run goes
 on where it stopped when started again; `--init-from FOLDER` goes on from another run's model and stays in its
-space. OUTPUT_DIR/final is a folder for `RealTimeJazzStyleEncoder.from_pretrained` and
+space; `--start-share 0.5` keeps half of that model's weights, for a corpus that is smaller than the one it was
+taught on. OUTPUT_DIR/final is a folder for `RealTimeJazzStyleEncoder.from_pretrained` and
 `AutoTokenizer.from_pretrained`.
 """
 
@@ -44,6 +45,7 @@ from rtjazz_hf.trainers.style import (
     cache_log_mels,
     evaluate,
     make_batch_function,
+    mix_weights,
     tokenizer_texts,
 )
 
@@ -64,13 +66,12 @@ def load_log_mels(
 def return_to_space(
     model: RealTimeJazzStyleEncoder,
     tokenizer: RealTimeJazzTokenizer,
-    init_from: str,
+    start: RealTimeJazzStyleEncoder,
     takes: Sequence[TakeRecord],
     log_mels: Sequence[np.ndarray],
 ) -> float:
     """Turn the space back to the starting model's, by captions and takes alike; the mean cosine between new and
     old."""
-    start = RealTimeJazzStyleEncoder.from_pretrained(init_from).to(model.device).eval()
     texts = tokenizer([take.caption for take in takes], padding=True, truncation=True, return_tensors="pt")
     clips = [torch.from_numpy(np.array(mel, np.float32))[None].to(model.device) for mel in log_mels]
     new, old = (
@@ -145,10 +146,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             learner.train()
 
     best = run.weights(learner).eval()
+    if config.init_from:
+        start = RealTimeJazzStyleEncoder.from_pretrained(config.init_from, dtype=torch.float32).to(run.device).eval()
+        if config.keep_space:
+            cosine = return_to_space(best.encoder, tokenizer, start, held_out, held_out_mels)
+            run.log_now(cosine_to_start=cosine)
+        mix_weights(best.encoder, start, config.start_share)
     run.log_now(**evaluate(best, tokenizer, held_out, held_out_mels, config.seed)[0])
-    if config.init_from and config.keep_space:
-        cosine = return_to_space(best.encoder, tokenizer, config.init_from, held_out, held_out_mels)
-        run.log_now(cosine_to_start=cosine)
     run.print(", ".join(f"{name} {value:.3f}" for name, value in run.metrics.items()))
     card = model_card(
         f"RealTimeJazz style encoder ({config.size})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rtjazz_hf.trainers.style import (
     facts_of,
     instrument_shares,
     make_batch_function,
+    mix_weights,
     tokenizer_texts,
 )
 
@@ -187,6 +189,16 @@ class TestAlignment:
         assert torch.allclose(aligned, old, atol=1e-5)
         assert torch.allclose(again, old, atol=1e-5)
         assert torch.allclose(again @ again.T, new @ new.T, atol=1e-5)
+
+
+def test_weights_are_mixed_with_the_start(encoder):
+    config, start = encoder.config, copy.deepcopy(encoder)
+    torch.manual_seed(3)
+    other = RealTimeJazzStyleEncoder(config)
+    learnt = [weight.detach().clone() for weight in other.parameters()]
+    mix_weights(other, start, 0.25)
+    for new, mine, old in zip(other.parameters(), learnt, start.parameters(), strict=True):
+        assert torch.allclose(new, 0.75 * mine + 0.25 * old, atol=1e-6)
 
 
 class TestSettings:

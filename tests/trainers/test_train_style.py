@@ -115,6 +115,10 @@ class TestScript:
         assert metrics["cosine_to_start"] > 0.5  # the space is turned back to that of its start
         more = arguments(corpus, tmp_path / "c", init_from=tmp_path / "a/final")
         assert "cosine_to_start" not in script.main([*more, "--no-keep-space"])
+        whole = arguments(corpus, tmp_path / "d", init_from=tmp_path / "a/final", start_share=1.0)
+        script.main(whole)
+        start, kept = (RealTimeJazzStyleEncoder.from_pretrained(tmp_path / n / "final") for n in "ad")
+        assert all(map(torch.equal, start.parameters(), kept.parameters()))
         one, two = ((tmp_path / n / "final" / "tokenizer.json").read_text() for n in "ac")
         assert one == two
 
@@ -123,6 +127,7 @@ class TestScript:
             (["--size", "huge"], "mini or base"),
             (["--batch-size", "1"], "at least 2"),
             (["--min-crop-seconds", "2.0"], "min_crop_seconds"),
+            (["--start-share", "1.5"], "start_share must be in 0..1"),
             (["--data", ""], "--data"),
         ]:
             with pytest.raises(SystemExit) as exit_info:

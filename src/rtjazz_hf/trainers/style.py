@@ -75,6 +75,8 @@ class StyleTrainConfig(TrainConfig):
         0.5  # share of crops that lose a band of frequencies and a stretch of time (SpecAugment)
     )
     keep_space: bool = True  # with init_from: turn the space back to the starting model's, see `align_space`
+    # With init_from: share of the starting model's weights in those that are kept, see `mix_weights`; 0 for none.
+    start_share: float = 0.0
     cache_features: bool = True  # keep spectrograms on disk (0.6 MB a minute), else read crops as they come
     eval_every: int = 100
     eval_takes: int = 64
@@ -94,6 +96,8 @@ class StyleTrainConfig(TrainConfig):
                 "0.5 <= min_crop_seconds <= crop_seconds <= 30 must hold, "
                 f"got {self.min_crop_seconds} and {self.crop_seconds}."
             )
+        if not 0 <= self.start_share <= 1:
+            raise ValueError(f"start_share must be in 0..1, got {self.start_share}.")
         for name in ("facts_weight", "equalizer_db"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
@@ -391,6 +395,17 @@ def instrument_shares(says: np.ndarray, plays: np.ndarray) -> dict[str, float]:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def mix_weights(model: nn.Module, start: nn.Module, share: float) -> None:
+    """Give `model`, in place, `share` of the weights of `start`, which it was learnt on from (Wortsman et al., 2022,
+    "Robust fine-tuning of zero-shot models"): it hears what is new to it nearly as well, and unlearns less of what the
+    takes that it went on with lack."""
+    old = start.state_dict()
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(old[name].to(tensor), share)
+
+
 def align_space(
     model: RealTimeJazzStyleEncoder, embeds: torch.Tensor, reference: torch.Tensor
 ) -> torch.Tensor:
