@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +161,23 @@ def test_a_full_disk_keeps_no_half_a_graph(disk, monkeypatch, pages):
     disk.make_room()
     assert [made_of(net())[0] for _ in range(2)] == [False, True]
     disk.put({})
+
+
+def test_signals_are_heard_when_graphs_have_gone(tmp_path):
+    """In a process of its own, which a signal on a stack that is gone would end."""
+    program = """
+import gc, signal, torch
+from test_kept_graphs import ModuleEngine, net
+module, x = net(), {"x": torch.randn(3, 512)}
+for _ in range(2):
+    engine = ModuleEngine(module, module, "openvino", x, {})  # the one before goes once this is there
+del engine
+gc.collect()
+heard = []
+signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+signal.raise_signal(signal.SIGINT)
+assert heard == [signal.SIGINT]
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"RTJAZZ_GRAPHS": str(tmp_path), "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -67,7 +67,7 @@ class OpenVINOGraph:
     ):
         import openvino
 
-        core, self.precision = openvino.Core(), precision
+        core, self.precision = _core(), precision
         settings = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": threads,
@@ -103,6 +103,15 @@ class OpenVINOGraph:
         finally:
             with self._lock:
                 self._free.append(request)
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core, one for as long as the process lives. Each gives the thread a stack for signals, and when it
+    goes the one before, which may be gone by then: the next Ctrl-C would end in a segmentation fault."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _converted(module: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Sequence[int]]) -> Any:
