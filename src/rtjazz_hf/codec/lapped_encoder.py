@@ -51,10 +51,12 @@ class LappedEncoder(nn.Module):
         )
         self.project_out = nn.Linear(width, config.energy_dim)
         # Where what is measured ahead stands in the rows of features, and by how many frames it is.
-        low, long_extra = min(48, config.num_notes) - 36, base + min(48, config.num_notes) - 36 + 24
+        middle = base + min(48, config.num_notes) - 36
+        bins = middle + 24
+        long, short = config.look_ahead
         self.ahead = (
-            (config.look_ahead[0], (slice(0, 36), slice(base, base + low), slice(long_extra, long_extra + LONG_BINS))),
-            (config.look_ahead[1], (slice(36, 60), slice(base + low, base + low + 12))),
+            (long, (slice(0, 36), slice(base, middle), slice(bins, bins + LONG_BINS))),
+            (short, (slice(36, 60), slice(middle, middle + 12))),
         )
 
     @staticmethod

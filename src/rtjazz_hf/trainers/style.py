@@ -395,7 +395,6 @@ def instrument_shares(says: np.ndarray, plays: np.ndarray) -> dict[str, float]:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def mix_weights(model: nn.Module, start: nn.Module, share: float) -> None:
     """Give `model`, in place, `share` of the weights of `start`, which it was learnt on from (Wortsman et al., 2022,
     "Robust fine-tuning of zero-shot models"): it hears what is new to it nearly as well, and unlearns less of what the
@@ -406,6 +405,7 @@ def mix_weights(model: nn.Module, start: nn.Module, share: float) -> None:
             tensor.lerp_(old[name].to(tensor), share)
 
 
+@torch.no_grad()
 def align_space(
     model: RealTimeJazzStyleEncoder, embeds: torch.Tensor, reference: torch.Tensor
 ) -> torch.Tensor:
