@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import types
@@ -9,7 +10,7 @@ import types
 import pytest
 
 from rtjazz_hf.cli import quick_imports
-from rtjazz_hf.cli.quick_imports import import_quickly
+from rtjazz_hf.cli.quick_imports import import_quickly, uncollected
 
 
 @pytest.fixture
@@ -47,6 +48,27 @@ def test_hidden_is_not_found_and_later_not_executed(packages):
     import later_of_test
 
     assert hidden_of_test.value == later_of_test.value == 3 and later_of_test.mark(load) is None
+
+
+@pytest.fixture
+def collecting():
+    """Whatever a test does to it, garbage is collected afterwards as it was before."""
+    before = gc.isenabled()
+    yield
+    gc.unfreeze()
+    (gc.enable if before else gc.disable)()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_no_garbage_is_looked_for_while_modules_are_made(collecting, before):
+    (gc.enable if before else gc.disable)()
+    with uncollected():
+        assert import_quickly(gc.isenabled) is False  # one within the other
+        assert gc.isenabled() is False
+    assert gc.isenabled() is before and gc.get_freeze_count() > 0
+    with pytest.raises(ValueError), uncollected():
+        raise ValueError
+    assert gc.isenabled() is before
 
 
 def test_it_becomes_the_real_one_when_it_is_used(packages):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rtjazz_hf.codec import mel_loss, pitch_contrast_loss, spectral_loss
-from rtjazz_hf.codec.losses import GradientBalancer, low_loss, partials_loss
+from rtjazz_hf.codec.losses import GradientBalancer, low_loss, partials_loss, structure_loss
 
 
 def pulls(audio: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -59,7 +59,9 @@ class TestGradientBalancer:
             GradientBalancer({"flat": 1.0})(pulls(audio), audio)
 
 
-@pytest.mark.parametrize("loss", [spectral_loss, mel_loss, pitch_contrast_loss, low_loss, partials_loss])
+@pytest.mark.parametrize(
+    "loss", [spectral_loss, mel_loss, pitch_contrast_loss, low_loss, partials_loss, structure_loss]
+)
 def test_equal_is_zero_and_other_is_not(loss):
     torch.manual_seed(0)
     audio = 0.1 * torch.randn(2, 2, 12_000)
@@ -77,3 +79,15 @@ def test_a_bass_line_that_comes_late_and_noise_between_partials_are_seen():
     hiss = clip + 1e-3 * torch.randn(clip.shape, generator=torch.Generator().manual_seed(0))
     assert low_loss(late, clip) > 3 * low_loss(hiss, clip)
     assert partials_loss(hiss, clip) > 1.5 * partials_loss(late, clip)
+
+
+def test_a_louder_copy_keeps_its_structure_and_one_without_its_swells_does_not():
+    time = torch.arange(48_000) / 48_000
+    noise = torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
+    swelling = (0.1 * noise * (0.2 + torch.sin(6.2832 * 6 * time).square()))[None].requires_grad_()
+    level = swelling.detach().square().mean().sqrt()
+    even = (noise * level / noise.square().mean().sqrt())[None]
+    assert structure_loss(1.5 * swelling, swelling) < 0.1 * structure_loss(even, swelling)
+    silent = torch.zeros_like(even)
+    structure_loss(swelling, silent).backward()  # even patches: their spread has no slope of its own
+    assert swelling.grad.isfinite().all()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..hub import quiet_libraries
 from ..runtime.engines import ENGINES, PRECISIONS, check_engine
-from .quick_imports import import_quickly
+from .quick_imports import import_quickly, uncollected
 
 if TYPE_CHECKING:
     from ..pipeline_realtime_jazz import RealTimeJazzPipeline
@@ -188,9 +188,10 @@ def load_pipeline(args: argparse.Namespace, quickly: bool = False) -> RealTimeJa
     engine = getattr(args, "engine", "torch")
     if device != "cpu" and engine not in ("auto", "torch"):
         raise Refused(f"--engine {engine} plays on the CPU, and --device is {device}: leave one of them out")
-    pipe = import_quickly(lambda: _loaded(args, device)) if quickly else _loaded(args, device)
-    if device == "cpu" and engine != "torch":
-        pipe.use_engine(engine, args.engine_precision)  # tracers want the libraries whole
+    with uncollected():
+        pipe = import_quickly(lambda: _loaded(args, device)) if quickly else _loaded(args, device)
+        if device == "cpu" and engine != "torch":
+            pipe.use_engine(engine, args.engine_precision)  # tracers want the libraries whole
     pipe.set_progress_bar_config(desc="playing", unit="step", leave=False, disable=not sys.stderr.isatty())
     return pipe
 

@@ -9,7 +9,8 @@ of its networks to ask whether a pipeline has a certain one; a class that nothin
 transformers reads the files of all of its models, twice, for the names that it offers; here it reads those of `auto`,
 and the others when somebody asks for a name that is not there. Both read the lists of files of everything that is
 installed, to tell packages whose name is another one's (Pillow is `PIL`): here they are told of none.
-Afterwards all can be imported as ever.
+Afterwards all can be imported as ever. And while modules are made, Python looks through all of those before for what
+may go, again and again: a quarter of the time that all of this takes. `uncollected` lets it do so afterwards alone.
 
 For the process of a command that plays alone: what the libraries found missing they believe for good, and the functions
 of theirs that torch.compile shall not look into are not marked.
@@ -17,6 +18,7 @@ of theirs that torch.compile shall not look into are not marked.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -79,10 +81,24 @@ class _Later(ModuleType):
 def import_quickly(load: Callable[[], _T]) -> _T:
     """What `load` gives, which imports what it needs and not the rest. What was imported before stays as it is."""
     try:
-        with _without():
+        with uncollected(), _without():
             return load()
     except (ImportError, AttributeError, RuntimeError):  # of a library whose other versions want what is left out here
         return load()  # the two last are what lazy packages make of the first
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within it Python looks for no garbage in cycles; afterwards it does as before, and what there is by then
+    (modules, a model) is taken for what stays, so that no collection while music plays has to go through it."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 @contextmanager

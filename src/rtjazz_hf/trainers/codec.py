@@ -27,6 +27,7 @@ from ..codec.losses import (
     partials_loss,
     pitch_contrast_loss,
     spectral_loss,
+    structure_loss,
     waveform_loss,
 )
 from ..codec.quantizer import codebook_statistics
@@ -40,6 +41,7 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "pitch": pitch_contrast_loss,
     "low": low_loss,
     "partials": partials_loss,
+    "structure": structure_loss,
     "waveform": waveform_loss,
 }
 ADVERSARIAL_LOSSES = ("adversarial", "feature")
@@ -118,7 +120,7 @@ class Adversary:
 
     def excerpt(self, *audios: torch.Tensor) -> list[torch.Tensor]:
         """The same random stretch of each (batch, 2, samples)."""
-        samples = self.config.discriminator_frames * HOP_LENGTH
+        samples = min(self.config.discriminator_frames * HOP_LENGTH, audios[0].shape[-1])
         start = int(torch.randint(audios[0].shape[-1] - samples + 1, ()))
         return [audio[..., start : start + samples] for audio in audios]
 
@@ -200,12 +202,14 @@ def codec_step(
     """
     config, audio = codec_loss.config, batch["audio"]
     codec = run.accelerator.unwrap_model(model)
-    # The encoder's first frames look into silence, which no clip begins with in the middle of a take.
+    # The encoder's first frames look into silence, which no clip begins with in the middle of a take; so do its last
+    # where low tones are measured ahead.
     skip = min(6, config.crop_frames // 4) * HOP_LENGTH
+    end = audio.shape[-1] - min(codec.config.frames_ahead, config.crop_frames // 4) * HOP_LENGTH
     levels = draw_levels(len(audio), codec.config) if frozen or together else None
     with run.accelerator.accumulate(model):
         out = model(audio, levels=levels, latent_noise=config.latent_noise, start_frame=batch["start_frame"])
-        loss = codec_loss(out.audio[..., skip:], audio[..., skip:])
+        loss = codec_loss(out.audio[..., skip:end], audio[..., skip:end])
         if together:
             loss = loss + config.commitment_weight * out.quantizer.loss
             run.log(commitment=out.quantizer.loss)
