@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,9 @@ os.environ.setdefault("RTJAZZ_GRAPHS", "")  # every graph is made: tests/runtime
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 _caches = Path(__file__).resolve().parent.parent / ".pytest_cache"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_caches / f"numba-{_worker}"))
+
+# What is imported stays: looking through it for garbage, again and again, is a tenth of the suite's time.
+gc.disable()
 
 import pytest  # noqa: E402
 from tiny_models import build_tiny_pipeline  # noqa: E402
@@ -40,6 +44,11 @@ def pytest_xdist_make_scheduler(config, log):
             return "compiled" if file in COMPILED else file
 
     return ByFile(config, log)
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
