@@ -40,9 +40,12 @@ from .prompts import (
     repeat_rows,
 )
 from .runtime.aligned_weights import align_weights
-from .runtime.engines import EngineMixin, check_engine
+from .runtime.engines import EngineMixin, check_engine, is_installed
 from .runtime.precision import as_dtype, bfloat16_is_fast
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
+
+# Keywords of loading that say where a pipeline is, and nothing about how it is held.
+_PLACES = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
 @dataclass
@@ -211,6 +214,14 @@ class RealTimeJazzPipeline(
         dtype = dtype or torch.float32
         if not isinstance(dtype, dict):
             dtype = {"default": as_dtype(dtype)}
+        maps = (
+            engine in ("auto", "openvino")
+            and is_installed("openvino")
+            and not torch.accelerator.is_available()
+            and dtype.keys() <= {"default", "codec"}
+            and as_dtype(dtype.get("default") or torch.float32) == torch.float32
+            and kwargs.keys() <= {*hub.COMPONENTS, *_PLACES}
+        )
         codec_dtype = as_dtype(dtype.get("codec") or torch.float32)
         kwargs["dtype"] = {**dtype, "codec": torch.float32}
         kwargs["quantization_config"] = for_the_transformer(kwargs.get("quantization_config"))
@@ -218,8 +229,13 @@ class RealTimeJazzPipeline(
         source, is_local = hub.resolve_pretrained(pretrained_model_name_or_path)
         folder = source if is_local else hub.download_pipeline(cls, source, kwargs)
         hub.check_pipeline_folder(folder)
-        check_parts(**{name: kwargs[name] for name in hub.COMPONENTS if name in kwargs})
+        handed_in = {name: kwargs[name] for name in hub.COMPONENTS if name in kwargs}
+        check_parts(**handed_in)
         try:
+            if maps:
+                for part in {"codec", "transformer", "style_encoder"} - handed_in.keys():
+                    if (model := hub.load_mapped_part(Path(folder), part)) is not None:
+                        kwargs[part] = model
             pipe = super().from_pretrained(folder, **kwargs)
         except OSError:
             raise
@@ -228,7 +244,7 @@ class RealTimeJazzPipeline(
         if codec_dtype != torch.float32:
             pipe.codec.to(codec_dtype)
         if kwargs["quantization_config"] is None:
-            hub.check_loaded_weights(pipe.models, folder, handed_in=kwargs)
+            hub.check_loaded_weights(pipe.models, folder, handed_in=handed_in)
         if pipe.transformer.dtype == torch.bfloat16 and not bfloat16_is_fast():
             warnings.warn(
                 "this CPU has no fast bfloat16 and plays it many times slower than float32: load with "

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.mapped_weights import forget
 from rtjazz_hf.runtime.offload import execution_device, follows_offload
 from rtjazz_hf.runtime.packed_linear import linear, weights_stamp
 
@@ -43,6 +44,8 @@ from .layers import (
     scaled_linear,
     style_states,
 )
+
+_LARGE = 8_000_000  # bytes of weights; to bring back fewer takes longer than they are worth
 
 
 class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTrainedModel):
@@ -269,7 +272,10 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             return dataclasses.replace(previous, **place)
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
         modulation, clean_modulation = self._modulations(condition.squeeze(2))
-        style_keys, style_values = style_states(style_tokens, [layer.cross_attn for layer in self.layers])
+        attentions = [layer.cross_attn for layer in self.layers]
+        self._put_away(self.modulation)
+        style_keys, style_values = style_states(style_tokens, attentions)
+        self._put_away(*attentions)
         return FlowConditions(
             timesteps=timesteps,
             modulation=modulation,
@@ -281,6 +287,12 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             stamp=stamp,
             **place,
         )
+
+    def _put_away(self, *modules: nn.Module) -> None:
+        """Forget large weights that only a new style asks for; not where torch plays, whose steps ask for them too."""
+        if self._engine is not None:
+            for module in modules:
+                forget(module.parameters(), least=_LARGE)
 
     def _modulations(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of all layers, for conditions (steps, rows, hidden) and for a finished block: see `FlowConditions`."""

@@ -22,6 +22,7 @@ _NAMES = {
     "check_safetensors": "loading",
     "download_pipeline": "loading",
     "load_codec": "loading",
+    "load_mapped_part": "loading",
     "load_part": "loading",
     "load_style_encoder": "loading",
     "part_folder": "loading",

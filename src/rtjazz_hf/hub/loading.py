@@ -174,6 +174,21 @@ def load_part(folder: Path, part: str) -> Any:
     return model.eval()
 
 
+def load_mapped_part(folder: Path, part: str) -> Any:
+    """The model in a part of a pipeline's folder, in float32 and evaluation mode, its weights in memory only while
+    somebody looks at them; `None` where `mapped_weights` has none."""
+    from ..runtime.mapped_weights import mapped_weights  # here: `rtjazz --help` comes through this module
+
+    weights = mapped_weights(folder / part)
+    if weights is None:
+        return None
+    kind = _package_class(part)
+    config = kind.config_class.from_pretrained(folder / part)
+    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype="float32")
+    model.name_or_path = model.config.name_or_path = str(folder / part)
+    return model
+
+
 def load_style_encoder(
     source: str | Path,
 ) -> tuple[RealTimeJazzStyleEncoder, RealTimeJazzTokenizer]:
@@ -343,6 +358,8 @@ def check_loaded_weights(models: Models, folder: str | Path, handed_in: Containe
 
 
 def _check_weights(model: Any, folder: Path) -> None:
+    from ..runtime.mapped_weights import are_untouched
+
     saved = weight_names(folder)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     wanted = set(model.state_dict())
@@ -353,6 +370,8 @@ def _check_weights(model: Any, folder: Path) -> None:
                 f"{folder} {text} weights {shown}{', ...' if len(names) > 3 else ''} "
                 f"({len(names)} in all): its config.json and its weights do not belong together"
             )
+    if are_untouched(model.parameters()):  # they were looked at when that file was written
+        return
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
             continue

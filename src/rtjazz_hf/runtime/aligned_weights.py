@@ -29,13 +29,18 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector of a CPU
 def align_weights(model: nn.Module) -> None:
     """Move the weights and buffers of `model` that lie off a 64-byte boundary, and its flags: one of them would keep
     the whole file in memory."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.data_ptr() % ALIGNMENT:
-            tensor.data = tensor.data.clone()
+    for weight in model.parameters():
+        if _is_off(weight):
+            weight.data = weight.data.clone()
     for module in model.modules():
         for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.dtype == torch.bool and buffer.device.type == "cpu":
-                module._buffers[name] = buffer.clone()  # a view of the file goes on holding it, whatever its `data` is
+            # a view of the file goes on holding it, whatever its `data` is
+            if buffer is not None and (_is_off(buffer) or (buffer.dtype == torch.bool and buffer.device.type == "cpu")):
+                module._buffers[name] = buffer.clone()
+
+
+def _is_off(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_floating_point() and bool(tensor.data_ptr() % ALIGNMENT)
 
 
 class AlignedWeightsMixin(BundledMixin):

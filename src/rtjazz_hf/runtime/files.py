@@ -118,6 +118,16 @@ def told_why(path: Path, partial: Path) -> Iterator[None]:
         raise told from error
 
 
+def graphs_folder() -> Path | None:
+    """Where what is made once for a machine is kept, graphs and weights; `None` if it is not."""
+    named = os.environ.get("RTJAZZ_GRAPHS")
+    if named is not None:
+        return Path(named).expanduser() if named else None
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "rtjazz-graphs"
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that nothing more can be written, which is no fault of what was asked, or read."""
     return isinstance(error, OSError) and error.errno in _TAKES_NO_MORE
@@ -181,6 +191,7 @@ __all__ = [
     "NotWritten",
     "as_umask",
     "atomic_folder",
+    "graphs_folder",
     "in_words",
     "is_disk_full",
     "told_why",

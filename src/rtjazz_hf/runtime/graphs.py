@@ -8,6 +8,7 @@ itself, OpenVINO computes float32 models in bfloat16 where the CPU can. Its fron
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import threading
@@ -19,10 +20,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
 from .engines import check_engine, is_installed
 from .kept_graphs import KeptGraph, let_go
+from .mapped_weights import are_untouched, forget
 from .offload import wants_calls
 from .packed_linear import weights_stamp
 from .precision import bfloat16_is_fast
@@ -54,6 +58,7 @@ class OpenVINOGraph:
 
     Attributes:
         was_read: Whether it comes from disk.
+        expected: What torch makes of the example. Kept beside the graph: torch would look at every weight for it.
     """
 
     def __init__(
@@ -78,14 +83,16 @@ class OpenVINOGraph:
         sizes = [(name, each.dtype, *each.shape, dynamic.get(name)) for name, each in inputs.items()]
         cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         kept = KeptGraph(module, (openvino.__version__, cpu, settings, sizes))
-        compiled, self._constants = (None, None) if anew else _read(core, kept, settings)
+        compiled, self._constants, self.expected = (None, None, None) if anew else _read(core, kept, settings, inputs)
         self.was_read = compiled is not None
+        if self.expected is None:
+            self.expected = _by_torch(module, inputs)
         if compiled is None:
             model = _converted(module, inputs, dynamic)
             if precision == "bfloat16":
                 _halve(model)
             compiled = core.compile_model(model, "CPU", settings)
-            _keep(compiled, kept)
+            _keep(compiled, kept, inputs, self.expected)
         self._compiled = compiled
         self._names = list(inputs)
         self._free: list[Any] = []  # requests that nobody uses; each holds its own workspace
@@ -159,31 +166,48 @@ def _halve(model: Any) -> None:
             reader.replace_source_output(whole.output(0))
 
 
-def _read(core: Any, kept: KeptGraph, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """The compiled model that is kept and the bytes it looks at, which have to live as long; or `None` twice."""
+def _read(
+    core: Any, kept: KeptGraph, settings: dict[str, Any], inputs: Mapping[str, torch.Tensor]
+) -> tuple[Any, Any, list[torch.Tensor] | None]:
+    """The compiled model that is kept, the bytes it looks at, which have to live as long, and what torch made of these
+    inputs, if it was these; `None` for what there is not."""
     import openvino
 
-    content = kept.read()
-    if content is None:
-        return None, None
-    constants = openvino.Tensor(np.frombuffer(content, np.uint8), shared_memory=True)
+    found = kept.read()
+    if found is None:
+        return None, None, None
+    content, length, note = found
+    constants = openvino.Tensor(np.frombuffer(content, np.uint8, length), shared_memory=True)
     try:
         compiled = core.import_model(constants, "CPU", settings)
-    except (RuntimeError, TypeError):  # not written by this OpenVINO
-        return None, None
+        digest = _digest_of(inputs)
+        same = note.startswith(digest)
+        expected = [each for _, each in sorted(load(note[len(digest) :]).items())] if same else None
+    except (RuntimeError, TypeError, SafetensorError):  # not written by this OpenVINO
+        return None, None, None
     let_go(content)  # weights are laid out anew for the processor
-    return compiled, content
+    return compiled, content, expected
 
 
-def _keep(compiled: Any, kept: KeptGraph) -> None:
+def _keep(
+    compiled: Any, kept: KeptGraph, inputs: Mapping[str, torch.Tensor], expected: list[torch.Tensor]
+) -> None:
     def export(file: BinaryIO) -> None:
         written = _Written(file)
         compiled.export_model(written)
         if written.error is not None:
             raise written.error
 
+    note = save({f"{index:03}": tensor.contiguous() for index, tensor in enumerate(expected)})
     with suppress(RuntimeError):  # then it is made again the next time
-        kept.write(export)
+        kept.write(export, _digest_of(inputs) + note)
+
+
+def _digest_of(inputs: Mapping[str, torch.Tensor]) -> bytes:
+    told = hashlib.sha256()
+    for tensor in inputs.values():
+        told.update(tensor.contiguous().numpy())
+    return told.digest()
 
 
 class _Written(io.BytesIO):
@@ -220,6 +244,7 @@ class OnnxGraph:
     ):
         import onnxruntime
 
+        self.expected = _by_torch(module, inputs)
         written = io.BytesIO()
         axes = {name: {axis: f"{name}_{axis}" for axis in axes} for name, axes in dynamic.items() if axes}
         with _tracing():
@@ -278,6 +303,7 @@ class ModuleEngine:
         self._stamp, self._samples = weights_stamp(owner), _samples(owner)
         self.precision = precision
         self._graph = self.make_graph(graph, inputs, dynamic)
+        forget(owner.parameters())
 
     def make_graph(
         self, graph: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Sequence[int]]
@@ -289,7 +315,7 @@ class ModuleEngine:
             try:
                 made = make(anew=anew)
                 self.precision = made.precision
-                off, why = _difference(made, graph, inputs), None
+                off, why = _difference(made, inputs), None
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 off, why = math.inf, error
             if off <= _TOLERANCES[self.precision]:
@@ -316,7 +342,9 @@ class ModuleEngine:
         """
         if self._stamp != (weights_stamp(owner) if stamp is None else stamp):
             return False
-        return not exact or torch.equal(self._samples, _samples(owner))
+        if not exact or are_untouched(owner.parameters()):
+            return True
+        return torch.equal(self._samples, _samples(owner))
 
     def __deepcopy__(self, memo: dict) -> None:
         return None  # a copied or pickled model makes its own
@@ -325,13 +353,16 @@ class ModuleEngine:
         return type(None), ()
 
 
-def _difference(made: OpenVINOGraph | OnnxGraph, graph: nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
+def _by_torch(graph: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     with torch.no_grad():
-        expected = graph(*inputs.values())
+        return list(graph(*inputs.values()))
+
+
+def _difference(made: OpenVINOGraph | OnnxGraph, inputs: Mapping[str, torch.Tensor]) -> float:
     with made(inputs) as given:
         return max(
             float((torch.from_numpy(array) - tensor).abs().max() / tensor.abs().max().clamp_min(1e-6))
-            for array, tensor in zip(given, expected, strict=True)
+            for array, tensor in zip(given, made.expected, strict=True)
         )
 
 
@@ -406,7 +437,11 @@ def check_plain(model: nn.Module) -> None:
 
 def _samples(model: nn.Module) -> torch.Tensor:
     """Some values of every weight: adapters are merged through `weight.data`."""
-    return torch.cat([p.detach().flatten()[:: max(1, p.numel() // _SAMPLED)] for p in model.parameters()])
+    samples = []
+    for weight in model.parameters():
+        samples.append(weight.detach().flatten()[:: max(1, weight.numel() // _SAMPLED)].clone())
+        forget([weight])
+    return torch.cat(samples)
 
 
 __all__ = ["ModuleEngine", "NotForEngine", "OnnxGraph", "OpenVINOGraph", "check_plain", "make_engine", "unless_stale"]

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import mmap
 import os
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -24,13 +25,15 @@ from typing import BinaryIO
 import torch
 from torch import nn
 
-from .files import whole_or_not_at_all
+from .files import graphs_folder, whole_or_not_at_all
+from .mapped_weights import forget
 
 _MOST = 8  # files; those that were used least recently go first
 _WORTH_KEEPING = 200_000  # weights; smaller graphs are made as fast as they are read
 _SUFFIX = ".graph"
 _DIGEST = hashlib.sha256
 _PIECE = 1 << 20  # bytes that are looked at at once
+_NOTE_LENGTH = struct.Struct("<Q")
 
 
 class KeptGraph:
@@ -46,64 +49,58 @@ class KeptGraph:
         large = sum(weight.numel() for weight in module.parameters()) >= _WORTH_KEEPING
         self.path = None if folder is None or not large else folder / f"{_fingerprint(module, settings)}{_SUFFIX}"
 
-    def read(self) -> mmap.mmap | None:
-        """What was kept, if it is whole."""
+    def read(self) -> tuple[mmap.mmap, int, bytes] | None:
+        """What was kept, if it is whole: a mapping, how many of its first bytes are the graph, and the note."""
         if self.path is None:
             return None
         try:
             with self.path.open("rb") as file:
                 length = os.fstat(file.fileno()).st_size - _DIGEST().digest_size
-                if length <= 0 or _digest_of(file, length) != file.read():
+                if length <= 0 or self._digest_of(file, length) != file.read():
                     return None
                 content = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY)  # OpenVINO takes nothing less
             os.utime(self.path)
         except OSError:
             return None
-        return content
+        (note,) = _NOTE_LENGTH.unpack(content[-_NOTE_LENGTH.size :])
+        end = length - _NOTE_LENGTH.size
+        return content, end - note, content[end - note : end]
 
-    def write(self, export: Callable[[BinaryIO], None]) -> None:
-        """Keep what `export` writes into a file, and no more than the last few others."""
+    def write(self, export: Callable[[BinaryIO], None], note: bytes) -> None:
+        """Keep what `export` writes into a file and a note beside it, and no more than the last few others."""
         if self.path is None:
             return
         with suppress(OSError):  # a full disk, a folder that nobody may write into, another process that tidies up
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with whole_or_not_at_all(self.path) as part, part.open("w+b") as file:
                 export(file)
-                length = file.seek(0, os.SEEK_END)
+                file.seek(0, os.SEEK_END)
+                file.write(note + _NOTE_LENGTH.pack(len(note)))
+                length = file.tell()
                 file.seek(0)
-                digest = _digest_of(file, length)
+                digest = self._digest_of(file, length)
                 file.write(digest)  # at the end: what OpenVINO has aligned stays so
             kept = sorted(self.path.parent.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
             for path in kept[:-_MOST]:
                 path.unlink(missing_ok=True)
 
-
-def _digest_of(file: BinaryIO, length: int) -> bytes:
-    """Of the next bytes of a file, read in pieces: what is looked at through a mapping counts as memory."""
-    told, piece = _DIGEST(), memoryview(bytearray(_PIECE))
-    while length:
-        count = file.readinto(piece[: min(length, _PIECE)])
-        if not count:
-            return b""
-        told.update(piece[:count])
-        length -= count
-    return told.digest()
+    def _digest_of(self, file: BinaryIO, length: int) -> bytes:
+        """Of the name, so that a file under another's is none, and of the next bytes of a file, read in pieces: what is
+        looked at through a mapping counts as memory."""
+        told, piece = _DIGEST(self.path.stem.encode()), memoryview(bytearray(_PIECE))
+        while length:
+            count = file.readinto(piece[: min(length, _PIECE)])
+            if not count:
+                return b""
+            told.update(piece[:count])
+            length -= count
+        return told.digest()
 
 
 def let_go(content: mmap.mmap) -> None:
     """Take what was mapped out of memory, until somebody looks at it again."""
     if hasattr(mmap, "MADV_DONTNEED"):
         content.madvise(mmap.MADV_DONTNEED)
-
-
-def graphs_folder() -> Path | None:
-    """Where graphs are kept; `None` if they are not."""
-    named = os.environ.get("RTJAZZ_GRAPHS")
-    if named is not None:
-        return Path(named).expanduser() if named else None
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(HF_HOME) / "rtjazz-graphs"
 
 
 def _fingerprint(module: nn.Module, settings: Iterable[object]) -> str:
@@ -116,6 +113,7 @@ def _fingerprint(module: nn.Module, settings: Iterable[object]) -> str:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         told.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        forget([tensor])
     return told.hexdigest()[:40]
 
 

@@ -16,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from rtjazz_hf.runtime.aligned_weights import AlignedWeightsMixin
+from rtjazz_hf.runtime.mapped_weights import forget
 from rtjazz_hf.runtime.offload import follows_offload
 
 from .configuration_realtime_jazz_style import RealTimeJazzStyleEncoderConfig
@@ -176,6 +177,7 @@ class StyleTextTower(nn.Module):
         mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask)
+            forget(layer.parameters())  # a prompt is heard once; the next one may be minutes away
         return masked_mean(self.final_norm(hidden_states), attention_mask)  # (batch, width)
 
 
@@ -269,6 +271,7 @@ class StyleAudioTower(nn.Module):
         mask = create_bidirectional_mask(self.config, hidden_states, frame_mask)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask)
+            forget(layer.parameters())  # a prompt is heard once; the next one may be minutes away
         return masked_mean(self.final_norm(hidden_states), frame_mask)
 
 
