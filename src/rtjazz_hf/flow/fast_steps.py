@@ -180,11 +180,8 @@ class FastStepsMixin:
         if are_replaced(self.layers):
             return []
         groups = [group for layer in self.layers for group in layer.linears()]
-        styles = [
-            each for layer in self.layers for each in (layer.cross_attn.k_proj, layer.cross_attn.v_proj)
-        ]
         downs = [layer.adaln_down for layer in self.layers]
-        return [(self.input_proj,), *groups, (self.head.proj,), (self.modulation,), tuple(styles), tuple(downs)]
+        return [(self.input_proj,), *groups, (self.head.proj,), (self.modulation,), tuple(downs)]
 
 
 __all__ = ["FastStepsMixin"]

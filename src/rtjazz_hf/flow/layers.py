@@ -126,25 +126,17 @@ def rotate_folded(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor
     return torch.addcmul(states * cos, states.roll(int(states.shape[-1]) // 2, dims=-1), sin)
 
 
-def style_states(
-    style_tokens: torch.Tensor, attentions: list[FlowAttention]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def style_states(style_tokens: torch.Tensor, attention: FlowAttention) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Keys and values of the style tokens (rows, tokens, hidden) for every layer's `cross_step`.
+    Keys and values of the style tokens (rows, tokens, hidden) for a layer's `cross_step`.
 
     Returns:
-        Two of `(layers, rows, heads, tokens, head_dim)`; the keys hold the query norm's weight and the scaling.
+        Two of `(rows, heads, tokens, head_dim)`; the keys hold the query norm's weight and the scaling.
     """
-    projections = [each for attention in attentions for each in (attention.k_proj, attention.v_proj)]
-    states = linear(style_tokens, *projections).unflatten(
-        -1, (len(attentions), 2, -1, attentions[0].head_dim)
-    )
-    keys, values = states.permute(3, 2, 0, 4, 1, 5).unbind(0)  # (layers, rows, heads, tokens, head_dim)
-    weights = torch.stack(
-        [each.k_norm.weight * each.q_norm.weight * each.scaling for each in attentions]
-    )  # (layers, head_dim)
-    keys = step_norm(keys, attentions[0].k_norm.eps) * weights[:, None, None, None].to(keys.dtype)
-    return keys, values
+    states = linear(style_tokens, attention.k_proj, attention.v_proj).unflatten(-1, (2, -1, attention.head_dim))
+    keys, values = states.permute(2, 0, 3, 1, 4).unbind(0)  # (rows, heads, tokens, head_dim)
+    weight = attention.k_norm.weight * attention.q_norm.weight * attention.scaling  # (head_dim,)
+    return step_norm(keys, attention.k_norm.eps) * weight.to(keys.dtype), values
 
 
 def modulate_layers(condition: torch.Tensor, modulation: torch.Tensor, layers: nn.ModuleList) -> torch.Tensor:
@@ -395,6 +387,7 @@ class FlowLayer(GradientCheckpointingLayer):
         """The linear layers of a step, those that read one input together."""
         own, cross, mlp = self.self_attn, self.cross_attn, self.mlp
         return [
-            (own.q_proj, own.k_proj, own.v_proj), (own.o_proj,), (cross.q_proj,), (cross.o_proj,),
+            (own.q_proj, own.k_proj, own.v_proj), (own.o_proj,),
+            (cross.q_proj,), (cross.k_proj, cross.v_proj), (cross.o_proj,),
             (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,), (self.adaln_up,),
         ]  # fmt: skip

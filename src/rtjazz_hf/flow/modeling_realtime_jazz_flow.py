@@ -272,10 +272,12 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             return dataclasses.replace(previous, **place)
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
         modulation, clean_modulation = self._modulations(condition.squeeze(2))
-        attentions = [layer.cross_attn for layer in self.layers]
         self._put_away(self.modulation)
-        style_keys, style_values = style_states(style_tokens, attentions)
-        self._put_away(*attentions)
+        states = []
+        for layer in self.layers:
+            states.append(style_states(style_tokens, layer.cross_attn))
+            self._put_away(layer.cross_attn)
+        style_keys, style_values = (torch.stack(each) for each in zip(*states))
         return FlowConditions(
             timesteps=timesteps,
             modulation=modulation,
@@ -288,11 +290,10 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             **place,
         )
 
-    def _put_away(self, *modules: nn.Module) -> None:
+    def _put_away(self, module: nn.Module) -> None:
         """Forget large weights that only a new style asks for; not where torch plays, whose steps ask for them too."""
         if self._engine is not None:
-            for module in modules:
-                forget(module.parameters(), least=_LARGE)
+            forget(module.parameters(), least=_LARGE)
 
     def _modulations(self, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of all layers, for conditions (steps, rows, hidden) and for a finished block: see `FlowConditions`."""
