@@ -273,11 +273,7 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
         modulation, clean_modulation = self._modulations(condition.squeeze(2))
         self._put_away(self.modulation)
-        states = []
-        for layer in self.layers:
-            states.append(style_states(style_tokens, layer.cross_attn))
-            self._put_away(layer.cross_attn)
-        style_keys, style_values = (torch.stack(each) for each in zip(*states))
+        style_keys, style_values = self._style_states(style_tokens)
         return FlowConditions(
             timesteps=timesteps,
             modulation=modulation,
@@ -289,6 +285,16 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             stamp=stamp,
             **place,
         )
+
+    def _style_states(self, style_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the style tokens (rows, tokens, hidden) for all layers, a layer at a time, each
+        `(layers, rows, heads, tokens, head_dim)`."""
+        states = []
+        for layer in self.layers:
+            states.append(style_states(style_tokens, layer.cross_attn))
+            self._put_away(layer.cross_attn)
+        keys, values = (torch.stack(each) for each in zip(*states))
+        return keys, values
 
     def _put_away(self, module: nn.Module) -> None:
         """Forget large weights that only a new style asks for; not where torch plays, whose steps ask for them too."""
