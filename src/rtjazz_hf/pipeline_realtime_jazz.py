@@ -44,9 +44,6 @@ from .runtime.engines import EngineMixin, check_engine, is_installed
 from .runtime.precision import as_dtype, bfloat16_is_fast
 from .style import RealTimeJazzStyleEncoder, RealTimeJazzTokenizer
 
-# Keywords of loading that say where a pipeline is, and nothing about how it is held.
-_PLACES = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-
 
 @dataclass
 class RealTimeJazzPipelineOutput(BaseOutput):
@@ -220,7 +217,7 @@ class RealTimeJazzPipeline(
             and not torch.accelerator.is_available()
             and dtype.keys() <= {"default", "codec"}
             and as_dtype(dtype.get("default") or torch.float32) == torch.float32
-            and kwargs.keys() <= {*hub.COMPONENTS, *_PLACES}
+            and kwargs.keys() <= {*hub.COMPONENTS, *hub.PLACES}
         )
         codec_dtype = as_dtype(dtype.get("codec") or torch.float32)
         kwargs["dtype"] = {**dtype, "codec": torch.float32}

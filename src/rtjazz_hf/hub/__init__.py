@@ -17,6 +17,7 @@ _NAMES = {
     "bundled_folder": "loading",
     "check_loaded_weights": "loading",
     "check_pipeline_folder": "loading",
+    "PLACES": "loading",
     "check_repo_id": "loading",
     "check_revision": "loading",
     "check_safetensors": "loading",

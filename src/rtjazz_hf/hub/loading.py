@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from .models import Models
 
+# Keywords of loading that say where a pipeline is, and nothing about how it is held.
+PLACES = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
+
 
 def quiet_libraries() -> None:
     """Loading is quick: no bar for each of five small parts, and no warnings meant for those who train."""
@@ -102,9 +105,8 @@ def download_pipeline(cls: type[DiffusionPipeline], repo_id: str, kwargs: dict[s
         OSError: not there, or not reachable; both causes are told.
     """
     check_revision(kwargs.get("revision"))
-    names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "variant")
-    options = {name: kwargs[name] for name in (*names, "use_safetensors") if name in kwargs}
-    for name in names[:-1]:
+    options = {name: kwargs[name] for name in (*PLACES, "variant", "use_safetensors") if name in kwargs}
+    for name in PLACES:
         kwargs.pop(name, None)
     try:
         return str(cls.download(repo_id, **options))

@@ -128,6 +128,13 @@ def graphs_folder() -> Path | None:
     return Path(HF_HOME) / "rtjazz-graphs"
 
 
+def keep_latest(folder: Path, suffix: str, most: int) -> None:
+    """Remove all but the `most` files with `suffix` in `folder` that were used last, by their times."""
+    kept = sorted(folder.glob(f"*{suffix}"), key=lambda path: path.stat().st_mtime)
+    for path in kept[:-most]:
+        path.unlink(missing_ok=True)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that nothing more can be written, which is no fault of what was asked, or read."""
     return isinstance(error, OSError) and error.errno in _TAKES_NO_MORE
@@ -194,6 +201,7 @@ __all__ = [
     "graphs_folder",
     "in_words",
     "is_disk_full",
+    "keep_latest",
     "told_why",
     "what_to_do",
     "whole_or_not_at_all",

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import torch
 from torch import nn
 
-from .files import graphs_folder, whole_or_not_at_all
+from .files import graphs_folder, keep_latest, whole_or_not_at_all
 from .mapped_weights import forget
 
 _MOST = 8  # files; those that were used least recently go first
@@ -80,9 +80,7 @@ class KeptGraph:
                 file.seek(0)
                 digest = self._digest_of(file, length)
                 file.write(digest)  # at the end: what OpenVINO has aligned stays so
-            kept = sorted(self.path.parent.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-            for path in kept[:-_MOST]:
-                path.unlink(missing_ok=True)
+            keep_latest(self.path.parent, _SUFFIX, _MOST)
 
     def _digest_of(self, file: BinaryIO, length: int) -> bytes:
         """Of the name, so that a file under another's is none, and of the next bytes of a file, read in pieces: what is
@@ -128,4 +126,4 @@ def _code() -> bytes:
     return told.digest()
 
 
-__all__ = ["KeptGraph", "graphs_folder", "let_go"]
+__all__ = ["KeptGraph", "let_go"]

@@ -29,13 +29,12 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from .files import graphs_folder, whole_or_not_at_all
+from .files import graphs_folder, keep_latest, whole_or_not_at_all
 
 _WORTH_MAPPING = 10_000_000  # weights; fewer take less memory than what else comes and goes
 _MOST = 6  # files; those that were used least recently go first
 _SUFFIX = ".float32"
 _ALIGNMENT = 64  # bytes; see `aligned_weights`
-_PIECE = 1 << 20  # bytes that are read at once
 _LAYOUT = b"1"  # of the file: another one is looked for by another name
 _TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "BOOL": torch.bool}
 # Of a page in /proc/self/pagemap (Linux, admin-guide/mm/pagemap): it is there, it is swapped, it is a file's.
@@ -168,11 +167,8 @@ def _starts(tensors: list[_Tensor]) -> list[int]:
 
 
 def _digest(source: Path) -> str:
-    told, piece = hashlib.sha256(_LAYOUT), memoryview(bytearray(_PIECE))
     with source.open("rb", buffering=0) as file:
-        while count := file.readinto(piece):
-            told.update(piece[:count])
-    return told.hexdigest()[:40]
+        return hashlib.file_digest(file, lambda: hashlib.sha256(_LAYOUT)).hexdigest()[:40]
 
 
 def _write(source: Path, path: Path, tensors: list[_Tensor]) -> None:
@@ -192,9 +188,7 @@ def _write(source: Path, path: Path, tensors: list[_Tensor]) -> None:
         file.truncate(_starts(tensors)[-1])
         file.flush()
         os.fsync(file.fileno())  # nobody looks again whether it is whole
-    kept = sorted(path.parent.glob(f"*{_SUFFIX}"), key=lambda each: each.stat().st_mtime)
-    for old in kept[:-_MOST]:
-        old.unlink(missing_ok=True)
+    keep_latest(path.parent, _SUFFIX, _MOST)
 
 
 __all__ = ["are_untouched", "forget", "mapped_weights"]

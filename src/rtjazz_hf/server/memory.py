@@ -10,6 +10,7 @@ import sys
 def keep_what_is_there() -> None:
     """Once a model is loaded: what is there now is for good, and `give_back_memory` need not look through it, which
     would take longer than a block may."""
+    gc.unfreeze()  # of what a command took for good while it loaded, what ended goes first
     gc.collect()
     gc.freeze()
 
