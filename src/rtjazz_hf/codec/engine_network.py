@@ -48,6 +48,8 @@ class EngineNetwork(ModuleEngine):
         NotForEngine: The codec, or what the engine makes of it, is not as it should be.
     """
 
+    pays_in_float32 = False
+
     def __init__(self, codec: RealTimeJazzCodec, engine: str, precision: str = "float32"):
         if not isinstance(codec.decoder, LappedDecoder):
             raise NotForEngine(f"its backbone is {codec.config.backbone!r}; engines take 'lapped'")

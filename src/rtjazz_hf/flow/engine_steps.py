@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rtjazz_hf.runtime.graphs import ModuleEngine, NotForEngine
+from rtjazz_hf.runtime.precision import int8_is_fast
 
 from .steps import run_step
 
@@ -32,6 +33,8 @@ _DYNAMIC = {
     "sample": (0, 2), "lead_sheet": (0, 1), "modulation": (2,), "head": (1,), "style_keys": (1,),
     "style_values": (1,), "cos": (1, 2), "sin": (1, 2), "mask": (0, 3), "past_keys": (1, 3), "past_values": (1, 3),
 }  # fmt: skip
+
+_WHOLE = ("input_proj", "head")  # the first and the last layer: little work, and most of what 8 bits lose
 
 
 class _GraphPast:
@@ -92,7 +95,7 @@ class EngineSteps(ModuleEngine):
     The steps of generation of one model, by an engine.
 
     Args:
-        engine: `"openvino"` or `"onnx"`. precision: `"float32"` or `"bfloat16"`.
+        engine: `"openvino"` or `"onnx"`. precision: `"float32"`, `"bfloat16"` or `"int8"`.
 
     Raises:
         NotForEngine: The model, or what the engine makes of it, is not as it should be.
@@ -112,7 +115,13 @@ class EngineSteps(ModuleEngine):
             self._sizes = (0, 0)
         example = _example(model, 1, *self._sizes) if all(self._sizes) else _example(model)
         with _evaluating(model) as graph:
-            super().__init__(model, graph, engine, example, {} if all(self._sizes) else _DYNAMIC, precision)
+            sizes = {} if all(self._sizes) else _DYNAMIC
+            super().__init__(model, graph, engine, example, sizes, precision, whole=_WHOLE)
+
+    @classmethod
+    def quick_precisions(cls) -> list[str]:
+        """As of `ModuleEngine`, and 8 bits."""
+        return [*["int8"] * int8_is_fast(), *super().quick_precisions()]
 
     def velocity(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 ENGINES = ("auto", "torch", "openvino", "onnx")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 _PACKAGES = {"openvino": ("openvino", "fast"), "onnx": ("onnxruntime", "onnx")}  # engine: package, extra
 
 
@@ -21,16 +21,18 @@ def check_engine(engine: str, precision: str = "auto") -> None:
         raise ValueError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
     if precision not in PRECISIONS:
         raise ValueError(f"engine_precision {precision!r}: choose from {', '.join(PRECISIONS)}")
-    needed = "openvino" if precision == "bfloat16" and engine == "auto" else engine
+    rounds = precision in ("bfloat16", "int8")
+    needed = "openvino" if rounds and engine == "auto" else engine
     if not is_installed(needed):
         package, extra = _PACKAGES[needed]
         raise ImportError(
             f"engine {needed!r} needs {package}, which is not installed: pip install 'rtjazz-hf[{extra}]', or choose "
             "engine='torch'"
         )
-    if precision == "bfloat16" and engine in ("torch", "onnx"):
-        other = "load the weights with dtype='bfloat16'" if engine == "torch" else "engine_precision='float32'"
-        raise ValueError(f"engine {engine!r} has no precision 'bfloat16': choose engine='openvino', or {other}")
+    if rounds and engine in ("torch", "onnx"):
+        by_torch = {"bfloat16": "load the weights with dtype='bfloat16'", "int8": "hold them so: pipe.quantize('int8')"}
+        other = by_torch[precision] if engine == "torch" else "engine_precision='float32'"
+        raise ValueError(f"engine {engine!r} has no precision {precision!r}: choose engine='openvino', or {other}")
 
 
 def is_installed(engine: str) -> bool:
@@ -45,10 +47,10 @@ class EngineMixin:
         """Choose what computes the flow's steps and the decoder's network from the next block on; see
         `RealTimeJazzFlowTransformer.use_engine`.
 
-        OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. It computes both in bfloat16 where the
-        CPU has instructions for it, which takes less still and changes the latents by about 1%; `precision` says
-        otherwise. "auto" leaves a decoder in float32 to torch, which takes no longer for it. A mix of adapters is
-        played by torch.
+        OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. Where the CPU has instructions for it,
+        it multiplies the flow's weights in 8 bits (VNNI) or in bfloat16, and the decoder's in bfloat16, which takes
+        less still and changes the latents by a few percent; `precision` says otherwise. A decoder is never in 8 bits,
+        and "auto" leaves one in float32 to torch, which takes no longer for it. A mix of adapters is played by torch.
 
         Returns:
             "openvino", "onnx" or "torch": what computes them.
@@ -57,8 +59,9 @@ class EngineMixin:
             ValueError: an unknown engine or precision. ImportError: the engine is not installed.
         """
         chosen = self.transformer.use_engine(engine, precision)
-        whole = engine == "auto" and self.transformer.engine_precision == "float32"
-        self.codec.use_engine("torch" if whole else engine, precision)
+        if engine == "auto" and self.transformer.engine_precision == "float32":
+            precision = "float32"
+        self.codec.use_engine(engine, precision)
         return chosen
 
     @property

@@ -34,10 +34,11 @@ from .threads import thread_counts
 
 _OPSET = 18
 _WORTH_A_GRAPH = 1_000_000  # weights; smaller models are played faster than a graph of them is made
-_WORTH_HALVING = 1 << 16  # bytes of one constant
+_WORTH_ROUNDING = 1 << 16  # bytes of one weight
+_INPUTS_TOGETHER = 128  # of a product in 8 bits, that share a scale
 _SAMPLED = 16  # values of each weight, to see that it has changed
 # How far what comes out may be from torch's, as a share of the largest value.
-_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2}
+_TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 1e-1}
 
 
 class NotForEngine(ValueError):
@@ -52,9 +53,10 @@ class OpenVINOGraph:
         module: Tensors in, a tuple of tensors out; float32.
         inputs: An example of each, by name, in the module's order.
         dynamic: Of each input, the axes that may have other sizes than the example.
-        precision: `"float32"` or `"bfloat16"`.
+        precision: `"float32"`, `"bfloat16"`, or `"int8"`: products of weights and inputs in 8 bits, all else float32.
         threads: Of one call.
         anew: Whatever is kept on disk.
+        whole: Names of layers whose products are not in 8 bits.
 
     Attributes:
         was_read: Whether it comes from disk.
@@ -69,17 +71,20 @@ class OpenVINOGraph:
         precision: str = "float32",
         threads: int = 1,
         anew: bool = False,
+        whole: Sequence[str] = (),
     ):
         import openvino
 
         core, self.precision = _core(), precision
         settings = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # other programs run here too
         }
+        if precision == "int8":
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _INPUTS_TOGETHER
         sizes = [(name, each.dtype, *each.shape, dynamic.get(name)) for name, each in inputs.items()]
         cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         kept = KeptGraph(module, (openvino.__version__, cpu, settings, sizes))
@@ -89,8 +94,8 @@ class OpenVINOGraph:
             self.expected = _by_torch(module, inputs)
         if compiled is None:
             model = _converted(module, inputs, dynamic)
-            if precision == "bfloat16":
-                _halve(model)
+            if precision != "float32":
+                _round_weights(model, precision, whole if precision == "int8" else ())
             compiled = core.compile_model(model, "CPU", settings)
             _keep(compiled, kept, inputs, self.expected)
         self._compiled = compiled
@@ -141,29 +146,49 @@ def _converted(module: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: M
     return model
 
 
-def _halve(model: Any) -> None:
-    """Round the weights of a model's products to bfloat16 where they lie, as they are rounded for the product: its file
-    has half the size, and reading it takes a fifth less time."""
-    import openvino
-    from openvino.opset13 import convert
-    from openvino.passes import ConstantFolding, Manager
+def _round_weights(model: Any, precision: str, whole: Sequence[str]) -> None:
+    """
+    Round the weights of a model's products where they lie, one after the other, so that none is there twice: to
+    bfloat16, as they are rounded for the product (the file has half the size, and reading it takes a fifth less time),
+    or to 8 bits, a scale for each output.
 
-    manager = Manager()
-    manager.register_pass(ConstantFolding())  # weights side by side are one weight
-    manager.run_passes(model)
-    for constant in model.get_ordered_ops():
-        if constant.get_type_name() != "Constant" or constant.get_element_type() != openvino.Type.f32:
+    Args:
+        whole: Names of layers that stay as they are.
+    """
+    import openvino
+    from openvino.opset13 import convert, multiply
+
+    rounded: dict[str, Any] = {}  # by the name of what it is in place of
+    for product in model.get_ordered_ops():
+        if product.get_type_name() != "MatMul":
             continue
-        readers = constant.output(0).get_target_inputs()
-        multiplied = {each.get_node().get_type_name() for each in readers} == {"MatMul"}
-        if constant.get_byte_size() < _WORTH_HALVING or not multiplied:
+        source = product.input_value(1).get_node()
+        parts = source.input_values() if source.get_type_name() == "Concat" else [product.input_value(1)]
+        names, parts = zip(*((part.get_node().get_friendly_name(), part.get_node()) for part in parts))
+        if (
+            any(each.get_type_name() != "Constant" or each.get_element_type() != openvino.Type.f32 for each in parts)
+            or sum(each.get_byte_size() for each in parts) < _WORTH_ROUNDING
+            or any(part in name.split(".") for name in names for part in whole)
+        ):
             continue
-        halved = openvino.Tensor(openvino.Type.bf16, constant.get_output_shape(0))
-        halved.data.view(np.int16)[:] = torch.tensor(constant.data).bfloat16().view(torch.int16).numpy()
-        whole = convert(openvino.op.Constant(halved), openvino.Type.f32)
-        whole.get_rt_info()["decompression_0"] = ""  # else it is folded into what it was
-        for reader in readers:
-            reader.replace_source_output(whole.output(0))
+        name = source.get_friendly_name()
+        if name not in rounded:
+            arrays = [torch.tensor(each.data) for each in parts]
+            axis = source.get_attributes()["axis"] if len(parts) > 1 else 0
+            weight, arrays = torch.cat(arrays, dim=axis), None
+            if precision == "bfloat16":
+                held = openvino.Tensor(openvino.Type.bf16, openvino.Shape(weight.shape))
+                held.data.view(np.int16)[:] = weight.bfloat16().view(torch.int16).numpy()
+                read = convert(openvino.op.Constant(held), openvino.Type.f32)
+                read.get_rt_info()["decompression_0"] = ""  # else it is folded into what it was
+            else:
+                outputs_first = product.get_attributes()["transpose_b"]
+                scales = weight.abs().amax(-1 if outputs_first else -2, keepdim=True).clamp_min(1e-12) / 127
+                steps = (weight / scales).round().to(torch.int8).numpy()
+                read = convert(openvino.op.Constant(steps), openvino.Type.f32)
+                read = multiply(read, openvino.op.Constant(scales.numpy()))
+            rounded[name] = read
+        product.input(1).replace_source_output(rounded[name].output(0))
 
 
 def _read(
@@ -241,6 +266,7 @@ class OnnxGraph:
         precision: str = "float32",
         threads: int = 1,
         anew: bool = False,
+        whole: Sequence[str] = (),
     ):
         import onnxruntime
 
@@ -283,11 +309,16 @@ class ModuleEngine:
     Args:
         owner: Whose weights are looked at: see `is_current`.
         graph: Tensors in, a tuple of tensors out; in evaluation mode.
-        engine: `"openvino"` or `"onnx"`. inputs, dynamic, precision: As of `OpenVINOGraph`.
+        engine: `"openvino"` or `"onnx"`. inputs, dynamic, precision, whole: As of `OpenVINOGraph`.
 
     Raises:
         NotForEngine: The engine does not take the graph, or gives something else than torch.
+
+    Attributes:
+        pays_in_float32: Whether it takes less time than torch there.
     """
+
+    pays_in_float32 = True
 
     def __init__(
         self,
@@ -297,9 +328,10 @@ class ModuleEngine:
         inputs: Mapping[str, torch.Tensor],
         dynamic: Mapping[str, Sequence[int]],
         precision: str = "float32",
+        whole: Sequence[str] = (),
     ):
         check_plain(owner)
-        self.engine = engine
+        self.engine, self._whole = engine, whole
         self._stamp, self._samples = weights_stamp(owner), _samples(owner)
         self.precision = precision
         self._graph = self.make_graph(graph, inputs, dynamic)
@@ -309,7 +341,8 @@ class ModuleEngine:
         self, graph: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: Mapping[str, Sequence[int]]
     ) -> OpenVINOGraph | OnnxGraph:
         """`graph` as the engine computes it, which is near enough; arguments and errors as above."""
-        make = partial(_GRAPHS[self.engine], graph, inputs, dynamic, self.precision, thread_counts()[0])
+        threads = thread_counts()[0]
+        make = partial(_GRAPHS[self.engine], graph, inputs, dynamic, self.precision, threads, whole=self._whole)
         for anew in (False, True):  # what was read from disk may be damaged, in ways that nobody thought of
             made = None
             try:
@@ -326,6 +359,11 @@ class ModuleEngine:
             lines = str(why).strip().splitlines() or [type(why).__name__]
             raise NotForEngine(f"it cannot be converted ({lines[0]})") from why
         raise NotForEngine(f"it is off by {off:.1e} of the largest value in {self.precision}")
+
+    @classmethod
+    def quick_precisions(cls) -> list[str]:
+        """What this CPU computes faster than float32 with OpenVINO, the fastest first."""
+        return ["bfloat16"] if bfloat16_is_fast() else []
 
     def run(
         self, inputs: Mapping[str, torch.Tensor], graph: OpenVINOGraph | OnnxGraph | None = None
@@ -367,14 +405,13 @@ def _difference(made: OpenVINOGraph | OnnxGraph, inputs: Mapping[str, torch.Tens
 
 
 def make_engine(
-    kind: Callable[[nn.Module, str, str], ModuleEngine], model: nn.Module, engine: str, precision: str
+    kind: type[ModuleEngine], model: nn.Module, engine: str, precision: str
 ) -> ModuleEngine | None:
     """
     `kind` of a model by the engine that was asked for, one of `engines.ENGINES`; `None` where torch is to play, with
-    a warning that says why, unless that was to be expected.
+    a warning that says why, unless that was to be expected, as where "auto" would not pay.
 
-    Precision "auto" is bfloat16 with OpenVINO on a CPU that has instructions for it, if what comes out is near enough,
-    and float32 else.
+    Precision "auto" is the first of `quick_precisions` with OpenVINO whose result is near enough, and float32 else.
 
     Raises:
         ValueError, ImportError: As `engines.check_engine`.
@@ -390,12 +427,12 @@ def make_engine(
     ):
         return None
     if precision == "auto":
-        if chosen == "openvino" and bfloat16_is_fast():
-            try:
-                return kind(model, chosen, "bfloat16")
-            except NotForEngine:  # what else it is not for is told below
-                pass
+        for quick in kind.quick_precisions() if chosen == "openvino" else ():
+            with suppress(NotForEngine):  # what else it is not for is told below
+                return kind(model, chosen, quick)
         precision = "float32"
+    if engine == "auto" and precision == "float32" and not kind.pays_in_float32:
+        return None
     try:
         return kind(model, chosen, precision)
     except NotForEngine as error:
