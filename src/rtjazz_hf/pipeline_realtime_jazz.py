@@ -196,7 +196,7 @@ class RealTimeJazzPipeline(
         Args:
             engine: what computes the flow's steps on a CPU: "openvino", "onnx", "torch", or "auto", which is OpenVINO
                 where it is installed, pays, and no GPU is to be had. engine_precision: "float32" or, with OpenVINO,
-                "bfloat16"; "auto" chooses, unless `dtype` is given. See `use_engine`.
+                "bfloat16" or "int8"; "auto" chooses, unless `dtype` is given. See `use_engine`.
 
         Raises:
             OSError: not found, not reachable, or a file is missing or cut short.

@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 import torch
 
+from rtjazz_hf.flow import engine_steps
 from rtjazz_hf.runtime import engines, graphs
 
 
@@ -25,8 +26,10 @@ def test_an_engine_that_is_not_installed_is_named_with_the_command(monkeypatch, 
     ("engine", "precision", "message"),
     [
         ("tensorrt", "float32", "'tensorrt': choose from auto, torch, openvino, onnx"),
-        ("auto", "int8", "'int8': choose from auto, float32, bfloat16"),
+        ("auto", "int4", "'int4': choose from auto, float32, bfloat16, int8"),
         ("torch", "bfloat16", "dtype='bfloat16'"),
+        ("torch", "int8", r"pipe.quantize\('int8'\)"),
+        ("onnx", "int8", "engine_precision='float32'"),
     ],
 )
 def test_what_there_is_not(engine, precision, message):
@@ -34,15 +37,26 @@ def test_what_there_is_not(engine, precision, message):
         engines.check_engine(engine, precision)
 
 
-@pytest.mark.parametrize(("fast", "near", "precision"), [(1, 1, "bfloat16"), (1, 0, "float32"), (0, 1, "float32")])
+@pytest.mark.parametrize(
+    ("fast", "near", "precision"),
+    [
+        (("int8", "bfloat16"), ("int8", "bfloat16"), "int8"),
+        (("int8", "bfloat16"), ("bfloat16",), "bfloat16"),
+        (("int8",), (), "float32"),
+        (("bfloat16",), ("int8", "bfloat16"), "bfloat16"),
+        ((), ("int8", "bfloat16"), "float32"),
+    ],
+)
 def test_the_precision_is_what_the_cpu_is_fast_in_and_the_model_bears(monkeypatch, fast, near, precision):
     pytest.importorskip("openvino")
-    monkeypatch.setattr(graphs, "bfloat16_is_fast", lambda: bool(fast))  # another CPU
+    monkeypatch.setattr(graphs, "bfloat16_is_fast", lambda: "bfloat16" in fast)  # another CPU
+    monkeypatch.setattr(engine_steps, "int8_is_fast", lambda: "int8" in fast)
 
-    def kind(model, engine, precision):
-        if precision == "bfloat16" and not near:
-            raise graphs.NotForEngine("it is off")
-        return engine, precision
+    class Steps(engine_steps.EngineSteps):
+        def __init__(self, model, engine, precision):
+            if precision not in (*near, "float32"):
+                raise graphs.NotForEngine("it is off")
+            self.engine, self.precision = engine, precision
 
-    made = graphs.make_engine(kind, torch.nn.Linear(1, 1), "openvino", "auto")
-    assert made == ("openvino", precision)
+    made = graphs.make_engine(Steps, torch.nn.Linear(1, 1), "openvino", "auto")
+    assert (made.engine, made.precision) == ("openvino", precision)

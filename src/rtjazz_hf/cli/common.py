@@ -100,7 +100,8 @@ def add_engine(parser: Any, default: str = "auto") -> None:
                         help=f"of {', '.join(ENGINES)}: what computes the flow on a CPU; auto is openvino where "
                         "it is installed and pays (default: %(default)s)")  # fmt: skip
     parser.add_argument("--engine-precision", choices=PRECISIONS, default="auto",
-                        help="openvino's; auto is bfloat16 where the CPU has it (default: %(default)s)")  # fmt: skip
+                        help="openvino's; auto is int8 or bfloat16 where the CPU is fast in it "
+                        "(default: %(default)s)")  # fmt: skip
 
 
 def _engine(text: str) -> str:
@@ -113,7 +114,7 @@ def _engine(text: str) -> str:
 
 def leave_short_music_to_torch(args: argparse.Namespace, seconds: float) -> None:
     """Another engine chosen by itself would take longer to make its graph than it saves."""
-    if args.engine == "auto" and args.engine_precision != "bfloat16" and seconds < _ENGINE_PAYS:
+    if args.engine == "auto" and args.engine_precision in ("auto", "float32") and seconds < _ENGINE_PAYS:
         args.engine = "torch"
 
 

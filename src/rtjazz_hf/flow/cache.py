@@ -53,13 +53,14 @@ class CacheView:
         if self._past is None:
             spare = max(slots - self.start, 0)  # nobody attends to them
             keys, values = (
-                F.pad(torch.stack([states[:, :, : self.start] for states in all_layers]), (0, 0, 0, spare))
+                torch.stack([states[:, :, : self.start] for states in all_layers])
                 for all_layers in (self.keys, self.values)
             )
             mask = self.mask
             if mask is None:
                 mask = torch.ones(1, 1, 1, self.start + self.tokens, dtype=torch.bool, device=keys.device)
             if spare:
+                keys, values = (F.pad(states, (0, 0, 0, spare)) for states in (keys, values))
                 past, own = mask.split((self.start, self.tokens), dim=-1)
                 mask = torch.cat((F.pad(past, (0, spare)), own), dim=-1)
             self._past = keys, values, mask

@@ -61,7 +61,8 @@ class FastStepsMixin:
             engine: `"openvino"` (the extra `fast`), `"onnx"` (ONNX Runtime, the extra `onnx`), `"torch"`, or `"auto"`:
                 OpenVINO where it is installed, takes the model (more than a million weights) and no GPU is to be had,
                 else torch.
-            precision: `"float32"`, or with OpenVINO `"bfloat16"`: faster on a CPU that has instructions for it, where
+            precision: `"float32"`, or with OpenVINO `"bfloat16"` or `"int8"` (layers multiply in 8 bits, each weight
+                row and every 128 inputs with a scale of their own): faster on a CPU that has instructions for it, where
                 `"auto"` chooses it.
 
         Returns:

@@ -49,7 +49,7 @@ class EngineMixin:
 
         OpenVINO (`pip install 'rtjazz-hf[fast]'`) takes less time than torch. Where the CPU has instructions for it,
         it multiplies the flow's weights in 8 bits (VNNI) or in bfloat16, and the decoder's in bfloat16, which takes
-        less still and changes the latents by a few percent; `precision` says otherwise. A decoder is never in 8 bits,
+        less still and changes the latents by about 1%; `precision` says otherwise. A decoder is never in 8 bits,
         and "auto" leaves one in float32 to torch, which takes no longer for it. A mix of adapters is played by torch.
 
         Returns:

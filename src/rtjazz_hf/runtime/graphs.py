@@ -13,7 +13,7 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ from torch import nn
 from .engines import check_engine, is_installed
 from .kept_graphs import KeptGraph, let_go
 from .mapped_weights import are_untouched, forget
+from .memory import return_free_memory
 from .offload import wants_calls
 from .packed_linear import weights_stamp
 from .precision import bfloat16_is_fast
@@ -92,12 +93,16 @@ class OpenVINOGraph:
         self.was_read = compiled is not None
         if self.expected is None:
             self.expected = _by_torch(module, inputs)
+            forget(module.parameters())
         if compiled is None:
             model = _converted(module, inputs, dynamic)
+            forget(module.parameters())  # whose values the model's constants look at
             if precision != "float32":
-                _round_weights(model, precision, whole if precision == "int8" else ())
+                _round_weights(model, module, precision, whole if precision == "int8" else ())
             compiled = core.compile_model(model, "CPU", settings)
+            del model
             _keep(compiled, kept, inputs, self.expected)
+            return_free_memory()  # a graph takes as much again while it is made
         self._compiled = compiled
         self._names = list(inputs)
         self._free: list[Any] = []  # requests that nobody uses; each holds its own workspace
@@ -146,13 +151,14 @@ def _converted(module: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: M
     return model
 
 
-def _round_weights(model: Any, precision: str, whole: Sequence[str]) -> None:
+def _round_weights(model: Any, module: nn.Module, precision: str, whole: Sequence[str]) -> None:
     """
     Round the weights of a model's products where they lie, one after the other, so that none is there twice: to
     bfloat16, as they are rounded for the product (the file has half the size, and reading it takes a fifth less time),
     or to 8 bits, a scale for each output.
 
     Args:
+        module: Of which the model was made.
         whole: Names of layers that stay as they are.
     """
     import openvino
@@ -188,6 +194,7 @@ def _round_weights(model: Any, precision: str, whole: Sequence[str]) -> None:
                 read = convert(openvino.op.Constant(steps), openvino.Type.f32)
                 read = multiply(read, openvino.op.Constant(scales.numpy()))
             rounded[name] = read
+            forget(module.parameters())
         product.input(1).replace_source_output(rounded[name].output(0))
 
 

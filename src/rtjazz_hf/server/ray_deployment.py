@@ -62,7 +62,7 @@ class RayOptions(BaseModel):
     model: str = "rtjazz-mini"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     engine: Literal["auto", "torch", "openvino", "onnx"] = "auto"
-    engine_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     adapters: Path | None = None
     state: Path | None = None
     api_key_file: Path | None = None
