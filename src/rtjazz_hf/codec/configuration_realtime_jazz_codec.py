@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from transformers.configuration_utils import PreTrainedConfig
-
 from rtjazz_hf.runtime.bundled import BundledMixin
+from rtjazz_hf.runtime.configs import PlainConfig
 
 BACKBONES = ("lapped", "seanet")
 PHASES = ("free", "kept")
 
 
-class RealTimeJazzCodecConfig(BundledMixin, PreTrainedConfig):
+class RealTimeJazzCodecConfig(BundledMixin, PlainConfig):
     """Configuration of a [`RealTimeJazzCodec`]: 48 kHz stereo <-> latents (75 Hz) <-> residual codes.
 
     Args:

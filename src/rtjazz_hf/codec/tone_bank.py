@@ -10,7 +10,8 @@ from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .transforms import constant
 
 TURN_STEPS = 1 << 22  # of one turn: what a tone turns more than its note is counted in them
-TURN_BLOCK = 32  # samples between the coarse places of a frame
+STRETCH = 32  # samples around each middle
+LEAP = 4  # stretches
 CHUNK_FRAMES = 64
 
 
@@ -53,20 +54,29 @@ def _play(amplitudes: torch.Tensor, phase: torch.Tensor, a_sample: torch.Tensor,
     """Amplitudes (batch, channels, frames, tones), turns at the start of frames and turns a sample (batch, frames,
     tones) -> (batch, channels, frames, at least `length` samples).
 
-    cos(a + b) of a coarse place in the frame and a fine one: few cosines, and the sum over tones is a product. Sines
-    are cosines a quarter of a turn away, so that one call makes both.
+    A sample lies somewhere beside the middle of a stretch: cos(a + b) = cos a cos b - sin a sin b, of few middles and
+    few distances, and the sum over tones is a product. A distance back from the middle has the same cosine and the
+    sine's sign turned, so that distances ahead are enough for both. Middles are added up of two turns in the same way.
     """
-    coarse, fine = (torch.arange(0, *stop, device=phase.device) for stop in ((length, TURN_BLOCK), (TURN_BLOCK,)))
-    # Whole turns are dropped in float64; what is left of a coarse place, and a fine one, are exact enough in float32.
-    turns = torch.addcmul(phase[:, :, None], a_sample[:, :, None], coarse[:, None].double()).frac_().float()
-    left = torch.cat([turns, turns + 0.25], dim=-1).mul_(2 * math.pi).cos_()  # cosines, then negative sines
-    loud = torch.cat([amplitudes, amplitudes], dim=-1).transpose(1, 2)  # (batch, frames, channels, 2 tones)
-    left = (left[:, :, None] * loud[..., None, :]).flatten(2, 3)  # (batch, frames, channels and places, 2 tones)
-    step = (2 * math.pi * a_sample).float()
-    quarter = step.new_tensor([0.0, -math.pi / 2]).repeat_interleave(step.shape[-1])
-    right = torch.addcmul(quarter, torch.cat([step, step], dim=-1)[:, :, None], fine[:, None].float()).cos_()
-    played = (left @ right.transpose(2, 3)).unflatten(2, (amplitudes.shape[1], -1))
-    return played.flatten(3).transpose(1, 2)
+    count, half = -(-length // (LEAP * STRETCH)), STRETCH // 2
+    leaps, steps = torch.arange(count) * LEAP * STRETCH + half - 0.5, torch.arange(LEAP) * STRETCH
+    places = torch.cat([leaps, steps]).to(a_sample)
+    turns = a_sample[:, :, None] * places[:, None]
+    turns[:, :, :count] += phase[:, :, None]
+    # Whole turns are dropped in float64; what is left of a place, and a distance, are exact enough in float32.
+    angle = turns.frac_().float() * (2 * math.pi)
+    (cos_leap, cos_step), (sin_leap, sin_step) = (
+        (part[:, :, :count, None], part[:, :, None, count:]) for part in (angle.cos(), angle.sin())
+    )
+    cosine = torch.addcmul(cos_leap * cos_step, sin_leap, sin_step, value=-1)
+    sine = torch.addcmul(sin_leap * cos_step, cos_leap, sin_step)
+    middles = torch.stack([cosine, sine]).flatten(3, 4)  # (2, batch, frames, middles, tones)
+    ahead = (2 * math.pi * a_sample).float()[:, :, None] * (torch.arange(half, device=phase.device) + 0.5)[:, None]
+    ahead = torch.stack([ahead.cos(), -ahead.sin()])[:, :, :, None]  # (2, batch, frames, 1, half a stretch, tones)
+    ahead = (ahead * amplitudes.transpose(1, 2)[..., None, :]).flatten(3, 4)
+    even, odd = (middles @ ahead.transpose(3, 4)).unflatten(-1, (-1, half))
+    played = torch.cat([(even - odd).flip(-1), even + odd], dim=-1)  # (batch, frames, middles, channels, stretch)
+    return played.permute(0, 3, 1, 2, 4).flatten(3)
 
 
 def _bank(config: RealTimeJazzCodecConfig) -> tuple[int, int, int]:

@@ -3,13 +3,13 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
 from rtjazz_hf.runtime.bundled import BundledMixin
+from rtjazz_hf.runtime.configs import PlainConfig
 
 
 @strict
-class RealTimeJazzFlowTransformerConfig(BundledMixin, PreTrainedConfig):
+class RealTimeJazzFlowTransformerConfig(BundledMixin, PlainConfig):
     r"""
     Sizes and behaviour of [`RealTimeJazzFlowTransformer`].
 

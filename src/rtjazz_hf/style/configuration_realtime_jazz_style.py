@@ -3,13 +3,13 @@
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
 from rtjazz_hf.runtime.bundled import BundledMixin
+from rtjazz_hf.runtime.configs import PlainConfig
 
 
 @strict
-class RealTimeJazzStyleEncoderConfig(BundledMixin, PreTrainedConfig):
+class RealTimeJazzStyleEncoderConfig(BundledMixin, PlainConfig):
     r"""
     Settings of a [`RealTimeJazzStyleEncoder`]. The defaults are the mini size; see `mini()` and `base()`.
 
