@@ -140,6 +140,9 @@ def _converted(module: nn.Module, inputs: Mapping[str, torch.Tensor], dynamic: M
     examples = tuple(inputs.values())
     with _tracing():
         traced = torch.jit.trace(module, examples, check_trace=False)
+        # The front end asks Python about every node, of which two thirds say what others say.
+        for tidy in (torch._C._jit_pass_inline, torch._C._jit_pass_constant_pooling, torch._C._jit_pass_cse):
+            tidy(traced.graph)
         decoder = TorchScriptPythonDecoder(traced, example_input=examples)
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(decoder))
