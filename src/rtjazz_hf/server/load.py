@@ -281,16 +281,31 @@ async def be_rude(
 
 # -- the two tests -----------------------------------------------------------------------------------------------
 async def load_test(
-    target: Target, sessions: int, seconds: float, encoding: str = "s16"
+    target: Target, sessions: int, seconds: float, encoding: str = "s16", apart: float = 1.0
 ) -> list[dict[str, Any]]:
-    """So many listeners, one after another a second apart; the summary of each."""
+    """So many listeners, one after another so many seconds `apart`, who all stay until the last has listened for
+    `seconds`; the summary of each."""
+    began, last = time.monotonic(), apart * (sessions - 1)
 
     async def one(index: int) -> Heard:
-        await asyncio.sleep(index)
+        await asyncio.sleep(apart * index)
         start = {"prompt": PROMPTS[index % len(PROMPTS)], "seed": index, "encoding": encoding}
-        return await listen(target, seconds, start)
+        return await listen(target, began + last + seconds - time.monotonic(), start)
 
     return [heard.summary() for heard in await asyncio.gather(*(one(index) for index in range(sessions)))]
+
+
+def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of all listeners: how many asked, were refused, played, and played without a gap; their blocks and first sounds.
+
+    P50 of a block: the median listener's; P99: that of the listener who has the slowest."""
+    played = [row for row in rows if row["blocks"]]
+    blocks = {name: [row[name] for row in played] or [float("nan")] for name in ("p50", "p99", "first_sound")}
+    return {
+        "asked": len(rows), "refused": sum(row["refused"] is not None for row in rows), "played": len(played),
+        "without_a_gap": sum(not row["gaps"] and row["refused"] is None for row in played),
+        "p50": float(np.median(blocks["p50"])), "p99": max(blocks["p99"]), "first_sound": max(blocks["first_sound"]),
+    }  # fmt: skip
 
 
 async def rude_test(target: Target, count: int, pace: float = 1.0) -> dict[str, Any]:
@@ -336,7 +351,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="(default: %(default)s)")
     parser.add_argument("--api-key-file", type=Path, help="its first key is used")
     parser.add_argument("--sessions", type=int, default=4, help="listeners at a time (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=2.0, help="(default: %(default)g)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="from the last one's coming (default: %(default)g)")
+    parser.add_argument("--apart", type=float, default=1.0, metavar="SECONDS",
+                        help="from one to the next; 0: all ask at once (default: %(default)g)")  # fmt: skip
     parser.add_argument("--encoding", choices=LIVE_ENCODINGS, default="s16", help="(default: %(default)s)")
     parser.add_argument("--rude", type=int, metavar="N", help="N rude clients beside one good one, instead")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
@@ -348,11 +365,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             result: Any = asyncio.run(rude_test(target, args.rude))
             rows = [result["good"]]
         else:
-            result = rows = asyncio.run(load_test(target, args.sessions, 60 * args.minutes, args.encoding))
+            result = rows = asyncio.run(
+                load_test(target, args.sessions, 60 * args.minutes, args.encoding, args.apart)
+            )
     except (OSError, ValueError, urllib.error.URLError) as error:
         print(f"error: {error}; is `rtjazz serve` running at {args.url}?", file=sys.stderr)
         return 1
     show(rows)
+    if not args.rude:
+        print(
+            "{asked} asked, {refused} were refused, {played} played, {without_a_gap} of them without a gap; a block "
+            "took {p50:.3f} s (P50), {p99:.3f} s (the largest P99); the last heard something after {first_sound:.2f} s"
+            .format(**totals(rows)),
+            file=sys.stderr,
+        )  # fmt: skip
     if args.rude:
         print(f"rude: {json.dumps(result['rude'])}", file=sys.stderr)
         for name in (*_LEFT_BEHIND, "memory"):
