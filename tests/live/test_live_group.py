@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import build_tiny_pipeline
 
+from rtjazz_hf.runtime.threads import BlockThreads
+
 WISHES = [
     {"prompt": "swing", "tempo": 120, "seed": 1, "chords": "Dm7 | G7", "guidance_scale": 1.5},
     {"prompt": "bossa nova with nylon guitar", "tempo": 180, "seed": 2, "guidance_scale": 3.0},
@@ -118,6 +120,38 @@ class TestGroup:
         for session, wish in zip((one, two), (WISHES[0], WISHES[3])):
             assert len(heard[session]) == 3
             assert_same(heard[session], alone(tiny_pipeline, wish, 3))
+
+    def test_many_are_made_side_by_side(self, tiny_pipeline, monkeypatch):
+        monkeypatch.setattr(tiny_pipeline.models, "threads", BlockThreads(counts=(1, 2)))
+        wishes = [{"prompt": "swing", "seed": seed, "tempo": 100 + seed} for seed in range(9)]
+        with tiny_pipeline.live_group() as group:
+            sessions = [group.join(**OPTIONS, **wish) for wish in wishes]
+            heard = {session: [] for session in sessions}
+
+            def step(failing=None):
+                with monkeypatch.context() as patch:
+                    if failing is not None:
+
+                        def fails(*args, **kwargs):
+                            raise MemoryError("out of memory")
+
+                        patch.setattr(failing._rows[0], "denoise", fails)
+                        with pytest.raises(MemoryError):
+                            group.step()
+                        return
+                    for session, block in group.step().items():
+                        heard[session].append(block.audio)
+
+            step(), step()
+            streams = [session._rows[0] for session in sessions]
+            assert [streams.count(each) for each in dict.fromkeys(streams)] == [5, 4]
+            step(failing=sessions[-1])
+            step()  # what the others had made is handed out, and the rest is made
+            group.leave(sessions[0])
+            step()
+        for session, wish in zip(sessions, wishes):
+            assert len(heard[session]) == (3 if session is sessions[0] else 4)
+            assert_same(heard[session], alone(tiny_pipeline, wish, len(heard[session])))
 
     def test_threads_step_join_and_leave(self, tiny_pipeline):
         group = tiny_pipeline.live_group()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from .session import LiveBlock, LiveSession, Take, make_blocks
 
 if TYPE_CHECKING:
     from .models import LiveModels
+
+_ROWS = 4  # of a batch that is worth a thread of its own: each batch costs something whatever its rows
 
 
 class SessionGroup:
@@ -23,7 +27,8 @@ class SessionGroup:
                     send(session, block.audio)
 
     Each session keeps its own prompt, chart, tempo, seed and settings, and plays what it would play alone
-    (to float rounding). Blocks of equal size, number of steps and kind of guidance are made in one batch.
+    (to float rounding). Blocks of equal size, number of steps and kind of guidance are made in one batch; those of many
+    sessions in as many batches side by side as torch may have threads.
     Sessions may join, leave, be updated, saved and closed from any thread, `step` may be called from any.
     """
 
@@ -33,6 +38,7 @@ class SessionGroup:
         self._sessions: list[LiveSession] = []
         self._stepping = threading.Lock()  # one step at a time; guards what follows
         self._made: dict[LiveSession, LiveBlock] = {}  # not delivered, because another batch failed
+        self._hands: ThreadPoolExecutor | None = None  # that make batches side by side, once there are many sessions
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -111,23 +117,57 @@ class SessionGroup:
         batches: dict[tuple, list[Take]] = {}
         for take in takes:
             batches.setdefault(take.batch_key, []).append(take)
-        waiting = list(batches.values())
+        hands = 1 if self.models.thread_count is None else self.models.threads.counts[-1]
+        waiting = [part for batch in batches.values() for part in _parts(batch, hands)]
+        if len(waiting) > len(batches):
+            self._step_side_by_side(waiting, hands)
+            return
         try:
             while waiting:
                 batch = waiting.pop(0)
-                for take, block in zip(batch, make_blocks(batch)):
-                    self._made[take.session] = block
+                self._keep(batch, make_blocks(batch))
         finally:
             for take in (take for batch in waiting for take in batch):
                 take.session._undo(take)
+
+    def _step_side_by_side(self, batches: list[list[Take]], hands: int) -> None:
+        """A thread of torch for each batch: its threads within a block are idle for most of it."""
+        if self._hands is None:
+            self._hands = ThreadPoolExecutor(hands, "rtjazz-batch")
+        making = [self._hands.submit(make_blocks, batch, 1) for batch in batches]
+        try:
+            wait(making)
+        finally:
+            wait(making)  # an interrupt ends none that has begun
+            for batch, each in zip(batches, making):
+                if each.exception() is None:
+                    self._keep(batch, each.result())
+        for each in making:
+            each.result()  # raises what went wrong
+
+    def _keep(self, batch: list[Take], blocks: list[LiveBlock]) -> None:
+        for take, block in zip(batch, blocks):
+            self._made[take.session] = block
 
     def close(self) -> None:
         """Close every session of the group."""
         for session in self.sessions:
             session.close()
+        with self._stepping:
+            if self._hands is not None:
+                self._hands.shutdown(wait=False)
+                self._hands = None
 
     def __enter__(self) -> SessionGroup:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _parts(batch: list[Take], hands: int) -> list[list[Take]]:
+    """A batch in as many parts as there are hands for, and rows; neighbours stay together, and so in their stream."""
+    count = max(1, min(hands, len(batch) // _ROWS))
+    size, more = divmod(len(batch), count)
+    ends = [size * part + min(part, more) for part in range(count + 1)]
+    return [batch[start:end] for start, end in pairwise(ends)]

@@ -22,7 +22,7 @@ from ..band.parts import tell
 from ..charts import chart_text
 from ..music import LeadSheet
 from ..runtime.offload import replaced_forward
-from ..runtime.threads import usable_cores
+from ..runtime.threads import torch_threads, usable_cores
 from .block import LiveBlock
 from .context import play_context
 from .engine import BlockStream
@@ -380,14 +380,14 @@ class Take:
         )
 
 
-def make_blocks(takes: Sequence[Take]) -> list[LiveBlock]:
-    """Make blocks of one `batch_key` in one batch.
+def make_blocks(takes: Sequence[Take], threads: int | None = None) -> list[LiveBlock]:
+    """Make blocks of one `batch_key` in one batch, with so many of torch's threads; by default as many as pay.
 
     If that fails, every session stands where it stood; save that a block which has joined the cache already,
     in a worker thread, cannot leave it: then the sessions end.
     """
     models = takes[0].session.models
-    with models.making(takes[0].frames):
+    with models.making(takes[0].frames) if threads is None else torch_threads(threads):
         return _make_blocks(models, takes)
 
 
