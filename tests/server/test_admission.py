@@ -57,6 +57,30 @@ def test_more_than_will_play_are_no_measure(clock):
     assert times.predict(2) == pytest.approx(0.2)
 
 
+def test_steps_after_somebody_came_count_only_where_nothing_else_is_known(clock):
+    times = filled(clock, 0.1, [(1, 0.1)] * 4)
+    for seconds in (0.5, 0.4):
+        times.add(4, seconds, settled=False)
+    assert times.predict(4) == pytest.approx(0.5) and not times.knows(4)
+    for seconds in (0.2, 0.2):
+        times.add(4, seconds)
+    assert times.predict(4) == pytest.approx(0.2) and times.knows(4)
+
+
+def test_what_a_few_take_does_not_tell_what_many_take(clock):
+    times = filled(clock, 0.1, [(10, 0.1)] * 4)
+    assert times.knows(10) and times.knows(11) and not times.knows(12)
+    assert times.reaches(15) and not times.reaches(16)
+    assert BlockTimes(0.1, clock).reaches(16)  # `alone` counts for each of them
+    assert filled(clock, 0.1, [(1, 0.1)] * 4).reaches(8)
+
+
+def test_half_of_the_blocks_are_typical(clock):
+    times = filled(clock, 0.1, [(2, 0.1)] * 10 + [(2, 0.3)] * 3)
+    assert times.typical(2) == pytest.approx(0.1) and times.predict(2) == pytest.approx(0.3)
+    assert times.typical(3) == pytest.approx(0.15)
+
+
 def test_old_blocks_are_forgotten(clock):
     times = filled(clock, 0.1, [(1, 0.45)] * 10)
     assert times.alone == times.predict(1) == pytest.approx(0.45)

@@ -137,7 +137,7 @@ class TestPlaying:
             say(two, "start", prompt="bossa nova", seed=2)
             heard = [b"".join(hear_block(listener)[1] for _ in range(4)) for listener in (one, two)]
             assert heard[0] != heard[1]
-            wait_for(lambda: any(count == 2 for _, count, _ in server.engine.times._steps))
+            wait_for(lambda: any(count == 2 for _, count, *_ in server.engine.times._steps))
         wait_for(lambda: server.metric("sessions ") == 0 and server.metric("sockets ") == 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +15,11 @@ from ..runtime.threads import allowed_cores
 _REMEMBERED = 30.0  # seconds; a machine that was busy a minute ago may be free now
 _ENOUGH = 4  # steps of a single session before they are trusted more than what was measured before
 # Steps of a group's size before they are trusted more than what is extrapolated from a smaller one: a batch costs much
-# less than its rows one by one, and of listeners who come a second apart the third would be refused for nothing.
+# less than its rows one by one.
 _SEEN = 2
-_PERCENTILE = 95
+_PERCENTILE, _MEDIAN = 95, 50
+_REACH, _FEW = 1.5, 8  # times as many as were seen, and sessions up to which a guess from fewer is too high anyway
+_ALIKE = 0.9  # share of the sessions that play, which a step had, for its time to say what theirs takes
 _STRAINED_BUFFER = 3.0  # seconds in hand of the only listener of a machine that hardly keeps up
 _BUSY, _BUSY_BUFFER = 0.6, 1.5  # share of a block's length from which several have so many seconds in hand
 
@@ -26,7 +28,12 @@ class BlockTimes:
     """Times that the group's steps took, and what they would be with one session more.
 
     A mean would admit a session that breaks every tenth block; so a high percentile is what counts, and it is
-    assumed that another row costs as much as those that are there.
+    assumed that another row costs as much as those that are there. That is too much where few play, of whom each pays
+    its share of what a batch costs anyway: so who finds no room by a guess from fewer waits until so many were seen
+    (`knows`), and is sent away where blocks as they mostly are (`typical`) leave none.
+
+    A step after somebody came or left puts the rows together anew and meets a size that the engine has not seen: it
+    is not `settled`, and counts only where nothing better is known of its size.
 
     Args:
         alone: seconds that a block of one session takes at the worst, measured before anybody plays; less, once one
@@ -38,40 +45,65 @@ class BlockTimes:
         self._clock = clock
         self._lock = threading.Lock()
         self._alone = alone
-        self._steps: deque[tuple[float, int, float]] = deque(maxlen=512)  # when, sessions, seconds
+        self._steps: deque[tuple[float, int, float, bool]] = deque(maxlen=512)  # when, sessions, seconds, settled
 
     @property
     def alone(self) -> float:
         """Seconds of a block of a single session."""
-        with self._lock:
-            recent = [seconds for sessions, seconds in self._recent() if sessions == 1]
-            return _high(recent) if len(recent) >= _ENOUGH else self._alone
+        return self.predict(1)
 
     @alone.setter
     def alone(self, seconds: float) -> None:
         with self._lock:
             self._alone = seconds
 
-    def add(self, sessions: int, seconds: float) -> None:
+    def add(self, sessions: int, seconds: float, settled: bool = True) -> None:
         """A step that made blocks of so many sessions took so long."""
         with self._lock:
-            self._steps.append((self._clock(), sessions, seconds))
-            alone = [each for count, each in self._recent() if count == 1] if sessions == 1 else []
-            if len(alone) >= _ENOUGH:  # other programs may have been at work while it was measured
-                self._alone = min(self._alone, _high(alone))
+            self._steps.append((self._clock(), sessions, seconds, settled))
+            if sessions == 1 and (found := self._nearest(1))[0]:  # others may have been at work while it was measured
+                self._alone = min(self._alone, _at(_PERCENTILE, found[1]))
 
     def predict(self, sessions: int) -> float:
         """Seconds that a step of so many sessions takes at the 95th percentile."""
+        return self._at(_PERCENTILE, sessions)
+
+    def typical(self, sessions: int) -> float:
+        """Seconds that half of all steps of so many sessions take."""
+        return self._at(_MEDIAN, sessions)
+
+    def knows(self, sessions: int) -> bool:
+        """Whether steps of about so many were seen lately, after the last of them had settled."""
+        with self._lock:
+            size, _, settled = self._nearest(sessions)
+        return settled and size >= _ALIKE * sessions
+
+    def reaches(self, sessions: int) -> bool:
+        """Whether so many are not too many more than were seen for `predict` to say what they take."""
+        with self._lock:
+            size, *_ = self._nearest(sessions)
+        return sessions <= max(_FEW, _REACH * size) or not size
+
+    def _at(self, percentile: float, sessions: int) -> float:
         if sessions == 0:
             return 0.0
         with self._lock:
-            recent = self._recent()
-            sizes = {size for size, _ in recent if size <= sessions}
-            for size in sorted(sizes, reverse=True):
-                times = [seconds for count, seconds in recent if count == size]
-                if len(times) >= (_ENOUGH if size == 1 else _SEEN):
-                    return _high(times) * sessions / size
-            return self._alone * sessions
+            size, times, _ = self._nearest(sessions)
+            return sessions * (_at(percentile, times) / size if size else self._alone)
+
+    def _nearest(self, sessions: int) -> tuple[int, list[float], bool]:
+        """The largest size up to so many of which enough was seen, the seconds of its steps, and whether these had
+        settled; size 0 where there is none."""
+        since = self._clock() - _REMEMBERED
+        seen: dict[tuple[int, bool], list[float]] = defaultdict(list)
+        for when, size, seconds, settled in self._steps:
+            if when >= since and size <= sessions:
+                seen[size, settled].append(seconds)
+        enough = [each for each, times in seen.items() if len(times) >= (_ENOUGH if each[0] == 1 else _SEEN)]
+        if not enough:
+            return 0, [], False
+        size, settled = max(enough)  # where there are both, those that had settled
+        return size, seen[size, settled], settled
 
     def more_in_hand(self, sessions: int, block_seconds: float, load: float) -> float:
         """Seconds of sound that so many listeners should have in hand on a machine that was busy lately, else 0.
@@ -81,10 +113,6 @@ class BlockTimes:
         if sessions <= 1:
             return _STRAINED_BUFFER if why_strained(self.alone, block_seconds, load) else 0.0
         return _BUSY_BUFFER if self.predict(sessions) >= block_seconds * min(load, _BUSY) else 0.0
-
-    def _recent(self) -> list[tuple[int, float]]:
-        since = self._clock() - _REMEMBERED
-        return [(sessions, seconds) for when, sessions, seconds in self._steps if when >= since]
 
 
 def why_strained(alone: float, block_seconds: float, load: float) -> str | None:
@@ -107,5 +135,6 @@ def why_strained(alone: float, block_seconds: float, load: float) -> str | None:
     return f"{text}: a smaller model, or another machine, would play without"
 
 
-def _high(times: list[float]) -> float:
-    return float(np.percentile(times, _PERCENTILE, method="higher"))
+
+def _at(percentile: float, times: list[float]) -> float:
+    return float(np.percentile(times, percentile, method="higher"))

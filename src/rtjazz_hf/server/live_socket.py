@@ -138,7 +138,9 @@ class LiveConnection:
 
     async def _take_seat(self, start: Start, loop: asyncio.AbstractEventLoop, state: bytes | None) -> Seat:
         """Whatever becomes of this connection meanwhile, the seat is its own, or is given back."""
-        taking = loop.run_in_executor(self.worker, self.engine.open, start, loop, state)
+        name, mix = self.engine.place_of(start, state)
+        await self.engine.admit(name, mix)
+        taking = loop.run_in_executor(self.worker, self.engine.open, name, start, loop, state)
         try:
             self.seat = await asyncio.shield(taking)
         except asyncio.CancelledError:  # the thread goes on, and nobody waits for what it takes

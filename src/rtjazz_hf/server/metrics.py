@@ -25,6 +25,7 @@ class Metrics:
         self.requests = counter("requests", "HTTP requests, and WebSockets", "route", "status")
         self.refused = counter("refused", "Sessions and clips that were refused", "reason")
         self.sessions = gauge("sessions", "Live sessions that play")
+        self.waiting = gauge("waiting", "Listeners who wait for a live session to begin")
         self.sockets = gauge("sockets", "WebSockets that are open")
         self.clips = gauge("clips", "Clips that are being made")
         self.tasks = gauge("tasks", "Tasks of the event loop")

@@ -19,6 +19,7 @@ log = logging.getLogger("rtjazz.server")
 SPARE = 0.05  # seconds before a live block is due in which no block of a clip may still be in the making
 _MAX_FAILURES = 3  # steps in a row, after which a session ends, or all
 _MEASURE_EVERY = 15.0  # seconds between measurements of a machine that was too slow
+_GATHER = 0.25  # seconds that a new session waits at most for others that are being made, to begin with them
 _TIDY_EVERY = 5.0  # seconds between two times that memory is given back
 
 
@@ -28,6 +29,7 @@ class PlayingLoop:
     def _run(self) -> None:
         while not self._stopped:
             try:
+                self._serve_line()
                 busy = self._step_live() or self._step_clip()
                 self._failures = 0
             except Exception:
@@ -56,6 +58,8 @@ class PlayingLoop:
         ahead, buffer = {session: session.seconds_ahead for session in self.group.sessions}, self.buffer
         if not ahead or min(ahead.values()) >= buffer:
             return False
+        if self._others_come(ahead, buffer):
+            return False
         # Those that are due within a block come along: from then on all are due at once, and share a batch.
         due = [s for s, seconds in ahead.items() if seconds < buffer + self.block_seconds]
         with self._handing:
@@ -67,7 +71,7 @@ class PlayingLoop:
                 blocks = self._step_apart(due)
             seconds = time.perf_counter() - began
             if blocks:
-                self.times.add(len(blocks), seconds)
+                self.times.add(len(blocks), seconds, self._settled(blocks))
                 self.metrics.step_seconds.observe(seconds)
                 self.metrics.blocks.labels("live").inc(len(blocks))
             seats = {seat.session: seat for seat in self.seats}
@@ -76,6 +80,23 @@ class PlayingLoop:
                     seats[session].failures = 0
                     self._hand_out(seats[session], block)
         return True
+
+    def _others_come(self, ahead: dict[LiveSession, float], buffer: float) -> bool:
+        """Whether only such are due as have not begun, and more are about to come: a step for each of those who come at
+        once would be slowed down by what it takes to make the next one's session, and have other rows each time."""
+        due = [session for session, seconds in ahead.items() if seconds < buffer]
+        now = time.monotonic()
+        with self._lock:
+            new = {seat.session for seat in self._seats.values() if now - seat.since < _GATHER}
+            return bool(self._opening) and all(s in new and not s.position for s in due)
+
+    def _settled(self, blocks: dict[LiveSession, LiveBlock]) -> bool:
+        """Whether the same were played twice before: a session's first block is no part of the others' batch, and with
+        its second the rows of all are put together anew."""
+        stepped = frozenset(id(session) for session in blocks)
+        self._alike = self._alike + 1 if stepped == self._stepped else 0
+        self._stepped = stepped
+        return self._alike >= 2
 
     def _step_apart(self, due: list[LiveSession]) -> dict[LiveSession, LiveBlock]:
         """One session after another, so that one which cannot be played does not end the others' music."""

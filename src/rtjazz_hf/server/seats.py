@@ -83,6 +83,7 @@ class Seat:
     queue: BlockQueue  # of pairs of a LiveBlock and the session's LiveStats
     adapter: Any = None  # as asked for, and its scale
     adapter_scale: float | None = None
+    since: float = dataclasses.field(default_factory=time.monotonic)
     dropped: int = 0
     under_runs: int = 0  # as last counted
     failures: int = 0  # steps in a row

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..audio import FRAME_RATE, SAMPLE_RATE
 from ..live.latency import measure_block_seconds
 from .admission import BlockTimes, why_strained
+from .door import UNKNOWN, Door, Waiting
 from .kept import KeptSessions, state_of
 from .metrics import Metrics
 from .notes import clip_midi, read_melody
@@ -33,16 +34,15 @@ log = logging.getLogger("rtjazz.server")
 
 _SWITCH_SECONDS = 0.001
 _CLIP_QUEUE = 16  # blocks
-_UNKNOWN = (None,)  # the mix of adapters of a session that is yet to be read: another than anybody's
 
 
-class SessionEngine(PlayingLoop):
+class SessionEngine(PlayingLoop, Door):
     """All that plays on one pipeline.
 
     Live sessions are stepped together when one of them has less than `settings.buffer` seconds of sound in
-    hand. A session is admitted if a step with it would still take less than `settings.load` of a block's
-    length, by what the steps take now (`BlockTimes`). A clip is a session without a clock: its blocks are made
-    when no live block is due soon. `open`, `update` and `make_clip` block and are for worker threads.
+    hand. Whom there is room for, the `Door` says. A clip is a session without a clock: its blocks are made
+    when no live block is due soon. `open`, `update` and `make_clip` block and are for worker threads, `admit` is for
+    the event loop.
     """
 
     def __init__(self, pipe: RealTimeJazzPipeline, settings: ServerSettings, metrics: Metrics):
@@ -55,6 +55,7 @@ class SessionEngine(PlayingLoop):
         self._lock = threading.Lock()  # of what follows
         self._seats: dict[str, Seat] = {}
         self._opening: dict[str, tuple] = {}  # names of sessions that are being made, and their mixes
+        self._line: deque[Waiting] = deque()  # who wait to be let in
         self._clips: deque[Clip] = deque()
         self._preparing = threading.Lock()  # one preparation at a time: it takes its time from the players
         self._handing = threading.Lock()  # held from a step's beginning until its blocks are in the queues
@@ -62,6 +63,8 @@ class SessionEngine(PlayingLoop):
         self._wake = threading.Event()
         self._stopped = False
         self._failures = 0
+        self._stepped: frozenset[int] = frozenset()  # whose blocks were made last, and how often before that
+        self._alike = 0
         self._measured = self._tidied = time.monotonic()
         self._untidy = False  # something ended since
         self.draining = False
@@ -72,26 +75,21 @@ class SessionEngine(PlayingLoop):
         self._thread.start()
 
     # -- live sessions -------------------------------------------------------------------------------------
-    def check_room(self) -> None:
-        """Refuse at once what would be refused when it has sent its state.
-
-        Raises:
-            Unavailable: as `open` does.
-        """
-        with self._reserved(secrets.token_urlsafe(9), _UNKNOWN):
-            pass
-
-    def open(self, start: Start, loop: asyncio.AbstractEventLoop, state: bytes | None = None) -> Seat:
-        """Admit a session, a new one or that of a `state`, and begin to play it.
-
-        Raises:
-            Unavailable: it would break real time for those that play, or the server is stopping.
-            ValueError: what was asked for, a state of no such session, or a name that is taken.
-        """
+    def place_of(self, start: Start, state: bytes | None = None) -> tuple[str, tuple]:
+        """The name and the mix of adapters by which a session is admitted: a new one, or that of a `state`."""
         name = start.resume or start.session or secrets.token_urlsafe(9)
         kept = start.resume is not None or state is not None
-        with self._reserved(name, _UNKNOWN if kept else mix_key(start.adapter, start.adapter_scale)):
+        return name, UNKNOWN if kept else mix_key(start.adapter, start.adapter_scale)
+
+    def open(self, name: str, start: Start, loop: asyncio.AbstractEventLoop, state: bytes | None = None) -> Seat:
+        """Begin to play a session that was admitted under this name, a new one or that of a `state`.
+
+        Raises:
+            Unavailable: the server is stopping. ValueError: what was asked for, or a state of no such session.
+        """
+        try:
             with self._preparing:
+                kept = start.resume is not None or state is not None
                 session, heard = self._resumed(start, state) if kept else self._new(start)
             limit = max(2, math.ceil(self.settings.queue / self.block_seconds))
             asked = session.asked
@@ -103,13 +101,18 @@ class SessionEngine(PlayingLoop):
                 if self.draining:
                     session.close()
                     raise is_draining()
+                del self._opening[name]
                 self._seats[name] = seat
                 self.metrics.sessions.set(len(self._seats))
-            try:
-                self.group.add(session)
-            except BaseException:
-                self.close(seat, "failed")
-                raise
+        except BaseException:
+            with self._lock:
+                self._opening.pop(name, None)
+            raise
+        try:
+            self.group.add(session)
+        except BaseException:
+            self.close(seat, "failed")
+            raise
         self.metrics.started.inc()
         self._wake.set()
         return seat
@@ -149,41 +152,6 @@ class SessionEngine(PlayingLoop):
             self.metrics.sessions.set(len(self._seats))
         self.metrics.ended.labels(reason).inc()
 
-    @contextlib.contextmanager
-    def _reserved(self, name: str, mix: tuple) -> Iterator[None]:
-        with self._lock:
-            if self.draining:
-                raise is_draining()
-            if name in self._seats or name in self._opening:
-                raise ValueError(
-                    f"session {name!r} has a controller already: one connection plays and steers it; open a session "
-                    "of your own under another name"
-                )
-            if (refusal := self._refusal(mix)) is not None:
-                self.metrics.refused.labels(refusal.reason).inc()
-                raise refusal
-            self._opening[name] = mix
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._opening.pop(name, None)
-
-    def _refusal(self, mix: tuple) -> Unavailable | None:
-        playing = len(self._seats) + len(self._opening)
-        if playing >= self.settings.max_sessions:
-            return Unavailable(f"{playing} sessions play, which is the most that this server takes", "full")
-        if not playing:  # nobody is harmed by a first one that does not keep up: `strain` says what is wrong
-            return None
-        seconds, allowed = self._seconds_with(playing + 1, mix), self.block_seconds * self.settings.load
-        if seconds < allowed:
-            return None
-        return Unavailable(
-            f"this machine has no room for one session more beside {playing}: a block of {self.block_seconds:.2f} s "
-            f"would take {seconds:.2f} s to make, of {allowed:.2f} s allowed; try again later",
-            "busy",
-        )
-
     @property
     def strain(self) -> str | None:
         """What is wrong, and why, where the machine hardly keeps up with one session; None where it does."""
@@ -194,26 +162,6 @@ class SessionEngine(PlayingLoop):
         """Seconds of sound that listeners have in hand at least; more of it where it is needed."""
         more = self.times.more_in_hand(len(self._seats), self.block_seconds, self.settings.load)
         return max(self.settings.buffer, more)
-
-    def _seconds_with(self, sessions: int, mix: tuple) -> float:
-        """Seconds of a step of so many sessions, one of which plays `mix`: another model is another batch."""
-        mixes = {seat.mix for seat in self._seats.values()} | set(self._opening.values())
-        predicted = self.times.predict(sessions)
-        if mixes and mix not in mixes:
-            predicted = max(predicted, self.times.predict(sessions - 1) + self.times.alone)
-        return predicted
-
-    def _check_mix(self, seat: Seat, mix: tuple) -> None:
-        with self._lock:
-            playing = len(self._seats) + len(self._opening)
-            if playing < 2 or mix == seat.mix:
-                return
-            seconds = self._seconds_with(playing, mix)
-        if seconds >= self.block_seconds * self.settings.load:
-            raise ValueError(
-                f"this machine has no room for another mix of adapters beside {playing - 1} other sessions; play one "
-                "that is being played, or try again later"
-            )
 
     def _new(self, start: Start) -> tuple[LiveSession, list[str]]:  # and remarks on its melody's file
         options = {name: value for name, value in wishes(start).items() if value is not None}

@@ -33,6 +33,7 @@ class ServerSettings:
         block_frames: of all live sessions, which share batches; None: the model's own.
         queue: sound that waits for a slow reader at most. slow_limit: a reader that falls behind for so long is
             sent away.
+        patience: of a listener who comes while it is yet to be seen what those cost who came before.
         start_limit: from the connection to the message that starts the music. idle_limit: without a control.
         length_limit: of one live session.
         max_sessions, max_clips, max_connections: at a time, whatever the machine could do.
@@ -55,6 +56,7 @@ class ServerSettings:
     block_frames: int | None = None
     queue: float = 4.0
     slow_limit: float = 6.0
+    patience: float = 15.0
     start_limit: float = 10.0
     idle_limit: float = 3600.0
     length_limit: float = 6 * 3600.0
