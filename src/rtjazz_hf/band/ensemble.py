@@ -88,8 +88,7 @@ class Band:
         self._write_to(until)
         notes, waiting = [], []
         for each in self._pending:
-            note = self._played(each)
-            if note.start >= until:
+            if each.beat >= until + _EARLY or (note := self._played(each)).start >= until:
                 waiting.append(each)
             elif note.start > self._handed - _LATE:
                 note = dataclasses.replace(note, start=max(note.start, self._handed))

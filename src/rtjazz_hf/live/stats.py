@@ -130,7 +130,7 @@ class LiveMeter:
 
     def stats(self) -> LiveStats:
         with self._lock:
-            p50, p95, p99 = (float(np.percentile(list(self._times) or [math.nan], q)) for q in (50, 95, 99))
+            p50, p95, p99 = map(float, np.percentile(list(self._times) or [math.nan], (50, 95, 99)))
             return LiveStats(
                 blocks=self._blocks,
                 audio_seconds=self._audio_seconds,
