@@ -115,3 +115,11 @@ def test_a_full_server_says_so_at_once(tiny_pipeline):
             asyncio.run(server.engine.admit("a", NONE))
         with pytest.raises(Unavailable, match="no room"):
             server.engine.check_room()
+
+
+def test_nobody_waits_long_for_one_who_is_still_being_made(tiny_pipeline):
+    with running(tiny_pipeline) as server, server.live() as listener:
+        asyncio.run(server.engine.admit("slow", NONE))  # whose chart takes its time
+        say(listener, "start", **WISH)
+        hear_block(listener), hear_block(listener)
+        server.engine._opening.clear()
