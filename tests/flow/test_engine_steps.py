@@ -99,6 +99,12 @@ class TestTorchPlaysOn:
         by_openvino(sample, conditions=conditions, cache=cache).sample.sum().backward()
         assert sample.grad.abs().sum() > 0
 
+    def test_layers_that_8_bits_do_not_fit(self):
+        pytest.importorskip("openvino")
+        model = build_model(num_hidden_layers=1, patch_size=3)
+        with pytest.warns(UserWarning, match="torch plays .* a multiple of 128 inputs"):
+            assert model.use_engine("openvino", "int8") == "torch"
+
     @pytest.mark.parametrize("change", ["in place", "through data", "hook", "adapter"])
     def test_after_the_model_has_changed_and_says_so(self, change):
         pytest.importorskip("openvino")

@@ -163,6 +163,9 @@ def _round_weights(model: Any, module: nn.Module, precision: str, whole: Sequenc
     Args:
         module: Of which the model was made.
         whole: Names of layers that stay as they are.
+
+    Raises:
+        NotForEngine: No product can be in 8 bits.
     """
     import openvino
     from openvino.opset13 import convert, multiply
@@ -173,11 +176,14 @@ def _round_weights(model: Any, module: nn.Module, precision: str, whole: Sequenc
             continue
         source = product.input_value(1).get_node()
         parts = source.input_values() if source.get_type_name() == "Concat" else [product.input_value(1)]
+        axis_of_inputs = -1 if product.get_attributes()["transpose_b"] else -2
         names, parts = zip(*((part.get_node().get_friendly_name(), part.get_node()) for part in parts))
         if (
             any(each.get_type_name() != "Constant" or each.get_element_type() != openvino.Type.f32 for each in parts)
             or sum(each.get_byte_size() for each in parts) < _WORTH_ROUNDING
             or any(part in name.split(".") for name in names for part in whole)
+            # OpenVINO takes other widths too, and multiplies whole inputs without a word.
+            or (precision == "int8" and source.get_output_shape(0)[axis_of_inputs] % _INPUTS_TOGETHER)
         ):
             continue
         name = source.get_friendly_name()
@@ -191,14 +197,15 @@ def _round_weights(model: Any, module: nn.Module, precision: str, whole: Sequenc
                 read = convert(openvino.op.Constant(held), openvino.Type.f32)
                 read.get_rt_info()["decompression_0"] = ""  # else it is folded into what it was
             else:
-                outputs_first = product.get_attributes()["transpose_b"]
-                scales = weight.abs().amax(-1 if outputs_first else -2, keepdim=True).clamp_min(1e-12) / 127
+                scales = weight.abs().amax(axis_of_inputs, keepdim=True).clamp_min(1e-12) / 127
                 steps = (weight / scales).round().to(torch.int8).numpy()
                 read = convert(openvino.op.Constant(steps), openvino.Type.f32)
                 read = multiply(read, openvino.op.Constant(scales.numpy()))
             rounded[name] = read
             forget(module.parameters())
         product.input(1).replace_source_output(rounded[name].output(0))
+    if precision == "int8" and not rounded:
+        raise NotForEngine(f"no large layer has a multiple of {_INPUTS_TOGETHER} inputs, as 8 bits want")
 
 
 def _read(
