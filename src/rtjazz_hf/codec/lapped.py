@@ -117,13 +117,11 @@ class LappedDecoder(nn.Module):
         the next are filtered from the same table, so they agree where they overlap."""
         config, device = self.config, log_power.device
         length = config.hop_length + config.overlap
-        counts = constant(
-            "band_matrix", NOISE_WINDOW, config.num_bands, config.sampling_rate, device=device
-        ).sum(-1)
-        window = constant("asymmetric_window", NOISE_WINDOW, WINDOWS[NOISE_WINDOW], device=device)
-        # White noise of unit variance has this power in a band of the encoder's analysis.
-        unit = counts * window.square().sum()
-        amplitude = torch.exp(0.5 * (log_power - unit.log()).clamp(-25, 6))
+        # What white noise of unit variance has in a band of the encoder's analysis.
+        unit = constant(
+            "unit_noise", NOISE_WINDOW, WINDOWS[NOISE_WINDOW], config.num_bands, config.sampling_rate, device=device
+        )
+        amplitude = torch.exp(0.5 * (log_power - unit).clamp(-25, 6))
         gains = banded_product(amplitude, "band_pairs", config.num_bands, NOISE_WINDOW, config.sampling_rate)
         if config.phase == "free":
             gains = gains * torch.exp(0.5 * self.noise_shape).repeat_interleave(2)
@@ -147,7 +145,8 @@ class LappedDecoder(nn.Module):
         table = constant(
             "noise_spectra", config.noise_frames, config.hop_length, NOISE_WINDOW, device=frame.device
         )
-        return table[:, frame % config.noise_frames].transpose(0, 1)
+        places = (frame % config.noise_frames).flatten()
+        return table.index_select(1, places).unflatten(1, frame.shape).transpose(0, 1)
 
     def _overlap_add(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frames (batch, 2, frames, hop + overlap) -> (batch, 2, frames, hop), what the next piece starts with."""
@@ -185,14 +184,12 @@ class LappedDecoder(nn.Module):
     def _steady(self, missing: torch.Tensor, index: int, state, new) -> torch.Tensor:
         """What is missing (batch, frames, bands), drawn towards what was missing in the frames before: a gain that
         flutters puts a tone's energy 75 Hz beside it, and fills what lies between partials."""
-        frames, memory = missing.shape[1], self.config.level_memory
+        frames = missing.shape[1]
         heard = torch.cat([state[f"level_missing_{index}"].to(missing), missing], dim=1)
         new[f"level_missing_{index}"] = heard[:, frames:].clone()
-        for past in range(1, memory + 1):
-            before = heard[:, memory - past : memory - past + frames]
-            change = (before - heard[:, memory:]).clamp(-FLUTTER, FLUTTER)
-            missing = torch.addcmul(missing, 3 * self.level_past[index, past - 1], change)
-        return missing
+        before = heard.unfold(1, frames, 1)[:, :-1].transpose(2, 3)  # (batch, memory, frames, bands), the oldest first
+        change = (before - missing[:, None]).clamp(-FLUTTER, FLUTTER) * (3 * self.level_past[index].flip(0))[:, None]
+        return missing + change.sum(1)
 
     def _play(self, tones, pan, noise, envelope, moved, frame, state, new) -> torch.Tensor:
         """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands), and the latents of deviations ->

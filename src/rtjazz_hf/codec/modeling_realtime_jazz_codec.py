@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -303,7 +304,8 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         if latents.ndim != 3 or latents.shape[1] not in sizes:
             allowed = " or ".join(f"(batch, {size}, frames)" for size in dict.fromkeys(sizes))
             raise ValueError(f"latents must be {allowed}, got {tuple(latents.shape)}.")
-        return nn.functional.pad(latents, (0, 0, 0, self.config.latent_dim - latents.shape[1]))
+        missing = self.config.latent_dim - latents.shape[1]
+        return nn.functional.pad(latents, (0, 0, 0, missing)) if missing else latents
 
     def _decode_latents(self, latents: torch.Tensor, state: StreamingState | None):
         audio, state = self.decoder(self._denormalise(latents.to(self.dtype)), state)
@@ -418,20 +420,17 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         codes = self.quantizer.start_state(batch_size) if codes is None else codes
         return StreamingState({**state.entries, "codes": codes})
 
-    def _statistic(self, values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None]
-
     def _normalise(self, latents: torch.Tensor) -> torch.Tensor:
         if self.config.latents_std is None:
             return latents
-        latents = latents - self._statistic(self.config.latents_mean, latents)
-        return latents / self._statistic(self.config.latents_std, latents)
+        latents = latents - _statistic(self.config.latents_mean, latents.device, latents.dtype)
+        return latents / _statistic(self.config.latents_std, latents.device, latents.dtype)
 
     def _denormalise(self, latents: torch.Tensor) -> torch.Tensor:
         if self.config.latents_std is None:
             return latents
-        latents = latents * self._statistic(self.config.latents_std, latents)
-        return latents + self._statistic(self.config.latents_mean, latents)
+        latents = latents * _statistic(self.config.latents_std, latents.device, latents.dtype)
+        return latents + _statistic(self.config.latents_mean, latents.device, latents.dtype)
 
     def _check_num_codebooks(self, num_codebooks: int | None) -> int:
         most = self.config.total_codebooks
@@ -479,6 +478,13 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
                 f"audio must be in [-1, 1], got samples as large as {peak:.6g}; scale PCM by its full scale first."
             )
         return audio.to(self.device)
+
+
+@lru_cache(maxsize=16)
+def _statistic(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(latent_dim, 1)"""
+    with torch.inference_mode(False):  # it outlives the call that first asks for it; training wants it too
+        return torch.tensor(values, device=device, dtype=dtype)[:, None]
 
 
 __all__ = ["CodecDecoderOutput", "CodecEncoderOutput", "CodecOutput", "RealTimeJazzCodec"]

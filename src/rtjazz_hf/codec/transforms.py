@@ -268,6 +268,12 @@ def _noise_spectra(frames: int, hop: int, length: int) -> np.ndarray:
     return spectra
 
 
+def _unit_noise(length: int, fall: int, num_bands: int, sampling_rate: int) -> np.ndarray:
+    """Log power in ERB bands of white noise of unit variance, in `asymmetric_window`: (num_bands,)."""
+    bins = band_matrix(length, num_bands, sampling_rate).sum(1)
+    return np.log(bins * np.square(asymmetric_window(length, fall)).sum()).astype(np.float32)
+
+
 def _band_interpolation(num_bands: int, n_fft: int, sampling_rate: int) -> np.ndarray:
     """Spreads band gains over FFT bins, linearly on the ERB scale: (num_bands, n_fft // 2 + 1)."""
     edges = erb_number(band_edges(num_bands))
@@ -356,6 +362,7 @@ _BUILDERS = {
     "tone_spread": _tone_spread,
     "envelope_points": _envelope_points,
     "noise_spectra": _noise_spectra,
+    "unit_noise": _unit_noise,
     "band_pairs": lambda *arguments: np.repeat(_band_interpolation(*arguments), 2, axis=1),
     "band_index": _band_index,
     "tone_phases": _tone_phases,

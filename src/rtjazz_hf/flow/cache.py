@@ -52,19 +52,24 @@ class CacheView:
         """
         if self._past is None:
             spare = max(slots - self.start, 0)  # nobody attends to them
-            keys, values = (
-                torch.stack([states[:, :, : self.start] for states in all_layers])
-                for all_layers in (self.keys, self.values)
-            )
+            keys, values = self._joined(self.keys, spare), self._joined(self.values, spare)
             mask = self.mask
             if mask is None:
                 mask = torch.ones(1, 1, 1, self.start + self.tokens, dtype=torch.bool, device=keys.device)
             if spare:
-                keys, values = (F.pad(states, (0, 0, 0, spare)) for states in (keys, values))
                 past, own = mask.split((self.start, self.tokens), dim=-1)
                 mask = torch.cat((F.pad(past, (0, spare)), own), dim=-1)
             self._past = keys, values, mask
         return self._past
+
+    def _joined(self, layers: list[torch.Tensor], spare: int) -> torch.Tensor:
+        """The past of all layers, and so many slots of zeros behind it: `(layers, rows, heads, slots, head_dim)`."""
+        rows, heads, _, dim = layers[0].shape
+        joined = layers[0].new_empty(len(layers), rows, heads, self.start + spare, dim)
+        joined[:, :, :, self.start :] = 0
+        for target, states in zip(joined.unbind(0), layers):
+            target[:, :, : self.start] = states[:, :, : self.start]
+        return joined
 
 
 @dataclass(eq=False)

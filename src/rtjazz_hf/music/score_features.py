@@ -213,7 +213,7 @@ def _held(controls: np.ndarray, roles: list[int], begin: float, end: float) -> l
     """Controls that hold somewhere between two times, as (start, role, kind, value, until)."""
     controls = np.asarray(controls, dtype=np.float64).reshape(-1, len(CONTROL_COLUMNS))
     found = []
-    for role in roles:
+    for role in roles if len(controls) else ():
         for kind in range(len(CONTROL_KINDS)):
             mine = controls[(controls[:, 1] == role) & (controls[:, 2] == kind)]
             mine = mine[np.argsort(mine[:, 0], kind="stable")]
