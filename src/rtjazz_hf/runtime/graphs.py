@@ -36,6 +36,7 @@ from .threads import thread_counts
 _OPSET = 18
 _WORTH_A_GRAPH = 1_000_000  # weights; smaller models are played faster than a graph of them is made
 _WORTH_ROUNDING = 1 << 16  # bytes of one weight
+_LOOKED_AT_AT_ONCE = 1 << 26  # bytes of weights
 _INPUTS_TOGETHER = 128  # of a product in 8 bits, that share a scale
 _SAMPLED = 16  # values of each weight, to see that it has changed
 # How far what comes out may be from torch's, as a share of the largest value.
@@ -168,44 +169,60 @@ def _round_weights(model: Any, module: nn.Module, precision: str, whole: Sequenc
         NotForEngine: No product can be in 8 bits.
     """
     import openvino
-    from openvino.opset13 import convert, multiply
 
     rounded: dict[str, Any] = {}  # by the name of what it is in place of
+    looked_at = 0  # bytes
     for product in model.get_ordered_ops():
         if product.get_type_name() != "MatMul":
             continue
         source = product.input_value(1).get_node()
-        parts = source.input_values() if source.get_type_name() == "Concat" else [product.input_value(1)]
+        beside = source.get_type_name() == "Concat"
+        parts = [each.get_node() for each in (source.input_values() if beside else [product.input_value(1)])]
+        size = sum(each.get_byte_size() for each in parts if each.get_type_name() == "Constant")
         axis_of_inputs = -1 if product.get_attributes()["transpose_b"] else -2
-        names, parts = zip(*((part.get_node().get_friendly_name(), part.get_node()) for part in parts))
         if (
             any(each.get_type_name() != "Constant" or each.get_element_type() != openvino.Type.f32 for each in parts)
-            or sum(each.get_byte_size() for each in parts) < _WORTH_ROUNDING
-            or any(part in name.split(".") for name in names for part in whole)
+            or size < _WORTH_ROUNDING
+            or any(part in each.get_friendly_name().split(".") for each in parts for part in whole)
             # OpenVINO takes other widths too, and multiplies whole inputs without a word.
             or (precision == "int8" and source.get_output_shape(0)[axis_of_inputs] % _INPUTS_TOGETHER)
         ):
             continue
         name = source.get_friendly_name()
         if name not in rounded:
-            arrays = [torch.tensor(each.data) for each in parts]
-            axis = source.get_attributes()["axis"] if len(parts) > 1 else 0
-            weight, arrays = torch.cat(arrays, dim=axis), None
-            if precision == "bfloat16":
-                held = openvino.Tensor(openvino.Type.bf16, openvino.Shape(weight.shape))
-                held.data.view(np.int16)[:] = weight.bfloat16().view(torch.int16).numpy()
-                read = convert(openvino.op.Constant(held), openvino.Type.f32)
-                read.get_rt_info()["decompression_0"] = ""  # else it is folded into what it was
-            else:
-                scales = weight.abs().amax(axis_of_inputs, keepdim=True).clamp_min(1e-12) / 127
-                steps = (weight / scales).round().to(torch.int8).numpy()
-                read = convert(openvino.op.Constant(steps), openvino.Type.f32)
-                read = multiply(read, openvino.op.Constant(scales.numpy()))
-            rounded[name] = read
-            forget(module.parameters())
+            axis = source.get_attributes()["axis"] if beside else 0
+            weight = torch.cat([torch.tensor(each.data) for each in parts], dim=axis)
+            rounded[name] = _in_bfloat16(weight) if precision == "bfloat16" else _in_8_bits(weight, axis_of_inputs)
+            if (looked_at := looked_at + size) > _LOOKED_AT_AT_ONCE:
+                forget(module.parameters())
+                looked_at = 0
         product.input(1).replace_source_output(rounded[name].output(0))
+    forget(module.parameters())
     if precision == "int8" and not rounded:
         raise NotForEngine(f"no large layer has a multiple of {_INPUTS_TOGETHER} inputs, as 8 bits want")
+
+
+def _in_bfloat16(weight: torch.Tensor) -> Any:
+    """A weight as the node of a model that hands it out in float32."""
+    import openvino
+    from openvino.opset13 import convert
+
+    held = openvino.Tensor(openvino.Type.bf16, openvino.Shape(weight.shape))
+    held.data.view(np.int16)[:] = weight.bfloat16().view(torch.int16).numpy()
+    whole = convert(openvino.op.Constant(held), openvino.Type.f32)
+    whole.get_rt_info()["decompression_0"] = ""  # else it is folded into what it was
+    return whole
+
+
+def _in_8_bits(weight: torch.Tensor, axis_of_inputs: int) -> Any:
+    """The same, of steps of -127 to 127 and their size for each output."""
+    import openvino
+    from openvino.opset13 import convert, multiply
+
+    size = weight.abs().amax(axis_of_inputs, keepdim=True).clamp_min(1e-12) / 127
+    steps = (weight / size).round().to(torch.int8)
+    whole = convert(openvino.op.Constant(steps.numpy()), openvino.Type.f32)
+    return multiply(whole, openvino.op.Constant(size.numpy()))
 
 
 def _read(
