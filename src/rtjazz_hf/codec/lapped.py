@@ -19,7 +19,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rtjazz_hf.runtime.graphs import unless_stale
+from rtjazz_hf.runtime.mapped_weights import forget
 from rtjazz_hf.runtime.offload import modules_inside, wants_calls
+from rtjazz_hf.runtime.packed_linear import drop_stale, pack, unpack
 
 from .configuration_realtime_jazz_codec import RealTimeJazzCodecConfig
 from .deviations import unpool_deviations
@@ -102,6 +104,25 @@ class LappedDecoder(nn.Module):
         start = self.components(latents).float()
         x = run_blocks(self.blocks, self.project_in(latents / 3), state, new)
         return start, self.project_out(x).float()
+
+    def pack_weights(self) -> None:
+        """Copy the largest weights into the layout that a CPU multiplies fastest; used while gradients are off."""
+        for layer in self._large_linears():
+            pack(layer)
+            forget(layer.parameters())
+
+    def unpack_weights(self) -> None:
+        for layer in self._large_linears():
+            unpack(layer)
+
+    def _drop_stale_weights(self) -> None:
+        if wants_calls(modules_inside(self)):
+            self.unpack_weights()
+        for layer in self._large_linears():
+            drop_stale(layer)
+
+    def _large_linears(self) -> list[nn.Module]:
+        return [layer for block in self.blocks for layer in (block.expand, block.contract)]
 
     def _usable_engine(self, latents: torch.Tensor) -> EngineNetwork | None:
         traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
@@ -258,6 +279,8 @@ class LappedDecoder(nn.Module):
         frame = state["frame"][:, None] + torch.arange(z.shape[1], device=z.device)
         new["frame"] = state["frame"] + z.shape[1]
         engine = self._usable_engine(z)
+        if engine is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._drop_stale_weights()
         start, control = (self if engine is None else engine).network(z, state, new)
         with torch.autocast(control.device.type, enabled=False):
             if config.phase == "kept":

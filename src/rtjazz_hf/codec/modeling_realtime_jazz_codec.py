@@ -315,12 +315,18 @@ class RealTimeJazzCodec(AlignedWeightsMixin, PreTrainedModel):
         """Choose what computes the decoder's network; the tones, noise and levels that it controls stay with torch.
 
         Another engine than torch gets a graph of the decoder as it is now, and plays as long as its weights do not
-        change. Arguments, result and errors are those of `RealTimeJazzFlowTransformer.use_engine`, but "auto" leaves
-        float32 to torch, which takes no longer, and no decoder is in 8 bits: "int8" is "auto" here.
+        change; torch gets a copy of the largest weights for as long, which a CPU multiplies faster. Arguments, result
+        and errors are those of `RealTimeJazzFlowTransformer.use_engine`, but "auto" leaves float32 to torch, which
+        takes no longer, and no decoder is in 8 bits: "int8" is "auto" here.
         """
+        lapped = isinstance(self.decoder, LappedDecoder)
+        if lapped:
+            self.decoder.unpack_weights()
         made = make_engine(EngineNetwork, self, engine, "auto" if precision == "int8" else precision)
-        if isinstance(self.decoder, LappedDecoder):
+        if lapped:
             self.decoder.engine = made
+            if made is None:
+                self.decoder.pack_weights()
         return "torch" if made is None else made.engine
 
     # --- training ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..runtime.offload import wants_calls
+from ..runtime.packed_linear import linear
 from .streaming import CausalConv1d, StreamingState
 
 _BY_TAPS = ("cpu", torch.float32)  # where torch's depthwise convolution costs more than its multiplications
@@ -32,7 +33,7 @@ class ResidualBlock(nn.Module):
             y = y.transpose(1, 2)
         else:
             y, state = self._depthwise_by_taps(x, state)
-        return x + self.contract(F.gelu(self.expand(self.norm(y)))), state
+        return x + linear(F.gelu(linear(self.norm(y), self.expand)), self.contract), state
 
     def _depthwise_by_taps(
         self, x: torch.Tensor, state: torch.Tensor | None
