@@ -205,12 +205,15 @@ class LappedDecoder(nn.Module):
     def _steady(self, missing: torch.Tensor, index: int, state, new) -> torch.Tensor:
         """What is missing (batch, frames, bands), drawn towards what was missing in the frames before: a gain that
         flutters puts a tone's energy 75 Hz beside it, and fills what lies between partials."""
-        frames = missing.shape[1]
+        frames, memory = missing.shape[1], self.config.level_memory
         heard = torch.cat([state[f"level_missing_{index}"].to(missing), missing], dim=1)
         new[f"level_missing_{index}"] = heard[:, frames:].clone()
-        before = heard.unfold(1, frames, 1)[:, :-1].transpose(2, 3)  # (batch, memory, frames, bands), the oldest first
-        change = (before - missing[:, None]).clamp(-FLUTTER, FLUTTER) * (3 * self.level_past[index].flip(0))[:, None]
-        return missing + change.sum(1)
+        steady = missing
+        for past in range(1, memory + 1):
+            before = heard[:, memory - past : memory - past + frames]
+            change = (before - missing).clamp(-FLUTTER, FLUTTER)
+            steady = torch.addcmul(steady, self.level_past[index, past - 1], change, value=3)
+        return steady
 
     def _play(self, tones, pan, noise, envelope, moved, frame, state, new) -> torch.Tensor:
         """Levels of tones (batch, frames, tones) and noise (batch, 2, frames, bands), and the latents of deviations ->
@@ -226,7 +229,7 @@ class LappedDecoder(nn.Module):
         parts = (played, self._noise(noise, frame))
         fall = constant("fall_window", config.hop_length, config.overlap, device=tones.device)
         envelope = envelope * fall
-        return parts[0] * envelope[:, None, :, 0] + parts[1] * envelope[:, None, :, 1]
+        return torch.addcmul(parts[0] * envelope[:, None, :, 0], parts[1], envelope[:, None, :, 1])
 
     def _sharpened(self, level: torch.Tensor) -> torch.Tensor:
         """Levels of tones (batch, frames, tones) in log power, those near a louder one lowered: what a window leaks
@@ -245,7 +248,8 @@ class LappedDecoder(nn.Module):
         level, noise, pan, asked = start.split([notes, bands, config.num_pan_bands, fine], dim=-1)
         control = control.split([tones, tones, bands, fine, 2 * ENVELOPE_POINTS], dim=-1)
         # A partial leaks into its neighbours' filters: what is weaker than a neighbour is pushed down.
-        neighbour = torch.maximum(F.pad(level, (1, 0))[..., :-1], F.pad(level, (0, 1))[..., 1:])
+        beside = F.pad(level, (1, 1))
+        neighbour = torch.maximum(beside[..., :-2], beside[..., 2:])
         level = level - 1.5 * F.relu(neighbour - level)
         if config.tones_per_note > 1:
             spread = constant("tone_spread", config.tones_per_note, device=device)
