@@ -44,7 +44,7 @@ from rtjazz_hf.codec.lapped import LappedDecoder
 from rtjazz_hf.codec.streaming import StreamingState
 from rtjazz_hf.flow import apply_guidance
 from rtjazz_hf.flow.embeddings import rotary_tables
-from rtjazz_hf.flow.layers import fold_rotary
+from rtjazz_hf.flow.layers import fold_rotary, norm_weights
 from rtjazz_hf.flow.steps import denoise_step, hear_step
 from rtjazz_hf.live.bends import ToldBends
 from rtjazz_hf.live.engine import soft_limit
@@ -114,7 +114,7 @@ class Conditions(nn.Module):
             clean,
             torch.stack(model.head.modulate(condition.squeeze(2))),
             *model._style_states(style_tokens),
-            *fold_rotary(cos, sin, [layer.self_attn for layer in model.layers], model.dtype),
+            *fold_rotary(cos, sin, norm_weights([layer.self_attn for layer in model.layers]), model.dtype),
             *bends,
         )
 

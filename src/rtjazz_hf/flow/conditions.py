@@ -72,7 +72,7 @@ class FlowConditions(_OfOneBlock):
         clean_modulation: `(layers, 7, 1, 1, hidden)`, of the finished block, which has no style.
         head: `(2, steps, rows, 1, hidden)`: shift and 1 + scale of the head.
         style_keys, style_values: `(layers, rows, heads, style tokens, head_dim)`.
-        rotary: What `fold_rotary` made of the block's frames.
+        norms: `norm_weights` of the layers. rotary: What `fold_rotary` made of them and the block's frames.
         style: What the style's part was made of, `(rows, style_dim)`. stamp: Of the model and its weights then.
     """
 
@@ -82,6 +82,7 @@ class FlowConditions(_OfOneBlock):
     head: torch.Tensor
     style_keys: torch.Tensor
     style_values: torch.Tensor
+    norms: torch.Tensor
     rotary: tuple[torch.Tensor, torch.Tensor]
     style: torch.Tensor
     stamp: tuple
@@ -119,11 +120,10 @@ class FlowConditions(_OfOneBlock):
             given[name] = torch.cat([each.expand(-1, rows, *each.shape[2:]) for each in (first, second)], dim=2)
         return given
 
-    def same_style(self, timesteps: torch.Tensor, style: torch.Tensor, stamp: tuple) -> bool:
+    def same_style(self, timesteps: torch.Tensor, style: torch.Tensor) -> bool:
         """Whether what they hold of time and style is that of these `(steps, rows, 1)` and `(rows, style_dim)`."""
         return (
-            stamp == self.stamp
-            and (timesteps.shape, style.shape) == (self.timesteps.shape, self.style.shape)
+            (timesteps.shape, style.shape) == (self.timesteps.shape, self.style.shape)
             and torch.equal(timesteps, self.timesteps)
             and torch.equal(style, self.style)
         )

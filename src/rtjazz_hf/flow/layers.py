@@ -98,23 +98,27 @@ def step_norm(hidden: torch.Tensor, eps: float) -> torch.Tensor:
     return hidden * squares.rsqrt().to(hidden.dtype)
 
 
+def norm_weights(attentions: list[FlowAttention]) -> torch.Tensor:
+    """Of the query's norm, with the attention's scaling, and the key's: `(layers, 1, 1, 2, 1, head_dim)` float32."""
+    weights = [
+        torch.stack((attention.q_norm.weight.float() * attention.scaling, attention.k_norm.weight.float()))
+        for attention in attentions
+    ]
+    return torch.stack(weights)[:, None, None, :, None]
+
+
 def fold_rotary(
-    cos: torch.Tensor, sin: torch.Tensor, attentions: list[FlowAttention], dtype: torch.dtype
+    cos: torch.Tensor, sin: torch.Tensor, weights: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Rotary tables that hold the weights of the query's and the key's norm, and the attention's scaling.
 
     Args:
-        cos, sin: `(rows, tokens, 1, head_dim / 2)` float32.
+        cos, sin: `(rows, tokens, 1, head_dim / 2)` float32. weights: `norm_weights` of the layers.
 
     Returns:
         Tables for `rotate_folded`, `(layers, rows, tokens, query and key, 1, head_dim)` in `dtype`.
     """
-    weights = [
-        torch.stack((attention.q_norm.weight.float() * attention.scaling, attention.k_norm.weight.float()))
-        for attention in attentions
-    ]
-    weights = torch.stack(weights)[:, None, None, :, None]  # (layers, 1, 1, 2, 1, head_dim)
     cos = torch.cat((cos, cos), dim=-1)[..., None, :]  # (rows, tokens, 1, 1, head_dim)
     sin = torch.cat((-sin, sin), dim=-1)[..., None, :]
     return (cos * weights).to(dtype), (sin * weights.roll(weights.shape[-1] // 2, dims=-1)).to(dtype)

@@ -41,6 +41,7 @@ from .layers import (
     PastStates,
     fold_rotary,
     modulate_layers,
+    norm_weights,
     scaled_linear,
     style_states,
 )
@@ -262,13 +263,16 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
         self._drop_stale_weights(stamp)
         sheet = None if lead_sheet is None else self._embed_lead_sheet(lead_sheet)
         timesteps, stamp = timesteps.expand(-1, rows, -1), (id(self), *stamp)
+        same_weights = isinstance(previous, FlowConditions) and stamp == previous.stamp
+        norms = previous.norms if same_weights else norm_weights([layer.self_attn for layer in self.layers])
         place = {
             "frames": frames,
             "positions": positions,
             "lead_sheet": sheet,
-            "rotary": self._folded_rotary(frames, cache, rows, self.dtype, ahead),
+            "norms": norms,
+            "rotary": self._folded_rotary(frames, cache, rows, self.dtype, ahead, norms),
         }
-        if isinstance(previous, FlowConditions) and previous.same_style(timesteps, style, stamp):
+        if same_weights and previous.same_style(timesteps, style):
             return dataclasses.replace(previous, **place)
         condition, style_tokens = self._condition(timesteps, style)  # (steps, rows, 1, hidden)
         modulation, clean_modulation = self._modulations(condition.squeeze(2))
@@ -477,12 +481,22 @@ class RealTimeJazzFlowTransformer(FastStepsMixin, AlignedWeightsMixin, PreTraine
             return positions
         return cache.position.repeat(batch // cache.batch_size)[:, None] + positions
 
-    def _folded_rotary(self, frames: int, cache: FlowCache | None, rows: int, dtype: torch.dtype, ahead: int = 0):
-        """What `fold_rotary` makes of the next block, of 1 row where all rows of the cache stand alike."""
+    def _folded_rotary(
+        self,
+        frames: int,
+        cache: FlowCache | None,
+        rows: int,
+        dtype: torch.dtype,
+        ahead: int = 0,
+        norms: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `fold_rotary` makes of the next block, of 1 row where all rows of the cache stand alike; `norms`, the
+        `norm_weights` of the layers, where they are known."""
         alike = cache is None or len(set(cache.positions)) == 1
         positions = self._positions(frames, cache, rows, ahead)[: 1 if alike else rows]
         cos, sin = rotary_tables(self.config, positions, torch.float32)
-        return fold_rotary(cos, sin, [layer.self_attn for layer in self.layers], dtype)
+        norms = norm_weights([layer.self_attn for layer in self.layers]) if norms is None else norms
+        return fold_rotary(cos, sin, norms, dtype)
 
 
 __all__ = ["FlowTransformerOutput", "RealTimeJazzFlowTransformer"]
