@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import build_tiny_pipeline
 
+from rtjazz_hf.live import group as group_module
 from rtjazz_hf.runtime.threads import BlockThreads
 
 WISHES = [
@@ -123,6 +124,7 @@ class TestGroup:
 
     def test_many_are_made_side_by_side(self, tiny_pipeline, monkeypatch):
         monkeypatch.setattr(tiny_pipeline.models, "threads", BlockThreads(counts=(1, 2)))
+        monkeypatch.setattr(group_module, "_ROWS", 4)
         wishes = [{"prompt": "swing", "seed": seed, "tempo": 100 + seed} for seed in range(9)]
         with tiny_pipeline.live_group() as group:
             sessions = [group.join(**OPTIONS, **wish) for wish in wishes]

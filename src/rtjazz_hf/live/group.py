@@ -13,7 +13,7 @@ from .session import LiveBlock, LiveSession, Take, make_blocks
 if TYPE_CHECKING:
     from .models import LiveModels
 
-_ROWS = 4  # of a batch that is worth a thread of its own: each batch costs something whatever its rows
+_ROWS = 8  # of a batch that is worth a thread of its own: each batch costs something whatever its rows
 
 
 class SessionGroup:
