@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from served import hear, hear_block, running, say, wait_for
 
-from rtjazz_hf.server.seats import Unavailable, mix_key
+from rtjazz_hf.server.seats import BlockQueue, Seat, Unavailable, mix_key
 
 WISH = {"prompt": "swing", "chords": "Dm7 | G7", "tempo": 120}
 NONE = mix_key(None, None)
@@ -123,3 +123,24 @@ def test_nobody_waits_long_for_one_who_is_still_being_made(tiny_pipeline):
         say(listener, "start", **WISH)
         hear_block(listener), hear_block(listener)
         server.engine._opening.clear()
+
+
+def test_who_begins_where_blocks_take_long_begins_with_two(tiny_pipeline):
+    with running(tiny_pipeline, load=0.7) as server, server.live() as listener:
+        server.engine.times.alone = 100.0
+        say(listener, "start", **WISH)
+        first, _ = hear_block(listener)
+        assert server.engine.seats[0].session.position >= 2 * first["samples"] / 48_000
+        second, _ = hear_block(listener)
+        assert first["start"] == 0.0 and second["start"] == pytest.approx(first["samples"] / 48_000)
+
+
+def test_what_is_held_is_handed_out_at_the_end(tiny_pipeline):
+    async def close(engine):
+        seat = Seat("a", tiny_pipeline.live("swing"), BlockQueue(4, asyncio.get_running_loop()))
+        seat.held.extend(["one", "two"])
+        engine.close(seat, "stopped")
+        return [await seat.queue.get() for _ in range(3)]
+
+    with at_the_door(tiny_pipeline) as engine:
+        assert asyncio.run(close(engine)) == ["one", "two", None]

@@ -118,10 +118,17 @@ class PlayingLoop:
         stats = seat.session.stats()
         self.metrics.under_runs.inc(stats.under_runs - seat.under_runs)
         seat.under_runs = stats.under_runs
-        if not seat.queue.put((block, stats)):
+        # Who begins where blocks take long begins with two of them: the second is made with those of all others, whose
+        # rows are put together anew for it, and may take longer than the first plays.
+        begins, seat.begun = not seat.begun, True
+        seat.held.append((block, stats))
+        if begins and self.buffer > self.settings.buffer:
+            return
+        if not seat.hand_out():
             seat.dropped += 1
             self.metrics.dropped.inc()
-            if time.monotonic() - seat.queue.full_since > self.settings.slow_limit:
+            since = seat.queue.full_since
+            if since is not None and time.monotonic() - since > self.settings.slow_limit:
                 seat.ending = "slow"
                 self.close(seat, "slow")
 

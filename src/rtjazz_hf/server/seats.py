@@ -84,6 +84,8 @@ class Seat:
     adapter: Any = None  # as asked for, and its scale
     adapter_scale: float | None = None
     since: float = dataclasses.field(default_factory=time.monotonic)
+    begun: bool = False  # a block of it was made
+    held: deque[Any] = dataclasses.field(default_factory=deque)  # of what goes into the queue, what is not there yet
     dropped: int = 0
     under_runs: int = 0  # as last counted
     failures: int = 0  # steps in a row
@@ -93,6 +95,14 @@ class Seat:
     hand_over: bool = False  # its listener is given its state when the server stops
     state: bytes | None = None  # which is this
     remarks: list[str] = dataclasses.field(default_factory=list)  # about a melody, when it was last asked for
+
+    def hand_out(self) -> bool:
+        """Put what is held into the queue; False where a reader is so far behind that some of it is lost."""
+        taken = True
+        with contextlib.suppress(IndexError):  # several threads may come for it
+            while True:
+                taken = self.queue.put(self.held.popleft()) and taken
+        return taken
 
     @property
     def mix(self) -> tuple:

@@ -143,6 +143,7 @@ class SessionEngine(PlayingLoop, Door):
     def close(self, seat: Seat, reason: str) -> None:
         """End a session; its place is free at once."""
         seat.session.close()
+        seat.hand_out()
         seat.queue.end()
         with self._lock:
             if self._seats.get(seat.name) is not seat:
