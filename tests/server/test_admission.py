@@ -75,6 +75,13 @@ def test_what_a_few_take_does_not_tell_what_many_take(clock):
     assert filled(clock, 0.1, [(1, 0.1)] * 4).reaches(8)
 
 
+def test_one_slow_block_among_groups_that_grew_is_none_of_five_in_a_hundred(clock):
+    times = filled(clock, 0.1, [(size, 0.02 * size) for size in (9, 10, 11, 12) for _ in range(10)])
+    times.add(12, 0.9)
+    assert times.predict(12) == pytest.approx(0.24)
+    assert filled(clock, 0.1, [(12, 0.24)] * 10 + [(12, 0.9)]).predict(12) == pytest.approx(0.9)
+
+
 def test_half_of_the_blocks_are_typical(clock):
     times = filled(clock, 0.1, [(2, 0.1)] * 10 + [(2, 0.3)] * 3)
     assert times.typical(2) == pytest.approx(0.1) and times.predict(2) == pytest.approx(0.3)

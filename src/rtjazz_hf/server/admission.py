@@ -20,6 +20,7 @@ _SEEN = 2
 _PERCENTILE, _MEDIAN = 95, 50
 _REACH, _FEW = 1.5, 8  # times as many as were seen, and sessions up to which a guess from fewer is too high anyway
 _ALIKE = 0.9  # share of the sessions that play, which a step had, for its time to say what theirs takes
+_POOLED = 0.75  # the same for its time to be one of those of which the slow ones count
 _STRAINED_BUFFER = 3.0  # seconds in hand of the only listener of a machine that hardly keeps up
 _BUSY, _BUSY_BUFFER = 0.6, 1.5  # share of a block's length from which several have so many seconds in hand
 
@@ -93,7 +94,8 @@ class BlockTimes:
 
     def _nearest(self, sessions: int) -> tuple[int, list[float], bool]:
         """The largest size up to so many of which enough was seen, the seconds of its steps, and whether these had
-        settled; size 0 where there is none."""
+        settled; size 0 where there is none. Steps of somewhat fewer are among them, by what each of its sessions took:
+        of few steps the slowest would count, which another program may have been."""
         since = self._clock() - _REMEMBERED
         seen: dict[tuple[int, bool], list[float]] = defaultdict(list)
         for when, size, seconds, settled in self._steps:
@@ -103,7 +105,8 @@ class BlockTimes:
         if not enough:
             return 0, [], False
         size, settled = max(enough)  # where there are both, those that had settled
-        return size, seen[size, settled], settled
+        alike = [(few, each / few) for (few, kind), times in seen.items() if kind == settled for each in times]
+        return size, [size * each for few, each in alike if few >= _POOLED * size], settled
 
     def more_in_hand(self, sessions: int, block_seconds: float, load: float) -> float:
         """Seconds of sound that so many listeners should have in hand on a machine that was busy lately, else 0.
