@@ -55,7 +55,7 @@ class FastStepsMixin:
 
         Another engine than torch gets a graph of the model as it is now. When weights change, or hooks come, the
         model goes on with torch and warns; call this again for a new graph. It takes the memory of the layers'
-        weights (half of it in bfloat16), in place of that of `pack_weights`.
+        weights (half of it in bfloat16, a quarter in 8 bits), in place of that of `pack_weights`.
 
         Args:
             engine: `"openvino"` (the extra `fast`), `"onnx"` (ONNX Runtime, the extra `onnx`), `"torch"`, or `"auto"`:
@@ -91,7 +91,7 @@ class FastStepsMixin:
 
     @property
     def engine_precision(self) -> str:
-        """In what the steps are computed: "float32", "bfloat16" or "float16"."""
+        """In what the steps are computed: "float32", "bfloat16", "float16" or "int8"."""
         return str(self.dtype).removeprefix("torch.") if self._engine is None else self._engine.precision
 
     def _usable_engine(self, cache: FlowCache | None, dtype: torch.dtype) -> EngineSteps | None:
