@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
+
+from ..runtime.memory import return_free_memory
 
 
 def keep_what_is_there() -> None:
@@ -22,10 +22,7 @@ def give_back_memory() -> None:
     glibc alone keeps what is free. A server to which 200 rude clients came grew by 150 MB with every 200 more.
     """
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    return_free_memory()
 
 
 __all__ = ["give_back_memory", "keep_what_is_there"]
